@@ -1,0 +1,24 @@
+"""What ``tools/`` and ``demo/`` call, and the installed command ``octvideo``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from octvideo.errors import UserError
+
+__all__ = ["run"]
+
+
+def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Runs a command; an error that the user can fix ends in one line on stderr and exit code 2."""
+    try:
+        return command(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

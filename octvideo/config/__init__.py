@@ -1,0 +1,154 @@
+"""Loading, merging and checking of configurations (yacs, through fvcore's CfgNode with ``_BASE_``)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from octvideo.config.defaults import get_defaults
+from octvideo.errors import UserError
+
+__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+_CHOICES = {
+    "DEVICE": ("auto", "cpu", "cuda"),
+    "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
+    "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
+    "DATA.DECODER": ("auto", "decord", "pyav"),
+    "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
+    "SOLVER.OPTIMIZER": ("sgd", "adamw"),
+    "SOLVER.SCHEDULE": ("cosine", "steps"),
+    "TEST.NUM_CROPS": (1, 3),
+    "TEST.AVERAGE": ("softmax", "logits"),
+}
+_POSITIVE = (
+    "MODEL.NUM_CLASSES MODEL.WIDTH OCTAVE.MULTIPLE DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TRAIN_CROP DATA.TEST_CROP "
+    "DATA.TEST_SHORT_SIDE TRAIN.STEPS TRAIN.BATCH_SIZE TRAIN.ACCUMULATE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS "
+    "TRAIN.LOG_EVERY TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO MODEL.SLOWFAST.CHANNEL_RATIO"
+).split()
+_SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.MAX_FAILED".split()
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configurations: in a checkout ``configs/``, in an installed wheel inside the package."""
+    checkout = _PACKAGE.parent / "configs"
+    return checkout if checkout.is_dir() else _PACKAGE / "configs"
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a configuration given by path, or by its bare name anywhere below ``configs/``.
+
+    Raises:
+        UserError: no such file, or several of that name.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = config_folder()
+    if (folder / path).is_file():
+        return folder / path
+    known = sorted(folder.rglob("*.yaml"))
+    wanted = path.name if path.suffix else f"{path.name}.yaml"
+    found = [file for file in known if file.name == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"--cfg {name}: several configurations have this name: {', '.join(map(str, found))}; give a path")
+    near = difflib.get_close_matches(wanted, [file.name for file in known], n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; the shipped ones are in {folder}"
+    raise UserError(f"--cfg {name}: no such file{hint}")
+
+
+def _leaves(node: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name
+
+
+def _check_known(names: Sequence[str], cfg: CfgNode, source: str) -> None:
+    known = list(_leaves(cfg))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{source}: unknown key {name}{hint}")
+
+
+def _get(cfg: CfgNode, name: str):
+    for part in name.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def check_cfg(cfg: CfgNode) -> None:
+    """Raises UserError for a value out of its bounds, naming key, value and bounds."""
+    for name, choices in _CHOICES.items():
+        if _get(cfg, name) not in choices:
+            raise UserError(f"{name} is {_get(cfg, name)!r}: it must be one of {', '.join(map(str, choices))}")
+    for name in _POSITIVE:
+        if _get(cfg, name) < 1:
+            raise UserError(f"{name} is {_get(cfg, name)}: it must be at least 1")
+    for name in _SHARES:
+        if not 0 <= _get(cfg, name) <= 1:
+            raise UserError(f"{name} is {_get(cfg, name)}: it must be between 0 and 1")
+    if len(cfg.MODEL.BLOCKS) != 4 or len(cfg.MODEL.NONLOCAL) != 4:
+        raise UserError("MODEL.BLOCKS and MODEL.NONLOCAL must have 4 entries, for res2 to res5")
+    if not set(cfg.OCTAVE.STAGES) <= {2, 3, 4, 5}:
+        raise UserError(f"OCTAVE.STAGES is {cfg.OCTAVE.STAGES}: stages are 2, 3, 4 and 5")
+    low, high = cfg.DATA.TRAIN_SHORT_SIDE
+    if not cfg.DATA.TRAIN_CROP <= low <= high:
+        raise UserError(
+            f"DATA.TRAIN_SHORT_SIDE is [{low}, {high}]: it must be a range that starts at DATA.TRAIN_CROP "
+            f"({cfg.DATA.TRAIN_CROP}) or above"
+        )
+    if cfg.DATA.TEST_CROP > cfg.DATA.TEST_SHORT_SIDE:
+        raise UserError(f"DATA.TEST_CROP is {cfg.DATA.TEST_CROP}: it must not exceed DATA.TEST_SHORT_SIDE")
+
+
+def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+    """The defaults, then the file (and what it names as ``_BASE_``), then ``KEY VALUE`` overrides, checked and frozen.
+
+    Args:
+        path: a path, or a bare name found below ``configs/``; None for the defaults alone.
+        overrides: alternating keys and values, as on the command line.
+
+    Raises:
+        UserError: unknown file or key (the nearest known one is named), wrong type, value out of bounds.
+    """
+    cfg = get_defaults()
+    if path is not None:
+        file = find_config(path)
+        try:
+            loaded = CfgNode.load_yaml_with_base(str(file))
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{file}: cannot be read as a configuration: {' '.join(str(error).split())}") from None
+        _check_known(list(_leaves(loaded)), cfg, str(file))
+        try:
+            cfg.merge_from_other_cfg(CfgNode(loaded))
+        except (ValueError, KeyError, AssertionError) as error:
+            raise UserError(f"{file}: {error}") from None
+    if len(overrides) % 2:
+        raise UserError(f"overrides must be KEY VALUE pairs: {overrides[-1]} has no value")
+    _check_known(list(overrides[::2]), cfg, "overrides")
+    for key, value in zip(overrides[::2], overrides[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, KeyError, AssertionError) as error:
+            raise UserError(f"override {key} {value}: {error}") from None
+    check_cfg(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def save_cfg(cfg: CfgNode, path: str | Path) -> None:
+    """Writes the resolved configuration as YAML; ``load_cfg`` reads it back."""
+    Path(path).write_text(cfg.dump())

@@ -1,0 +1,107 @@
+"""Every configuration key, with its default and one comment. The only place where keys are defined."""
+
+from fvcore.common.config import CfgNode
+
+_C = CfgNode()
+
+_C.OUTPUT_DIR = "output"  # everything a run leaves: config.yaml, log.jsonl, metrics.json, checkpoints, ...
+_C.SEED = 0  # weights, data order and augmentation follow from it
+_C.NUM_WORKERS = 2  # loader processes per rank; 0 loads in the main process
+_C.DEVICE = "auto"  # auto (cuda where there is one) | cpu | cuda
+
+# ---------------------------------------------------------------- network
+_C.MODEL = CfgNode()
+_C.MODEL.ARCH = "i3d"  # c2d | i3d | slow | slowfast
+_C.MODEL.NUM_CLASSES = 400
+_C.MODEL.BLOCKS = [3, 4, 6, 3]  # blocks in res2..res5: ResNet-50; ResNet-101 is [3, 4, 23, 3]
+_C.MODEL.WIDTH = 64  # channels after the stem; the bottleneck's outer width in res2 is 4x this
+_C.MODEL.DROPOUT = 0.5  # before the classifier
+_C.MODEL.STEM_KERNEL = []  # kernel (T, H, W) of the stem; [] = the architecture's own
+_C.MODEL.STEM_POOL_PADDED = True  # True: PyTorchVideo's padded first pool; False: the paper's baselines (no padding)
+_C.MODEL.TEMPORAL_POOL = True  # c2d and i3d: max pool of (2, 1, 1) after res2
+_C.MODEL.TEMPORAL_KERNELS = []  # per stage, temporal kernels of conv_a, cycled over its blocks; [] = the architecture's
+_C.MODEL.NONLOCAL = [[], [], [], []]  # per stage, indices of the blocks that a non-local block follows
+_C.MODEL.CONV_AS_2D = False  # run 3D convolutions as equivalent 2D ones: much faster on a CPU, equal up to rounding
+
+_C.MODEL.SLOWFAST = CfgNode()
+_C.MODEL.SLOWFAST.FRAME_RATIO = 4  # frames of the Fast pathway per frame of the Slow one (SlowFast's alpha)
+_C.MODEL.SLOWFAST.CHANNEL_RATIO = 8  # channels of the Slow pathway per channel of the Fast one (1 / beta)
+_C.MODEL.SLOWFAST.FUSION_KERNEL = 7  # temporal kernel of the lateral connections
+_C.MODEL.SLOWFAST.FUSION_RATIO = 2  # output channels of a lateral per input channel
+
+# ---------------------------------------------------------------- octave convolution
+_C.OCTAVE = CfgNode()
+_C.OCTAVE.ALPHA = 0.0  # share of low-frequency channels; 0 = the vanilla network
+_C.OCTAVE.STAGES = [2, 3, 4]  # residual stages that work on two frequencies; add 5 for octave in res5 too
+_C.OCTAVE.MULTIPLE = 1  # low channels rounded to a multiple of this; 1 = the paper
+_C.OCTAVE.DOWNSAMPLE = "avg"  # avg | max | conv (strided): the ablation of Table 8
+_C.OCTAVE.HIGH_TO_LOW = True  # False switches the path off (Table 8)
+_C.OCTAVE.LOW_TO_HIGH = True  # False switches the path off (Table 8)
+_C.OCTAVE.POOL_STRIDED_LOW_TO_HIGH = False  # stride 2, low to high: pool and upsample instead of a plain convolution
+_C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
+
+# ---------------------------------------------------------------- data
+_C.DATA = CfgNode()
+_C.DATA.TRAIN = ""  # a list file (`path label` a line) or a folder of class folders
+_C.DATA.VAL = ""  # the same, for evaluation during training and for testing
+_C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
+_C.DATA.ROOT = ""  # put before relative paths of a list file; "" = the list's own folder
+_C.DATA.CLASSES = ""  # class names, one a line; "" = the folders' names, or the numbers
+_C.DATA.NUM_FRAMES = 8  # frames of a clip
+_C.DATA.SAMPLING_RATE = 8  # one frame is taken of so many
+_C.DATA.TRAIN_CROP = 224  # pixels, square
+_C.DATA.TEST_CROP = 256  # pixels, square
+_C.DATA.TRAIN_SHORT_SIDE = [256, 320]  # range of the short side in training (scale jitter), pixels
+_C.DATA.TEST_SHORT_SIDE = 256  # pixels
+_C.DATA.FLIP = 0.5  # probability of a horizontal flip in training
+_C.DATA.COLOR_JITTER = 0.0  # strength of brightness, contrast and saturation jitter in training; 0 = off
+_C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of frames in [0, 1]
+_C.DATA.STD = [0.225, 0.225, 0.225]
+_C.DATA.DECODER = "auto"  # auto (decord, then PyAV) | decord | pyav
+_C.DATA.RETRIES = 2  # further attempts to read a video before it counts as failed
+_C.DATA.MAX_FAILED = 0.1  # share of videos that may fail before a run stops with an error
+
+# ---------------------------------------------------------------- training
+_C.TRAIN = CfgNode()
+_C.TRAIN.ENABLE = True
+_C.TRAIN.CHECKPOINT = ""  # weights to start from (path); the head is replaced where the classes differ
+_C.TRAIN.RESUME = True  # go on from the newest good checkpoint in OUTPUT_DIR
+_C.TRAIN.STEPS = 300000  # optimiser steps
+_C.TRAIN.BATCH_SIZE = 64  # clips per optimiser step, over all ranks and accumulated parts
+_C.TRAIN.ACCUMULATE = 1  # parts a batch is split into on each rank
+_C.TRAIN.PRECISION = "fp32"  # fp32 | bf16 | fp16 (autocast)
+_C.TRAIN.LABEL_SMOOTHING = 0.0
+_C.TRAIN.CLIP_GRAD_NORM = 0.0  # 0 = off
+_C.TRAIN.CHECKPOINT_EVERY = 1000  # steps
+_C.TRAIN.KEEP_CHECKPOINTS = 2  # newest step checkpoints kept, beside the best
+_C.TRAIN.EVAL_EVERY = 10000  # steps between evaluations with one centre view; 0 = never
+_C.TRAIN.LOG_EVERY = 10  # steps between lines of log.jsonl
+
+_C.SOLVER = CfgNode()
+_C.SOLVER.OPTIMIZER = "sgd"  # sgd | adamw
+_C.SOLVER.BASE_LR = 0.1  # for a batch of BASE_BATCH_SIZE; scaled linearly with TRAIN.BATCH_SIZE
+_C.SOLVER.BASE_BATCH_SIZE = 64  # 0 = BASE_LR is used as it is
+_C.SOLVER.MOMENTUM = 0.9  # sgd
+_C.SOLVER.NESTEROV = True  # sgd
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+_C.SOLVER.DECAY_NORM = False  # weight decay on norm parameters and biases too
+_C.SOLVER.SCHEDULE = "cosine"  # cosine | steps
+_C.SOLVER.WARMUP_STEPS = 0
+_C.SOLVER.WARMUP_START = 0.01  # first learning rate, as a share of the full one
+_C.SOLVER.END_LR = 0.0  # cosine: last learning rate, as a share of the full one
+_C.SOLVER.MILESTONES = [0.5, 0.75]  # steps: where the rate drops, as shares of TRAIN.STEPS
+_C.SOLVER.GAMMA = 0.1  # steps: factor of a drop
+
+# ---------------------------------------------------------------- testing
+_C.TEST = CfgNode()
+_C.TEST.ENABLE = True
+_C.TEST.CHECKPOINT = ""  # weights to test; "" = the last checkpoint in OUTPUT_DIR
+_C.TEST.NUM_CLIPS = 10  # clips spread over a video
+_C.TEST.NUM_CROPS = 3  # 1 (centre) or 3 (left, centre, right; top, centre, bottom where upright)
+_C.TEST.MAX_VIEWS = 16  # views that are forwarded at once; changes memory, not results
+_C.TEST.AVERAGE = "softmax"  # softmax | logits: what is averaged over the views
+
+
+def get_defaults() -> CfgNode:
+    """A fresh copy of the defaults."""
+    return _C.clone()

@@ -1,0 +1,183 @@
+"""PyTorchVideo's residual blocks on two frequencies, and where in a network the pair begins and ends."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch.nn.functional as F
+from pytorchvideo.models.head import create_res_basic_head
+from pytorchvideo.models.resnet import ResStage, create_bottleneck_block, create_res_block
+from pytorchvideo.models.stem import create_res_basic_stem
+from torch import Tensor, nn
+
+from octvideo.models.nonlocal_block import create_octave_nonlocal
+from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, merge
+
+__all__ = ["Octave", "create_head", "create_stage", "create_stem"]
+
+
+@dataclass(frozen=True)
+class Octave:
+    """How a network works on two frequencies; the fields are the arguments of ``OctConv3d``.
+
+    Attributes:
+        alpha: share of low-frequency channels; 0 is the vanilla network.
+        stages: the residual stages (2 to 5) that are octave. The first block of the first of them enters
+            (alpha_in = 0), the first block of the stage after the last leaves (alpha_out = 0).
+    """
+
+    alpha: float = 0.0
+    stages: tuple[int, ...] = (2, 3, 4)
+    multiple: int = 1
+    down: str = "avg"
+    high_to_low: bool = True
+    low_to_high: bool = True
+    pool_strided_low_to_high: bool = False
+    as_2d: bool = False
+
+    def at(self, stage: int) -> float:
+        """Alpha of the features that leave a stage (1 is the stem)."""
+        return self.alpha if stage in self.stages else 0.0
+
+    def conv(self, alpha_in: float, alpha_out: float) -> Callable[..., OctConv3d]:
+        """Builder of convolutions, called as ``nn.Conv3d``."""
+        return partial(
+            OctConv3d,
+            alpha_in=alpha_in,
+            alpha_out=alpha_out,
+            multiple=self.multiple,
+            down=self.down,
+            high_to_low=self.high_to_low,
+            low_to_high=self.low_to_high,
+            pool_strided_low_to_high=self.pool_strided_low_to_high,
+            as_2d=self.as_2d,
+        )
+
+    def norm(self, alpha: float) -> Callable[..., OctBatchNorm3d]:
+        """Builder of batch norms, called as ``nn.BatchNorm3d``."""
+        return partial(OctBatchNorm3d, alpha=alpha, multiple=self.multiple)
+
+
+class FramePool(nn.Module):
+    """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``, run as image pooling.
+
+    The same values to the bit; in channels-last memory 2D pooling is several times as fast on a CPU.
+    """
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, t = x.shape[:3]
+        y = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), 3, stride=2, padding=self.padding)
+        return y.unflatten(0, (n, t)).transpose(1, 2)
+
+
+def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave) -> nn.Module:
+    """The vanilla stem: convolution of stride (1, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
+
+    Args:
+        width: output channels.
+        kernel: (T, H, W), odd.
+        pool_padded: False leaves the border out (224 -> 55), as the baselines of Table 6 do.
+        octave: for the way convolutions are run; the stem itself has one frequency.
+    """
+    return create_res_basic_stem(
+        in_channels=3,
+        out_channels=width,
+        conv_kernel_size=tuple(kernel),
+        conv_stride=(1, 2, 2),
+        conv_padding=tuple(size // 2 for size in kernel),
+        conv=octave.conv(0.0, 0.0),
+        pool=lambda kernel_size, stride, padding: FramePool(int(pool_padded)),
+    )
+
+
+def create_stage(
+    stage: int,
+    depth: int,
+    dim_in: int,
+    dim_inner: int,
+    dim_out: int,
+    temporal_kernels: Sequence[int],
+    octave: Octave,
+    *,
+    alpha_in: float,
+    nonlocal_after: Sequence[int] = (),
+) -> ResStage:
+    """A residual stage of bottleneck blocks ``(t, 1, 1), (1, 3, 3), (1, 1, 1)``.
+
+    Args:
+        stage: 2 to 5; from 3 on the first block halves height and width (on its 3x3).
+        depth: number of blocks.
+        dim_in, dim_inner, dim_out: channels.
+        temporal_kernels: temporal kernel of each block's first convolution, repeated over the blocks.
+        octave: the frequencies.
+        alpha_in: alpha of the features that come in; those that leave have ``octave.at(stage)``.
+        nonlocal_after: indices of the blocks that a non-local block follows.
+    """
+    alpha = octave.at(stage)
+    blocks: list[nn.Module] = []
+    for index in range(depth):
+        first = index == 0
+        kernel = temporal_kernels[index % len(temporal_kernels)]
+        blocks.append(
+            create_res_block(
+                dim_in=dim_in if first else dim_out,
+                dim_inner=dim_inner,
+                dim_out=dim_out,
+                bottleneck=create_bottleneck_block,
+                # The frequencies can change only where the shortcut is a convolution.
+                use_shortcut=first,
+                branch_fusion=operator.add,
+                conv_a_kernel_size=(kernel, 1, 1),
+                conv_a_stride=(1, 1, 1),
+                conv_a_padding=(kernel // 2, 0, 0),
+                conv_a=octave.conv(alpha_in if first else alpha, alpha),
+                conv_b_kernel_size=(1, 3, 3),
+                conv_b_stride=(1, 2, 2) if first and stage > 2 else (1, 1, 1),
+                conv_b_padding=(0, 1, 1),
+                conv_b=octave.conv(alpha, alpha),
+                conv_c=octave.conv(alpha, alpha),
+                conv_skip=octave.conv(alpha_in, alpha),
+                norm=octave.norm(alpha),
+                activation_bottleneck=partial(OctReLU, inplace=True),
+                activation_block=partial(OctReLU, inplace=True),
+            )
+        )
+        if index in nonlocal_after:
+            blocks.append(
+                create_octave_nonlocal(dim_out, dim_out // 2, octave.conv(alpha, 0.0), octave.conv(0.0, alpha), octave.norm(alpha))
+            )
+    return ResStage(nn.ModuleList(blocks))
+
+
+class HeadPool(nn.Module):
+    """Average pooling with stride 1 and PyTorchVideo's fixed window, cut to the map where that is smaller.
+
+    At the training size it is global pooling; a larger test map gives several outputs, which the head averages.
+    Two frequencies are merged first.
+    """
+
+    def __init__(self, window: Sequence[int]) -> None:
+        super().__init__()
+        self.window = tuple(window)
+
+    def forward(self, x: Feature) -> Tensor:
+        x = merge(x)
+        return F.avg_pool3d(x, [min(size, edge) for size, edge in zip(self.window, x.shape[-3:])], stride=1)
+
+
+def create_head(channels: int, classes: int, dropout: float, window: Sequence[int] | None) -> nn.Module:
+    """Pooling, dropout, classifier and averaging: ``(N, channels, T, H, W)`` to logits ``(N, classes)``.
+
+    ``window`` is that of ``HeadPool``; None for features that are pooled already.
+    """
+    head = create_res_basic_head(in_features=channels, out_features=classes, pool=None, dropout_rate=dropout)
+    if window is not None:
+        head.pool = HeadPool(window)
+    return head

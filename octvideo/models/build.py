@@ -1,0 +1,88 @@
+"""From a configuration to a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from octvideo.errors import UserError
+from octvideo.models.blocks import Octave
+from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
+from octvideo.models.slowfast import create_octave_slowfast
+
+__all__ = ["build_model"]
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """The network of a configuration, freshly initialised: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
+
+    Raises:
+        UserError: keys that do not fit together, named.
+    """
+    model, octave = cfg.MODEL, _octave(cfg)
+    edge = -(-cfg.DATA.TRAIN_CROP // 32)
+    frames = cfg.DATA.NUM_FRAMES
+    common = dict(
+        blocks=model.BLOCKS,
+        width=model.WIDTH,
+        classes=model.NUM_CLASSES,
+        dropout=model.DROPOUT,
+        stem_pool_padded=model.STEM_POOL_PADDED,
+    )
+    if model.ARCH == "slowfast":
+        ratio, channel_ratio = model.SLOWFAST.FRAME_RATIO, model.SLOWFAST.CHANNEL_RATIO
+        if frames % ratio:
+            raise UserError(f"DATA.NUM_FRAMES is {frames}: it must be divisible by MODEL.SLOWFAST.FRAME_RATIO ({ratio})")
+        if model.WIDTH % channel_ratio:
+            raise UserError(
+                f"MODEL.WIDTH is {model.WIDTH}: it must be divisible by MODEL.SLOWFAST.CHANNEL_RATIO ({channel_ratio})"
+            )
+        for key in ("STEM_KERNEL", "TEMPORAL_KERNELS"):
+            if model[key]:
+                raise UserError(f"MODEL.{key} is set, but slowfast has kernels of its own: leave it []")
+        if any(model.NONLOCAL):
+            raise UserError("MODEL.NONLOCAL is set, but slowfast has no non-local blocks: leave it [[], [], [], []]")
+        return create_octave_slowfast(
+            octave,
+            replace(octave, alpha=cfg.OCTAVE.FAST_ALPHA),
+            frame_ratio=ratio,
+            channel_ratio=channel_ratio,
+            fusion_kernel=model.SLOWFAST.FUSION_KERNEL,
+            fusion_ratio=model.SLOWFAST.FUSION_RATIO,
+            head_windows=((frames // ratio, edge, edge), (frames, edge, edge)),
+            **common,
+        )
+    stem_kernel, temporal_kernels, pool = ARCHITECTURES[model.ARCH]
+    pool = pool and model.TEMPORAL_POOL
+    if pool and frames < 2:
+        raise UserError(f"DATA.NUM_FRAMES is {frames}: {model.ARCH} needs 2 or more, or MODEL.TEMPORAL_POOL False")
+    kernels = model.TEMPORAL_KERNELS or temporal_kernels
+    if len(kernels) != 4 or not all(kernels) or any(size % 2 == 0 for stage in kernels for size in stage):
+        raise UserError("MODEL.TEMPORAL_KERNELS must have 4 non-empty lists of odd numbers, for res2 to res5")
+    stem = model.STEM_KERNEL or stem_kernel
+    if len(stem) != 3 or any(size % 2 == 0 for size in stem):
+        raise UserError(f"MODEL.STEM_KERNEL is {stem}: it must be three odd numbers (T, H, W)")
+    return create_octave_resnet(
+        octave,
+        stem_kernel=stem,
+        temporal_kernels=kernels,
+        temporal_pool=pool,
+        nonlocal_after=model.NONLOCAL,
+        head_window=(frames // 2 if pool else frames, edge, edge),
+        **common,
+    )
+
+
+def _octave(cfg: CfgNode) -> Octave:
+    return Octave(
+        alpha=cfg.OCTAVE.ALPHA,
+        stages=tuple(cfg.OCTAVE.STAGES),
+        multiple=cfg.OCTAVE.MULTIPLE,
+        down=cfg.OCTAVE.DOWNSAMPLE,
+        high_to_low=cfg.OCTAVE.HIGH_TO_LOW,
+        low_to_high=cfg.OCTAVE.LOW_TO_HIGH,
+        pool_strided_low_to_high=cfg.OCTAVE.POOL_STRIDED_LOW_TO_HIGH,
+        as_2d=cfg.MODEL.CONV_AS_2D,
+    )

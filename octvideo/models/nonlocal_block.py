@@ -1,0 +1,74 @@
+"""The non-local block (Wang et al., CVPR 2018) on two frequencies.
+
+Attention needs one map. The block's own 1x1 convolutions are the bridge: theta, phi and g take the pair and give one
+tensor (alpha_out = 0), the output convolution takes the tensor and gives a pair (alpha_in = 0). So the block has the
+parameters, keys and shapes of the vanilla one at every alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octvideo.octave import Feature, OctaveTensor
+
+__all__ = ["OctNonLocal", "create_octave_nonlocal"]
+
+
+class OctNonLocal(nn.Module):
+    """Embedded-Gaussian non-local block; keys and values are max-pooled by (1, 2, 2).
+
+    The submodules are named as in ``pytorchvideo.layers.nonlocal_net.NonLocal`` and compute the same function at alpha 0
+    (through PyTorch's fused attention, which does not store the (THW)^2 affinities).
+    """
+
+    def __init__(
+        self, conv_theta: nn.Module, conv_phi: nn.Module, conv_g: nn.Module, conv_out: nn.Module, norm: nn.Module
+    ) -> None:
+        super().__init__()
+        self.conv_theta, self.conv_phi, self.conv_g, self.conv_out = conv_theta, conv_phi, conv_g, conv_out
+        self.norm = norm
+
+    def forward(self, x: Feature) -> Feature:
+        """Adds to each position what it attends to; a tensor or a pair, shapes are kept."""
+        pooled = _pool(x)
+        theta, phi, g = self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled)
+        query, key, value = (map_.flatten(2).transpose(1, 2).unsqueeze(1) for map_ in (theta, phi, g))
+        attended = F.scaled_dot_product_attention(query, key, value).squeeze(1)  # (N, T * H * W, C)
+        return x + self.norm(self.conv_out(attended.transpose(1, 2).reshape(theta.shape)))
+
+
+def _pool(x: Feature) -> Feature:
+    """Max pooling by (1, 2, 2); the low map is kept at half the size of the high one, rounded up."""
+    if not isinstance(x, OctaveTensor):
+        return F.max_pool3d(x, (1, 2, 2))
+    if x.high is None or x.low is None:
+        return x.map(lambda group: F.max_pool3d(group, (1, 2, 2)))
+    high = F.max_pool3d(x.high, (1, 2, 2))
+    height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
+    low: Tensor = F.max_pool3d(x.low, (1, 2, 2), ceil_mode=True)
+    return OctaveTensor(high, low[..., :height, :width])
+
+
+def create_octave_nonlocal(
+    dim_in: int,
+    dim_inner: int,
+    conv_in: Callable[..., nn.Module],
+    conv_out: Callable[..., nn.Module],
+    norm: Callable[..., nn.Module],
+) -> OctNonLocal:
+    """A non-local block that starts as the identity (its norm is initialised to zero).
+
+    Args:
+        dim_in: channels of input and output.
+        dim_inner: channels inside, half of ``dim_in`` in the paper.
+        conv_in: builder of the convolutions that take the features and give one tensor.
+        conv_out: builder of the convolution that takes one tensor and gives features.
+        norm: builder of the norm of the output.
+    """
+    final_norm = norm(num_features=dim_in)
+    final_norm.block_final_bn = True  # type: ignore[assignment]  # PyTorchVideo's mark for initialisation to zero
+    theta, phi, g = (conv_in(dim_in, dim_inner, kernel_size=1) for _ in range(3))
+    return OctNonLocal(theta, phi, g, conv_out(dim_inner, dim_in, kernel_size=1), final_norm)

@@ -1,0 +1,73 @@
+"""C2D, I3D and Slow: video ResNets with one pathway, each at any alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytorchvideo.models.net import Net
+from torch import nn
+
+from octvideo.models.blocks import Octave, create_head, create_stage, create_stem
+from octvideo.octave import OctMap
+
+__all__ = ["ARCHITECTURES", "create_octave_resnet"]
+
+# Stem kernel, temporal kernels of each stage's first convolutions (repeated over the blocks), temporal pool after res2.
+ARCHITECTURES: dict[str, tuple[tuple[int, int, int], tuple[tuple[int, ...], ...], bool]] = {
+    "c2d": ((1, 7, 7), ((1,), (1,), (1,), (1,)), True),
+    "i3d": ((5, 7, 7), ((3,), (3, 1), (3, 1), (1, 3)), True),
+    "slow": ((1, 7, 7), ((1,), (1,), (3,), (3,)), False),
+}
+
+
+def create_octave_resnet(
+    octave: Octave,
+    *,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    classes: int = 400,
+    dropout: float = 0.5,
+    stem_kernel: Sequence[int] = (5, 7, 7),
+    stem_pool_padded: bool = True,
+    temporal_kernels: Sequence[Sequence[int]] = ((3,), (3, 1), (3, 1), (1, 3)),
+    temporal_pool: bool = True,
+    nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
+    head_window: Sequence[int] = (4, 7, 7),
+) -> nn.Module:
+    """A video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
+
+    The state dict has the keys and shapes of ``pytorchvideo.models.hub``'s c2d_r50, i3d_r50 and slow_r50 at every alpha.
+
+    Args:
+        octave: the frequencies and where they are.
+        blocks: blocks of res2 to res5.
+        width: channels after the stem.
+        classes, dropout: of the head.
+        stem_kernel, stem_pool_padded: see ``create_stem``.
+        temporal_kernels: for each stage, see ``create_stage``.
+        temporal_pool: max pool of (2, 1, 1) after res2.
+        nonlocal_after: for each stage, indices of the blocks that a non-local block follows.
+        head_window: (T, H, W) of the final map at the training size.
+    """
+    modules: list[nn.Module] = [create_stem(width, stem_kernel, stem_pool_padded, octave)]
+    dim_in, dim_out, alpha_in = width, 4 * width, 0.0
+    for index, depth in enumerate(blocks):
+        stage = index + 2
+        modules.append(
+            create_stage(
+                stage,
+                depth,
+                dim_in,
+                dim_out // 4,
+                dim_out,
+                temporal_kernels[index],
+                octave,
+                alpha_in=alpha_in,
+                nonlocal_after=nonlocal_after[index],
+            )
+        )
+        if stage == 2 and temporal_pool:
+            modules.append(OctMap(nn.MaxPool3d((2, 1, 1))))
+        dim_in, dim_out, alpha_in = dim_out, 2 * dim_out, octave.at(stage)
+    modules.append(create_head(dim_in, classes, dropout, head_window))
+    return Net(blocks=nn.ModuleList(modules))

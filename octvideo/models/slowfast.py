@@ -1,0 +1,138 @@
+"""SlowFast (Feichtenhofer et al., ICCV 2019) with octave pathways.
+
+::
+
+    clip --+-- every r-th frame --> stem ----> res2 --> res3 --> res4 --> res5 --> pool --+
+           |                             ^ merge    ^ merge  ^ merge  ^ merge             +--> concat --> head
+           +-- all frames --------> stem |--> res2 -|> res3 -|> res4 -|> res5 --> pool ---+
+
+A lateral concatenates the Fast pathway's features behind the Slow pathway's. It sees one frequency: both are merged there,
+and the next stage enters again. So each column of a vanilla weight keeps its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pytorchvideo.models.net import MultiPathWayWithFuse, Net
+from pytorchvideo.models.slowfast import FuseFastToSlow, PoolConcatPathway
+from torch import Tensor, nn
+
+from octvideo.models.blocks import HeadPool, Octave, create_head, create_stage, create_stem
+from octvideo.octave import Feature, merge
+
+__all__ = ["SlowFast", "create_octave_slowfast"]
+
+_SLOW_KERNELS = ((1,), (1,), (3,), (3,))
+_FAST_KERNELS = ((3,), (3,), (3,), (3,))
+
+
+class SlowFast(Net):
+    """A two-pathway network that takes one clip and makes its pathways itself."""
+
+    def __init__(self, blocks: nn.ModuleList, frame_ratio: int) -> None:
+        super().__init__(blocks=blocks)
+        self.frame_ratio = frame_ratio
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips ``(N, 3, T, H, W)``, T divisible by the frame ratio, to logits ``(N, classes)``."""
+        frames = clips.shape[2]
+        if frames % self.frame_ratio:
+            raise ValueError(f"SlowFast needs a number of frames divisible by {self.frame_ratio}, got {frames}")
+        slow = torch.linspace(0, frames - 1, frames // self.frame_ratio, device=clips.device).long()
+        return super().forward([clips.index_select(2, slow), clips])  # type: ignore[arg-type]
+
+
+class MergingFusion(FuseFastToSlow):
+    """PyTorchVideo's lateral connection, on merged features."""
+
+    def forward(self, pathways: list[Feature]) -> list[Tensor]:
+        return super().forward([merge(x) for x in pathways])
+
+
+def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Octave) -> nn.Module:
+    conv = octave.conv(0.0, 0.0)(
+        dim_in, dim_out, (kernel, 1, 1), stride=(frame_ratio, 1, 1), padding=(kernel // 2, 0, 0), bias=False
+    )
+    return MergingFusion(conv, nn.BatchNorm3d(dim_out), nn.ReLU())
+
+
+def create_octave_slowfast(
+    octave: Octave,
+    fast_octave: Octave,
+    *,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    classes: int = 400,
+    dropout: float = 0.5,
+    stem_pool_padded: bool = True,
+    frame_ratio: int = 4,
+    channel_ratio: int = 8,
+    fusion_kernel: int = 7,
+    fusion_ratio: int = 2,
+    head_windows: Sequence[Sequence[int]] = ((8, 7, 7), (32, 7, 7)),
+) -> nn.Module:
+    """SlowFast with the state dict of ``pytorchvideo.models.hub.slowfast_r50`` at every alpha.
+
+    Args:
+        octave, fast_octave: the frequencies of the Slow and of the Fast pathway.
+        blocks: blocks of res2 to res5, in both pathways.
+        width: channels of the Slow pathway after the stem.
+        classes, dropout: of the head.
+        stem_pool_padded: see ``create_stem``.
+        frame_ratio: frames of the Fast pathway per frame of the Slow one.
+        channel_ratio: channels of the Slow pathway per channel of the Fast one.
+        fusion_kernel: temporal kernel of the laterals.
+        fusion_ratio: channels a lateral gives per channel it takes.
+        head_windows: (T, H, W) of each pathway's final map at the training size.
+    """
+    if width % channel_ratio:
+        raise ValueError(f"width {width} must be divisible by channel_ratio {channel_ratio}")
+
+    def fusion(channels: int) -> nn.Module:
+        fast = channels // channel_ratio
+        return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, octave)
+
+    stems = [
+        create_stem(width, (1, 7, 7), stem_pool_padded, octave),
+        create_stem(width // channel_ratio, (5, 7, 7), stem_pool_padded, fast_octave),
+    ]
+    modules: list[nn.Module] = [_pathways(stems, fusion(width))]
+    dim_in, dim_out = width, 4 * width
+    for index, depth in enumerate(blocks):
+        stage, last = index + 2, index == len(blocks) - 1
+        pathways = [
+            create_stage(
+                stage,
+                depth,
+                dim_in + dim_in * fusion_ratio // channel_ratio,
+                dim_out // 4,
+                dim_out,
+                _SLOW_KERNELS[index],
+                octave,
+                alpha_in=0.0,
+            ),
+            create_stage(
+                stage,
+                depth,
+                dim_in // channel_ratio,
+                dim_out // 4 // channel_ratio,
+                dim_out // channel_ratio,
+                _FAST_KERNELS[index],
+                fast_octave,
+                alpha_in=0.0,
+            ),
+        ]
+        modules.append(_pathways(pathways, nn.Identity() if last else fusion(dim_out)))
+        dim_in, dim_out = dim_out, 2 * dim_out
+    modules.append(PoolConcatPathway(pool=nn.ModuleList([HeadPool(window) for window in head_windows])))
+    modules.append(create_head(dim_in + dim_in // channel_ratio, classes, dropout, window=None))
+    return SlowFast(nn.ModuleList(modules), frame_ratio)
+
+
+def _pathways(blocks: list[nn.Module], fusion: nn.Module) -> nn.Module:
+    # inplace=False: the list that came in stays as it is.
+    return MultiPathWayWithFuse(
+        multipathway_blocks=nn.ModuleList(blocks), multipathway_fusion=fusion, inplace=False
+    )

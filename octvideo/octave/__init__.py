@@ -1,0 +1,23 @@
+"""Octave convolution and its algebra, on torch alone."""
+
+from octvideo.octave.conv import OctConv2d, OctConv3d
+from octvideo.octave.layers import OctMap, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
+from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
+from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
+
+__all__ = [
+    "Feature",
+    "OctBatchNorm2d",
+    "OctBatchNorm3d",
+    "OctConv2d",
+    "OctConv3d",
+    "OctMap",
+    "OctReLU",
+    "OctSqueezeExcitation",
+    "OctaveTensor",
+    "map_groups",
+    "merge",
+    "pool_globally",
+    "split",
+    "split_channels",
+]

@@ -1,0 +1,234 @@
+"""Octave convolution, Sec. 3.2 and 3.3 of "Drop an Octave" (Chen et al., ICCV 2019), in 2D and in 3D.
+
+One parameter of vanilla shape holds the four kernels, high channels first, so the state dict is that of the vanilla
+layer at every alpha::
+
+                      in_high      in_low
+                  +-------------+---------+
+        out_high  |     H->H    |  L->H   |      Y^H = f(X^H; H->H) + upsample(f(X^L; L->H))
+                  +-------------+---------+
+        out_low   |     H->L    |  L->L   |      Y^L = f(X^L; L->L) + f(pool(X^H); H->L)          (Eq. 4)
+                  +-------------+---------+
+
+With a spatial stride of 2 every group is pooled first and the convolutions have stride 1; H->L then pools twice, and
+L->H needs no upsampling, as the low input already has the resolution of the high output. In 3D all of this touches
+height and width only: the temporal kernel, stride, padding and dilation stay on the convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from octvideo.octave.functional import convolve, downsample, upsample
+from octvideo.octave.pair import Feature, OctaveTensor, split_channels
+
+__all__ = ["OctConv2d", "OctConv3d"]
+
+
+class _OctConv(nn.modules.conv._ConvNd):
+    """What the 2D and the 3D convolution share; ``nn.Conv2d`` or ``nn.Conv3d`` is the other base."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        alpha_in: float,
+        alpha_out: float,
+        multiple: int = 1,
+        down: str = "avg",
+        high_to_low: bool = True,
+        low_to_high: bool = True,
+        pool_strided_low_to_high: bool = False,
+        as_2d: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(  # type: ignore[call-arg]  # the next class is nn.Conv2d or nn.Conv3d
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device=device, dtype=dtype
+        )
+        self.stride = tuple(int(step) for step in self.stride)  # PyTorchVideo multiplies strides into numpy integers
+        self.alpha_in, self.alpha_out, self.multiple = alpha_in, alpha_out, multiple
+        self.down = down
+        self.high_to_low, self.low_to_high = high_to_low, low_to_high
+        self.pool_strided_low_to_high = pool_strided_low_to_high
+        self.as_2d = as_2d
+        self.in_high, self.in_low = split_channels(in_channels, alpha_in, multiple)
+        self.out_high, self.out_low = split_channels(out_channels, alpha_out, multiple)
+        self._check()
+
+    def _check(self) -> None:
+        if self.down not in ("avg", "max", "conv"):
+            raise ValueError(f"down is {self.down!r}: it must be 'avg', 'max' or 'conv'")
+        if not (self.in_low or self.out_low):
+            return
+        if tuple(self.stride[-2:]) not in ((1, 1), (2, 2)):
+            raise ValueError(f"the spatial stride of an octave convolution must be 1 or 2, not {self.stride[-2:]}")
+        if self.depthwise:
+            if self.in_high * self.out_channels != self.out_high * self.in_channels:
+                raise ValueError("a depth-wise octave convolution must have alpha_in equal to alpha_out")
+        elif any(width % self.groups for width in (self.in_high, self.in_low, self.out_high, self.out_low)):
+            raise ValueError(
+                f"groups={self.groups} must divide the high and the low channels on both sides, which are "
+                f"{self.in_high} + {self.in_low} -> {self.out_high} + {self.out_low}: choose another alpha, or "
+                f"multiple={self.groups}"
+            )
+
+    @property
+    def depthwise(self) -> bool:
+        """Each output channel sees one input channel: no exchange between the frequencies (Sec. 3.3)."""
+        return self.groups > 1 and self.groups == self.in_channels
+
+    def forward(self, x: Feature) -> Feature:  # type: ignore[override]
+        """Convolves a tensor or a pair, as ``alpha_in`` says.
+
+        Args:
+            x: ``(N, in_channels, [T,] H, W)`` where the low group is empty, else a pair whose low group has
+                ``ceil(H / 2) x ceil(W / 2)``.
+
+        Returns:
+            A tensor where ``alpha_out`` is 0, else a pair.
+
+        Raises:
+            ValueError: the groups of ``x`` are not the ones that ``alpha_in`` asks for.
+        """
+        high, low = x if isinstance(x, OctaveTensor) else (x, None)
+        if (0 if high is None else high.shape[1], 0 if low is None else low.shape[1]) != (self.in_high, self.in_low):
+            shapes = [None if group is None else tuple(group.shape) for group in (high, low)]
+            raise ValueError(
+                f"alpha_in={self.alpha_in} expects {self.in_high} high and {self.in_low} low channels, "
+                f"got high {shapes[0]} and low {shapes[1]}"
+            )
+        if not (self.in_low or self.out_low):
+            assert high is not None
+            y = convolve(
+                high, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.as_2d
+            )
+            return OctaveTensor(y, None) if self.alpha_out > 0 else y
+        y_high, y_low = self._from_high(high) if high is not None else (None, None)
+        if low is not None:
+            y_high, y_low = self._add_low(low, y_high, y_low)
+        if self.alpha_out > 0:
+            return OctaveTensor(y_high, y_low)
+        assert y_high is not None
+        return y_high
+
+    def _from_high(self, high: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """H->H and H->L."""
+        y_high = y_low = None
+        reach = self._strided()
+        x, factor = self._shrink(high, reach)
+        if self.out_high:
+            y_high = self._conv(x, slice(None, self.out_high), self._columns_high, factor, bias=True)
+        if self._has_high_to_low:
+            x, factor = self._shrink(x, 2, factor)
+            y_low = self._conv(x, slice(self.out_high, None), self._columns_high, factor, bias=True)
+        return y_high, y_low
+
+    def _add_low(self, low: Tensor, y_high: Tensor | None, y_low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """L->H and L->L, added to what came from the high group."""
+        size = None if y_high is None else y_high.shape[-2:]
+        to_high, to_low = self._has_low_to_high, self.out_low > 0
+        x, factor = self._shrink(low, self._strided())
+        if to_high and self._strided() == 2 and not self.pool_strided_low_to_high:
+            # The low input already has the resolution of the high output.
+            z = self._conv(low, slice(None, self.out_high), self._columns_low, 1, bias=y_high is None)
+            y_high = z if y_high is None else y_high + z
+            to_high = False
+        if to_high and to_low and (y_high is None) == (y_low is None):
+            # One convolution for both: its kernel is a block of columns of the weight.
+            z = self._conv(x, slice(None), self._columns_low, factor, bias=y_high is None)
+            z_high, z_low = z[:, : self.out_high], z[:, self.out_high :]
+        else:
+            z_high = self._conv(x, slice(None, self.out_high), self._columns_low, factor, y_high is None) if to_high else None
+            z_low = self._conv(x, slice(self.out_high, None), self._columns_low, factor, y_low is None) if to_low else None
+        if z_high is not None:
+            z_high = upsample(z_high, size if size is not None else [2 * edge for edge in z_high.shape[-2:]])
+            y_high = z_high if y_high is None else y_high + z_high
+        if z_low is not None:
+            y_low = z_low if y_low is None else y_low + z_low
+        return y_high, y_low
+
+    def _strided(self) -> int:
+        return self.stride[-1]
+
+    def _shrink(self, x: Tensor, by: int, factor: int = 1) -> tuple[Tensor, int]:
+        """Pools by 1 or 2; where down-sampling is strided convolution, passes on the stride that is due instead."""
+        if by == 1:
+            return x, factor
+        return (x, factor * by) if self.down == "conv" else (downsample(x, self.down), factor)
+
+    @property
+    def _has_high_to_low(self) -> bool:
+        """An ablated path stays where it is the only source of the group."""
+        if not (self.out_low and self.in_high) or (self.depthwise and self.in_low):
+            return False
+        return self.high_to_low or not self.in_low
+
+    @property
+    def _has_low_to_high(self) -> bool:
+        if not (self.out_high and self.in_low) or (self.depthwise and self.in_high):
+            return False
+        return self.low_to_high or not self.in_high
+
+    @property
+    def _columns_high(self) -> slice:
+        return slice(None) if self.depthwise else slice(None, self.in_high // self.groups)
+
+    @property
+    def _columns_low(self) -> slice:
+        return slice(None) if self.depthwise else slice(self.in_high // self.groups, None)
+
+    def _conv(self, x: Tensor, rows: slice, columns: slice, factor: int, bias: bool) -> Tensor:
+        """One of the four paths: a convolution with a block of the weight and a spatial stride of ``factor``."""
+        return convolve(
+            x,
+            self.weight[rows, columns],
+            self.bias[rows] if bias and self.bias is not None else None,
+            (*self.stride[:-2], factor, factor),
+            self.padding,
+            self.dilation,
+            x.shape[1] if self.depthwise else self.groups,
+            self.as_2d,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, alpha_in={self.alpha_in}, alpha_out={self.alpha_out}"
+
+
+class OctConv2d(_OctConv, nn.Conv2d):
+    """``nn.Conv2d`` on two frequencies (Sec. 3.2, Eq. 4).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as ``nn.Conv2d``; the spatial
+            stride is 1 or 2 (any where both alphas are 0), ``padding_mode`` is zeros.
+        alpha_in, alpha_out: share of low-frequency channels of the input and the output, 0 to 1. Where ``alpha_in`` is
+            0 it takes a tensor, else a pair; where ``alpha_out`` is 0 it returns a tensor, else a pair; at 1
+            the pair's ``high`` is None.
+        multiple: low channels are rounded to a multiple of it (1 = the paper).
+        down: how maps are halved: ``"avg"`` or ``"max"`` pooling, or ``"conv"``, strided convolution (Table 8).
+        high_to_low, low_to_high: False switches the exchange off (Table 8), where the group has another source.
+        pool_strided_low_to_high: at stride 2, pools the low map before L->H and upsamples after it.
+        as_2d: run 3D convolutions as 2D ones (``convolve_as_2d``); nothing changes in 2D.
+
+    Groups: every path has ``groups`` groups; a depth-wise layer (``groups == in_channels``) has H->H and L->L only.
+
+    Raises:
+        ValueError: an argument is out of its bounds, or ``groups`` does not divide the groups of channels.
+    """
+
+
+class OctConv3d(_OctConv, nn.Conv3d):
+    """``nn.Conv3d`` on two frequencies: height and width are halved, time is left alone (Sec. 3.2, Eq. 4).
+
+    Arguments, result and errors as ``OctConv2d``, on ``(N, C, T, H, W)``.
+    """

@@ -1,0 +1,97 @@
+"""Layers beside convolution and norm that work on a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.octave.functional import downsample, upsample
+from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
+
+__all__ = ["OctMap", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "split"]
+
+
+class OctMap(nn.Module):
+    """Applies a layer without channels of its own (activation, pooling, dropout) to each group of a pair."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Feature) -> Feature:
+        return map_groups(self.layer, x)
+
+
+class OctReLU(nn.ReLU):
+    """``nn.ReLU`` of a tensor or a pair."""
+
+    def forward(self, x: Feature) -> Feature:  # type: ignore[override]
+        return map_groups(super().forward, x)
+
+
+def merge(x: Feature) -> Tensor:
+    """One tensor ``(N, C, [T,] H, W)`` at the high resolution: the low group upsampled, after the high channels."""
+    if not isinstance(x, OctaveTensor):
+        return x
+    if x.low is None:
+        assert x.high is not None
+        return x.high
+    size = [2 * edge for edge in x.low.shape[-2:]] if x.high is None else list(x.high.shape[-2:])
+    low = upsample(x.low, size)
+    return low if x.high is None else torch.cat([x.high, low], dim=1)
+
+
+def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
+    """The inverse direction: the last ``int(alpha * C)`` channels are pooled to the low resolution."""
+    high, low = split_channels(x.shape[1], alpha, multiple)
+    if alpha == 0:
+        return x
+    return OctaveTensor(x[:, :high] if high else None, downsample(x[:, high:]) if low else None)
+
+
+def pool_globally(x: Feature) -> Tensor:
+    """Global average pooling of all groups into ``(N, C)``, high channels first: a head that needs no merging."""
+    groups = x if isinstance(x, OctaveTensor) else (x,)
+    return torch.cat([group.flatten(2).mean(2) for group in groups if group is not None], dim=1)
+
+
+class OctSqueezeExcitation(nn.Module):
+    """Squeeze-and-excitation of a pair: both groups are pooled, reduced together, and scaled by an expansion of each.
+
+    The weights are the vanilla ones (``fc1``: C -> C / reduction, ``fc2`` back) as 1x1 convolutions; ``fc2``'s rows are the
+    expansions of the high and of the low group, so the state dict is vanilla at every alpha.
+
+    Args:
+        channels: of both groups together.
+        reduced: channels in between, C / 16 in the paper.
+        activation, gate: builders of the two non-linearities.
+        dims: 2 for ``(N, C, H, W)``, 3 for ``(N, C, T, H, W)``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduced: int,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        gate: Callable[[], nn.Module] = nn.Sigmoid,
+        dims: int = 3,
+    ) -> None:
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dims]
+        self.fc1, self.fc2 = conv(channels, reduced, 1), conv(reduced, channels, 1)
+        self.activation, self.gate = activation(), gate()
+
+    def forward(self, x: Feature) -> Feature:
+        """Scales each channel by its gate; shapes are kept."""
+        pooled = pool_globally(x)
+        pooled = pooled[(...,) + (None,) * (self.fc1.weight.dim() - 2)]
+        scale = self.gate(self.fc2(self.activation(self.fc1(pooled))))
+        if not isinstance(x, OctaveTensor):
+            return x * scale
+        high = 0 if x.high is None else x.high.shape[1]
+        return OctaveTensor(
+            None if x.high is None else x.high * scale[:, :high],
+            None if x.low is None else x.low * scale[:, high:],
+        )

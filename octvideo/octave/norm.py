@@ -1,0 +1,115 @@
+"""Batch normalisation of a pair: one ``nn.BatchNorm`` a group, stored as the vanilla one.
+
+The children are real ``nn.BatchNorm2d/3d``, so that SyncBatchNorm conversion and fvcore's precise BN find them. The state
+dict has the keys and shapes of the vanilla layer (``weight`` is the high group's followed by the low group's). Only with
+``keep_vars=True`` are the children's own tensors listed: they are parameters, not copies, and cannot be joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.octave.pair import Feature, OctaveTensor, split_channels
+
+__all__ = ["OctBatchNorm2d", "OctBatchNorm3d"]
+
+_VECTORS = ("weight", "bias", "running_mean", "running_var")
+_COUNT = "num_batches_tracked"
+
+
+class _OctBatchNorm(nn.Module):
+    _layer: type[nn.Module]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        alpha: float,
+        multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.num_features = num_features
+        options = dict(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
+        widths = split_channels(num_features, alpha, multiple)
+        self.high, self.low = (self._layer(width, **options) if width else None for width in widths)
+        self.register_state_dict_post_hook(_join)
+        self.register_load_state_dict_pre_hook(_split)
+
+    def forward(self, x: Feature) -> Feature:
+        """Normalises each group of a pair, or a tensor where ``alpha`` is 0; shapes are kept."""
+        if isinstance(x, OctaveTensor):
+            return OctaveTensor(_apply(self.high, x.high), _apply(self.low, x.low))
+        if self.high is None or self.low is not None:
+            raise ValueError(f"alpha={self.alpha} expects a pair, got a tensor of shape {tuple(x.shape)}")
+        return self.high(x)
+
+    @property
+    def block_final_bn(self) -> bool:
+        """PyTorchVideo's mark on the last norm of a block, which its initialisation sets to zero."""
+        return all(getattr(child, "block_final_bn", False) for child in self.children())
+
+    @block_final_bn.setter
+    def block_final_bn(self, value: bool) -> None:
+        for child in self.children():
+            child.block_final_bn = value  # type: ignore[assignment]
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, alpha={self.alpha}"
+
+
+def _apply(layer: nn.Module | None, x: Tensor | None) -> Tensor | None:
+    if (layer is None) != (x is None):
+        raise ValueError("the pair's groups are not those that the norm's alpha asks for")
+    return None if layer is None else layer(x)
+
+
+def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local_metadata: Any) -> None:
+    """State dict hook: the children's vectors become the vanilla ones."""
+    groups = [name for name, _ in module.named_children()]
+    if any(isinstance(state.get(f"{prefix}{group}.{name}"), nn.Parameter) for group in groups for name in _VECTORS):
+        return  # keep_vars=True
+    for name in _VECTORS:
+        parts = [state.pop(key) for group in groups if (key := f"{prefix}{group}.{name}") in state]
+        if parts:
+            state[prefix + name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    counts = [state.pop(key) for group in groups if (key := f"{prefix}{group}.{_COUNT}") in state]
+    if counts:
+        state[prefix + _COUNT] = counts[0]
+
+
+def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
+    """Load hook: the vanilla vectors become the children's."""
+    children: Mapping[str, Any] = dict(module.named_children())
+    for name in _VECTORS:
+        if (vector := state.pop(prefix + name, None)) is None:
+            continue
+        start = 0
+        for group, child in children.items():
+            end = start + child.num_features
+            # The last part takes the rest, so that a wrong length is reported, not cut.
+            state[f"{prefix}{group}.{name}"] = vector[start : None if child is list(children.values())[-1] else end]
+            start = end
+    if (count := state.pop(prefix + _COUNT, None)) is not None:
+        for group in children:
+            state[f"{prefix}{group}.{_COUNT}"] = count.clone()
+
+
+class OctBatchNorm2d(_OctBatchNorm):
+    """``nn.BatchNorm2d`` of a pair ``(N, C, H, W)``; arguments as there, and ``alpha``, ``multiple`` as ``OctConv2d``."""
+
+    _layer = nn.BatchNorm2d
+
+
+class OctBatchNorm3d(_OctBatchNorm):
+    """``nn.BatchNorm3d`` of a pair ``(N, C, T, H, W)``; arguments as there, and ``alpha``, ``multiple`` as ``OctConv3d``."""
+
+    _layer = nn.BatchNorm3d
