@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode
@@ -83,7 +85,22 @@ def _check_known(names: Sequence[str], cfg: CfgNode, source: str) -> None:
             raise UserError(f"{source}: unknown key {name}{hint}")
 
 
-def _get(cfg: CfgNode, name: str):
+def _merge(cfg: CfgNode, name: str, value: Any, source: str) -> None:
+    """Sets one key. From the command line a value is text, read as YAML would be where the default is not text."""
+    *path, leaf = name.split(".")
+    node = _get(cfg, ".".join(path)) if path else cfg
+    wanted = type(node[leaf])
+    if isinstance(value, str) and wanted is not str:
+        value = yaml.safe_load(value)
+    if wanted is float and type(value) in (int, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # 1 and 1e-3, which YAML takes for an integer and for text
+    if type(value) is not wanted:
+        raise UserError(f"{source}: {name} is {value!r}: it must be of type {wanted.__name__}, like {node[leaf]!r}")
+    node[leaf] = value
+
+
+def _get(cfg: CfgNode, name: str) -> Any:
     for part in name.split("."):
         cfg = cfg[part]
     return cfg
@@ -132,18 +149,13 @@ def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> C
         except (OSError, yaml.YAMLError) as error:
             raise UserError(f"{file}: cannot be read as a configuration: {' '.join(str(error).split())}") from None
         _check_known(list(_leaves(loaded)), cfg, str(file))
-        try:
-            cfg.merge_from_other_cfg(CfgNode(loaded))
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(f"{file}: {error}") from None
+        for key in _leaves(loaded):
+            _merge(cfg, key, _get(loaded, key), str(file))
     if len(overrides) % 2:
         raise UserError(f"overrides must be KEY VALUE pairs: {overrides[-1]} has no value")
     _check_known(list(overrides[::2]), cfg, "overrides")
     for key, value in zip(overrides[::2], overrides[1::2]):
-        try:
-            cfg.merge_from_list([key, value])
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(f"override {key} {value}: {error}") from None
+        _merge(cfg, key, value, "overrides")
     check_cfg(cfg)
     cfg.freeze()
     return cfg
