@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from pytorchvideo.models.net import MultiPathWayWithFuse, Net
-from pytorchvideo.models.slowfast import FuseFastToSlow, PoolConcatPathway
+from pytorchvideo.models.slowfast import PoolConcatPathway
 from torch import Tensor, nn
 
 from octvideo.models.blocks import HeadPool, Octave, create_head, create_stage, create_stem
@@ -44,11 +44,19 @@ class SlowFast(Net):
         return super().forward([clips.index_select(2, slow), clips])  # type: ignore[arg-type]
 
 
-class MergingFusion(FuseFastToSlow):
-    """PyTorchVideo's lateral connection, on merged features."""
+class MergingFusion(nn.Module):
+    """PyTorchVideo's ``FuseFastToSlow`` on merged features, with its names (that class cannot be subclassed: its
+    ``set_attributes(self, locals())`` also sets ``__class__``).
+    """
+
+    def __init__(self, conv_fast_to_slow: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv_fast_to_slow, self.norm, self.activation = conv_fast_to_slow, norm, activation
 
     def forward(self, pathways: list[Feature]) -> list[Tensor]:
-        return super().forward([merge(x) for x in pathways])
+        slow, fast = (merge(x) for x in pathways)
+        lateral = self.activation(self.norm(self.conv_fast_to_slow(fast)))
+        return [torch.cat([slow, lateral], dim=1), fast]
 
 
 def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Octave) -> nn.Module:

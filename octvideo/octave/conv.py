@@ -144,8 +144,9 @@ class _OctConv(nn.modules.conv._ConvNd):
             z = self._conv(low, slice(None, self.out_high), self._columns_low, 1, bias=y_high is None)
             y_high = z if y_high is None else y_high + z
             to_high = False
-        if to_high and to_low and (y_high is None) == (y_low is None):
-            # One convolution for both: its kernel is a block of columns of the weight.
+        if to_high and to_low and self.groups == 1 and (y_high is None) == (y_low is None):
+            # One convolution for both: its kernel is a block of columns of the weight. (With groups the rows of each
+            # path are divided anew, so they cannot be joined.)
             z = self._conv(x, slice(None), self._columns_low, factor, bias=y_high is None)
             z_high, z_low = z[:, : self.out_high], z[:, self.out_high :]
         else:

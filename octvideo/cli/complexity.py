@@ -1,0 +1,59 @@
+"""``tools/complexity.py``: parameters, multiply-adds and activations of a configuration, or a table of the paper."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from octvideo.config import load_cfg
+from octvideo.errors import UserError
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="complexity", description=__doc__)
+    parser.add_argument("--cfg", help="a configuration: path, or bare name below configs/")
+    parser.add_argument("--table", type=int, help="a table of the paper, ours beside the paper's figures")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Counts one clip at the training size, batch 1."""
+    args = _parser().parse_args(argv)
+    if (args.cfg is None) == (args.table is None):
+        raise UserError("complexity needs either --cfg FILE or --table N")
+    from octvideo.models import build_model
+    from octvideo.models.paper import TABLES, table_rows
+    from octvideo.octave.complexity import count
+
+    if args.table is not None:
+        if args.table not in TABLES:
+            raise UserError(f"--table {args.table}: the tables are {', '.join(map(str, TABLES))}")
+        rows = table_rows(args.table)
+        print(json.dumps(rows, indent=1) if args.json else _as_text(rows))
+        return 0
+    cfg = load_cfg(args.cfg, args.overrides)
+    size = cfg.DATA.TRAIN_CROP
+    result = count(build_model(cfg), (1, 3, cfg.DATA.NUM_FRAMES, size, size)).as_dict()
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"one clip of {cfg.DATA.NUM_FRAMES} x {size} x {size}, alpha {cfg.OCTAVE.ALPHA:g}")
+        for name, value in result.items():
+            print(f"{name:22s}{value:10.3f}")
+    return 0
+
+
+def _as_text(rows: list[dict[str, object]]) -> str:
+    lines = [f"{'model':14s}{'alpha':>7s}{'paper':>9s}{'ours':>9s}{'diff %':>9s}{'params M':>10s}"]
+    for row in rows:
+        paper, ours = float(row["paper_gflops"]), float(row["gflops"])  # type: ignore[arg-type]
+        lines.append(
+            f"{row['model']!s:14s}{row['alpha']:>7g}{paper:>9.2f}{ours:>9.2f}{100 * (ours / paper - 1):>9.2f}"
+            f"{row['params_m']:>10.3f}"
+        )
+    return "\n".join(lines)

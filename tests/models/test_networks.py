@@ -1,0 +1,189 @@
+"""The video networks: PyTorchVideo's at alpha 0 to the bit, the same state dict at every alpha."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from pytorchvideo.layers.nonlocal_net import create_nonlocal
+from pytorchvideo.models import hub
+
+from octvideo.config import load_cfg
+from octvideo.errors import UserError
+from octvideo.models import build_model
+from octvideo.models.nonlocal_block import create_octave_nonlocal
+from octvideo.models.paper import table_rows
+from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
+
+HUB = {"c2d": hub.c2d_r50, "i3d": hub.i3d_r50, "slow": hub.slow_r50, "slowfast": hub.slowfast_r50}
+FRAMES = {"slowfast": 32}
+
+
+def build(arch="i3d", **keys):
+    frames = keys.pop("frames", FRAMES.get(arch, 8))
+    overrides = ["MODEL.ARCH", arch, "DATA.NUM_FRAMES", str(frames)]
+    for key, value in keys.items():
+        overrides += [key.replace("__", "."), str(value)]
+    return build_model(load_cfg(None, overrides))
+
+
+def small(arch="i3d", **keys):
+    keys = {"MODEL__BLOCKS": "[1, 1, 1, 1]", "MODEL__WIDTH": 16, "MODEL__NUM_CLASSES": 5, **keys}
+    return build(arch, **keys)
+
+
+def randomise(state):
+    generator = torch.Generator().manual_seed(0)
+    for key, value in state.items():
+        if "running_var" in key:
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+        elif value.is_floating_point() and value.dim() == 1:
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.2 + key.endswith("weight"))
+    return state
+
+
+@pytest.mark.parametrize("arch", HUB)
+def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(arch):
+    reference = HUB[arch]().eval()
+    state = randomise(reference.state_dict())
+    ours = build(arch).eval()
+    assert ours.load_state_dict(state)
+    clip = torch.randn(1, 3, FRAMES.get(arch, 8), 224, 224)
+    with torch.inference_mode():
+        if arch == "slowfast":
+            slow = clip.index_select(2, torch.linspace(0, 31, 8).long())
+            expected = reference([slow, clip])
+        else:
+            expected = reference(clip)
+        assert torch.equal(ours(clip), expected)
+    for alpha in (0.1, 0.5, 1.0):
+        twin = build(arch, OCTAVE__ALPHA=alpha)
+        assert list(twin.state_dict()) == list(state)
+        assert twin.load_state_dict(state)
+        assert all(torch.equal(value, state[key]) for key, value in twin.state_dict().items())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.25, 1.0])
+@pytest.mark.parametrize("arch", HUB)
+@pytest.mark.parametrize("size", [(64, 64), (75, 97)])
+def test_any_size_and_alpha_trains(arch, alpha, size):
+    torch.manual_seed(0)
+    net = small(arch, frames=8, OCTAVE__ALPHA=alpha, OCTAVE__STAGES="[2, 3, 4, 5]" if alpha == 0.25 else "[2, 3, 4]")
+    frames = 8 if arch == "slowfast" else 6
+    logits = net(torch.randn(2, 3, frames, *size))
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
+    missing = [name for name, parameter in net.named_parameters() if parameter.grad is None]
+    assert not missing, "a parameter without a gradient stops DistributedDataParallel"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+@pytest.mark.parametrize("arch", HUB)
+def test_convolutions_as_2d_give_the_same(arch, alpha):
+    native = small(arch, frames=8, OCTAVE__ALPHA=alpha).eval()
+    as_2d = small(arch, frames=8, OCTAVE__ALPHA=alpha, MODEL__CONV_AS_2D=True).eval()
+    as_2d.load_state_dict(randomise(native.state_dict()))
+    native.load_state_dict(as_2d.state_dict())
+    clip = torch.randn(1, 8, 64, 80, 3).permute(0, 4, 1, 2, 3)
+    torch.testing.assert_close(as_2d(clip), native(clip), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
+def test_last_norm_of_each_block_starts_at_zero(alpha):
+    def zeros(net):
+        state = net.state_dict()
+        return sum(1 for key, value in state.items() if key.endswith("norm_c.weight") and not value.any())
+
+    assert zeros(build("i3d", OCTAVE__ALPHA=alpha)) == zeros(hub.i3d_r50()) == 16
+    nonlocal_net = build("i3d", OCTAVE__ALPHA=alpha, MODEL__NONLOCAL="[[], [1, 3], [1, 3, 5], []]")
+    outputs = [v for k, v in nonlocal_net.state_dict().items() if "res_blocks" in k and k.endswith(".norm.weight")]
+    assert len(outputs) == 5 and not any(value.any() for value in outputs)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
+def test_nonlocal_keys_do_not_depend_on_alpha(alpha):
+    where = {"MODEL__NONLOCAL": "[[], [0], [0], []]"}
+    vanilla = small(**where)
+    twin = small(OCTAVE__ALPHA=alpha, **where)
+    shapes = {key: value.shape for key, value in vanilla.state_dict().items()}
+    assert {key: value.shape for key, value in twin.state_dict().items()} == shapes
+    assert "blocks.3.res_blocks.1.conv_theta.weight" in shapes
+    assert twin(torch.randn(1, 3, 8, 90, 70)).shape == (1, 5)
+
+
+def test_nonlocal_at_alpha_0_is_pytorchvideos():
+    theirs = create_nonlocal(dim_in=8, dim_inner=4, pool_size=(1, 2, 2), instantiation="softmax").eval()
+    conv = lambda *args, **kwargs: OctConv3d(*args, alpha_in=0, alpha_out=0, **kwargs)  # noqa: E731
+    ours = create_octave_nonlocal(8, 4, conv, conv, lambda num_features: OctBatchNorm3d(num_features, alpha=0)).eval()
+    ours.load_state_dict(randomise(theirs.state_dict()))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 8, 3, 7, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_options_of_layout():
+    clip = torch.randn(1, 3, 4, 64, 64)
+    padded, unpadded = small(), small(MODEL__STEM_POOL_PADDED=False)
+    assert padded.blocks[0](clip).shape[-1] == 16 and unpadded.blocks[0](clip).shape[-1] == 15
+    vanilla_res5 = small(OCTAVE__ALPHA=0.5)
+    octave_res5 = small(OCTAVE__ALPHA=0.5, OCTAVE__STAGES="[2, 3, 4, 5]")
+    captured = {}
+    for name, net in ("vanilla", vanilla_res5), ("octave", octave_res5):
+        net.blocks[-2].register_forward_hook(lambda _m, _i, out, name=name: captured.__setitem__(name, out))
+        net(clip)
+    assert isinstance(captured["octave"], OctaveTensor) and isinstance(captured["vanilla"], torch.Tensor)
+
+
+def test_networks_copy_pickle_export_and_compile():
+    net = small("i3d", OCTAVE__ALPHA=0.25, MODEL__NONLOCAL="[[], [0], [], []]").eval()
+    clip = torch.randn(1, 3, 4, 64, 64)
+    expected = net(clip)
+    assert torch.equal(copy.deepcopy(net)(clip), expected)
+    program = torch.export.export(net, (clip,))
+    torch.testing.assert_close(program.module()(clip), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.compile(net, fullgraph=True)(clip), expected, atol=1e-4, rtol=1e-3)
+    stage = pickle.loads(pickle.dumps(net.blocks[1]))
+    assert list(stage.state_dict()) == list(net.blocks[1].state_dict())
+
+
+def test_the_clip_is_not_changed():
+    net, clip = small("slowfast", frames=8), torch.randn(1, 3, 8, 64, 64)
+    before = clip.clone()
+    net(clip)
+    assert torch.equal(clip, before)
+
+
+def test_slowfast_wants_frames_that_divide():
+    with pytest.raises(ValueError, match="divisible by 4"):
+        small("slowfast", frames=8)(torch.randn(1, 3, 6, 64, 64))
+    with pytest.raises(UserError, match="DATA.NUM_FRAMES is 6"):
+        small("slowfast", frames=6)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (dict(MODEL__TEMPORAL_KERNELS="[[1], [2], [1], [1]]"), "odd numbers"),
+        (dict(MODEL__STEM_KERNEL="[3, 3]"), "three odd numbers"),
+        (dict(arch="slowfast", MODEL__NONLOCAL="[[0], [], [], []]"), "no non-local blocks"),
+        (dict(arch="slowfast", MODEL__WIDTH=12), "divisible by MODEL.SLOWFAST.CHANNEL_RATIO"),
+        (dict(frames=1), "TEMPORAL_POOL"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named(keys, message):
+    with pytest.raises(UserError, match=message):
+        small(**keys)
+
+
+def test_table_6():
+    """The figures that the conventions can reproduce come out to the printed digit; the others are ours."""
+    rows = {(row["model"], row["alpha"]): row for row in table_rows(6)}
+    assert len(rows) == 11
+    for key in [(f"{net}_r50", alpha) for net, alpha in (("i3d", 0), ("i3d", 0.1), ("i3d", 0.2), ("i3d", 0.5), ("c2d", 0),
+                ("c2d", 0.1), ("i3d_nln", 0))]:  # fmt: skip
+        assert round(rows[key]["gflops"], 1) == rows[key]["paper_gflops"], key
+    assert rows["slowfast_r50", 0]["gflops"] == pytest.approx(27.64, abs=0.02)
+    for key in (("i3d_nln_r50", 0.1), ("slowfast_r50", 0.1), ("slowfast_r50", 0.2)):
+        vanilla = rows[key[0], 0]
+        assert rows[key]["params_m"] == vanilla["params_m"] and rows[key]["gflops"] < vanilla["gflops"]
+    assert rows["i3d_r50", 0]["params_m"] == pytest.approx(28.043, abs=1e-3)
