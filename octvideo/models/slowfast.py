@@ -55,6 +55,9 @@ class MergingFusion(nn.Module):
 
     def forward(self, pathways: list[Feature]) -> list[Tensor]:
         slow, fast = (merge(x) for x in pathways)
+        # A pair without a high group (alpha 1) does not know whether its size was odd.
+        height, width = (min(edges) for edges in zip(slow.shape[-2:], fast.shape[-2:]))
+        slow, fast = slow[..., :height, :width], fast[..., :height, :width]
         lateral = self.activation(self.norm(self.conv_fast_to_slow(fast)))
         return [torch.cat([slow, lateral], dim=1), fast]
 

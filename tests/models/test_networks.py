@@ -141,7 +141,8 @@ def test_networks_copy_pickle_export_and_compile():
     assert torch.equal(copy.deepcopy(net)(clip), expected)
     program = torch.export.export(net, (clip,))
     torch.testing.assert_close(program.module()(clip), expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(torch.compile(net, fullgraph=True)(clip), expected, atol=1e-4, rtol=1e-3)
+    traced = torch.compile(net, fullgraph=True, backend="aot_eager")  # the operator's own test compiles for real
+    torch.testing.assert_close(traced(clip), expected, atol=1e-4, rtol=1e-3)
     stage = pickle.loads(pickle.dumps(net.blocks[1]))
     assert list(stage.state_dict()) == list(net.blocks[1].state_dict())
 
