@@ -38,7 +38,7 @@ _SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.MAX_FAILED".split()
 
 
 def config_folder() -> Path:
-    """The folder of the shipped configurations: in a checkout ``configs/``, in an installed wheel inside the package."""
+    """The folder of the shipped configurations: ``configs/`` in a checkout, inside the package when installed."""
     checkout = _PACKAGE.parent / "configs"
     return checkout if checkout.is_dir() else _PACKAGE / "configs"
 
@@ -61,7 +61,9 @@ def find_config(name: str | Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"--cfg {name}: several configurations have this name: {', '.join(map(str, found))}; give a path")
+        raise UserError(
+            f"--cfg {name}: several configurations have this name: {', '.join(map(str, found))}; give a path"
+        )
     near = difflib.get_close_matches(wanted, [file.name for file in known], n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; the shipped ones are in {folder}"
     raise UserError(f"--cfg {name}: no such file{hint}")

@@ -151,7 +151,9 @@ def create_stage(
         )
         if index in nonlocal_after:
             blocks.append(
-                create_octave_nonlocal(dim_out, dim_out // 2, octave.conv(alpha, 0.0), octave.conv(0.0, alpha), octave.norm(alpha))
+                create_octave_nonlocal(
+                    dim_out, dim_out // 2, octave.conv(alpha, 0.0), octave.conv(0.0, alpha), octave.norm(alpha)
+                )
             )
     return ResStage(nn.ModuleList(blocks))
 

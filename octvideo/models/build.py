@@ -34,7 +34,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
     if model.ARCH == "slowfast":
         ratio, channel_ratio = model.SLOWFAST.FRAME_RATIO, model.SLOWFAST.CHANNEL_RATIO
         if frames % ratio:
-            raise UserError(f"DATA.NUM_FRAMES is {frames}: it must be divisible by MODEL.SLOWFAST.FRAME_RATIO ({ratio})")
+            raise UserError(
+                f"DATA.NUM_FRAMES is {frames}: it must be divisible by MODEL.SLOWFAST.FRAME_RATIO ({ratio})"
+            )
         if model.WIDTH % channel_ratio:
             raise UserError(
                 f"MODEL.WIDTH is {model.WIDTH}: it must be divisible by MODEL.SLOWFAST.CHANNEL_RATIO ({channel_ratio})"

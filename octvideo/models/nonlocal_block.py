@@ -20,8 +20,8 @@ __all__ = ["OctNonLocal", "create_octave_nonlocal"]
 class OctNonLocal(nn.Module):
     """Embedded-Gaussian non-local block; keys and values are max-pooled by (1, 2, 2).
 
-    The submodules are named as in ``pytorchvideo.layers.nonlocal_net.NonLocal`` and compute the same function at alpha 0
-    (through PyTorch's fused attention, which does not store the (THW)^2 affinities).
+    The submodules are named as in ``pytorchvideo.layers.nonlocal_net.NonLocal`` and compute the same function at
+    alpha 0 (through PyTorch's fused attention, which does not store the (THW)^2 affinities).
     """
 
     def __init__(

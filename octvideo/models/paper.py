@@ -8,7 +8,7 @@ import torch
 
 from octvideo.config import load_cfg
 from octvideo.models.build import build_model
-from octvideo.octave import OctConv2d, OctaveTensor
+from octvideo.octave import OctaveTensor, OctConv2d
 from octvideo.octave.complexity import count
 
 __all__ = ["TABLES", "table_rows"]
@@ -45,7 +45,15 @@ _TABLE_6 = (
 )
 
 # Table 1: share of the vanilla cost, in percent: alpha -> (multiply-adds, memory of the features).
-_TABLE_1 = {0.0: (100, 100), 0.125: (82, 91), 0.25: (67, 81), 0.5: (44, 63), 0.75: (30, 44), 0.875: (26, 35), 1.0: (25, 25)}
+_TABLE_1 = {
+    0.0: (100, 100),
+    0.125: (82, 91),
+    0.25: (67, 81),
+    0.5: (44, 63),
+    0.75: (30, 44),
+    0.875: (26, 35),
+    1.0: (25, 25),
+}
 
 TABLES = (1, 6)
 
@@ -53,8 +61,8 @@ TABLES = (1, 6)
 def table_rows(table: int) -> list[dict[str, object]]:
     """The rows of a table: ``{"model", "alpha", "paper_gflops", "gflops", "paper_params_m", "params_m"}`` each.
 
-    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` tell how. Table 1 has percentages of the vanilla layer in place of
-    billions, and ``paper_memory`` and ``memory`` beside them.
+    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` tell how. Table 1 has
+    percentages of the vanilla layer in place of billions, and ``paper_memory`` and ``memory`` beside them.
     """
     return _table_1() if table == 1 else [_table_6_row(row) for row in _TABLE_6]
 

@@ -36,7 +36,7 @@ def create_octave_resnet(
 ) -> nn.Module:
     """A video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
 
-    The state dict has the keys and shapes of ``pytorchvideo.models.hub``'s c2d_r50, i3d_r50 and slow_r50 at every alpha.
+    The state dict has the keys and shapes of ``pytorchvideo.models.hub``'s c2d_r50, i3d_r50, slow_r50 at every alpha.
 
     Args:
         octave: the frequencies and where they are.

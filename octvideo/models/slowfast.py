@@ -6,8 +6,8 @@
            |                             ^ merge    ^ merge  ^ merge  ^ merge             +--> concat --> head
            +-- all frames --------> stem |--> res2 -|> res3 -|> res4 -|> res5 --> pool ---+
 
-A lateral concatenates the Fast pathway's features behind the Slow pathway's. It sees one frequency: both are merged there,
-and the next stage enters again. So each column of a vanilla weight keeps its meaning.
+A lateral concatenates the Fast pathway's features behind the Slow pathway's. It sees one frequency: both are merged
+there, and the next stage enters again. So each column of a vanilla weight keeps its meaning.
 """
 
 from __future__ import annotations
@@ -144,6 +144,4 @@ def create_octave_slowfast(
 
 def _pathways(blocks: list[nn.Module], fusion: nn.Module) -> nn.Module:
     # inplace=False: the list that came in stays as it is.
-    return MultiPathWayWithFuse(
-        multipathway_blocks=nn.ModuleList(blocks), multipathway_fusion=fusion, inplace=False
-    )
+    return MultiPathWayWithFuse(multipathway_blocks=nn.ModuleList(blocks), multipathway_fusion=fusion, inplace=False)

@@ -1,7 +1,7 @@
 """Counting what a network costs, the way the paper's "#FLOPs" does.
 
-Multiply-adds of convolutions (one more per output element where there is a bias) and of fully connected layers. Pooling is
-counted beside them: outputs times kernel area, global pooling by its inputs. Batch norm, additions, activations,
+Multiply-adds of convolutions (one more per output element where there is a bias) and of fully connected layers. Pooling
+is counted beside them: outputs times kernel area, global pooling by its inputs. Batch norm, additions, activations,
 up-sampling and the matrix products of attention are not counted.
 """
 

@@ -53,7 +53,9 @@ class _OctConv(nn.modules.conv._ConvNd):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(  # type: ignore[call-arg]  # the next class is nn.Conv2d or nn.Conv3d
+        # The next class is nn.Conv2d or nn.Conv3d, whose signature differs from the common base's.
+        vanilla: Any = super().__init__
+        vanilla(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device=device, dtype=dtype
         )
         self.stride = tuple(int(step) for step in self.stride)  # PyTorchVideo multiplies strides into numpy integers
@@ -124,9 +126,9 @@ class _OctConv(nn.modules.conv._ConvNd):
 
     def _from_high(self, high: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """H->H and H->L."""
-        y_high = y_low = None
-        reach = self._strided()
-        x, factor = self._shrink(high, reach)
+        y_high: Tensor | None = None
+        y_low: Tensor | None = None
+        x, factor = self._shrink(high, self._strided())
         if self.out_high:
             y_high = self._conv(x, slice(None, self.out_high), self._columns_high, factor, bias=True)
         if self._has_high_to_low:
@@ -138,6 +140,8 @@ class _OctConv(nn.modules.conv._ConvNd):
         """L->H and L->L, added to what came from the high group."""
         size = None if y_high is None else y_high.shape[-2:]
         to_high, to_low = self._has_low_to_high, self.out_low > 0
+        z_high: Tensor | None
+        z_low: Tensor | None
         x, factor = self._shrink(low, self._strided())
         if to_high and self._strided() == 2 and not self.pool_strided_low_to_high:
             # The low input already has the resolution of the high output.
@@ -150,8 +154,11 @@ class _OctConv(nn.modules.conv._ConvNd):
             z = self._conv(x, slice(None), self._columns_low, factor, bias=y_high is None)
             z_high, z_low = z[:, : self.out_high], z[:, self.out_high :]
         else:
-            z_high = self._conv(x, slice(None, self.out_high), self._columns_low, factor, y_high is None) if to_high else None
-            z_low = self._conv(x, slice(self.out_high, None), self._columns_low, factor, y_low is None) if to_low else None
+            z_high = z_low = None
+            if to_high:
+                z_high = self._conv(x, slice(None, self.out_high), self._columns_low, factor, bias=y_high is None)
+            if to_low:
+                z_low = self._conv(x, slice(self.out_high, None), self._columns_low, factor, bias=y_low is None)
         if z_high is not None:
             z_high = upsample(z_high, size if size is not None else [2 * edge for edge in z_high.shape[-2:]])
             y_high = z_high if y_high is None else y_high + z_high
@@ -206,7 +213,7 @@ class _OctConv(nn.modules.conv._ConvNd):
         return f"{super().extra_repr()}, alpha_in={self.alpha_in}, alpha_out={self.alpha_out}"
 
 
-class OctConv2d(_OctConv, nn.Conv2d):
+class OctConv2d(_OctConv, nn.Conv2d):  # type: ignore[misc]  # forward takes and returns pairs too
     """``nn.Conv2d`` on two frequencies (Sec. 3.2, Eq. 4).
 
     Args:
@@ -228,7 +235,7 @@ class OctConv2d(_OctConv, nn.Conv2d):
     """
 
 
-class OctConv3d(_OctConv, nn.Conv3d):
+class OctConv3d(_OctConv, nn.Conv3d):  # type: ignore[misc]
     """``nn.Conv3d`` on two frequencies: height and width are halved, time is left alone (Sec. 3.2, Eq. 4).
 
     Arguments, result and errors as ``OctConv2d``, on ``(N, C, T, H, W)``.

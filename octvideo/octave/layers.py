@@ -60,8 +60,8 @@ def pool_globally(x: Feature) -> Tensor:
 class OctSqueezeExcitation(nn.Module):
     """Squeeze-and-excitation of a pair: both groups are pooled, reduced together, and scaled by an expansion of each.
 
-    The weights are the vanilla ones (``fc1``: C -> C / reduction, ``fc2`` back) as 1x1 convolutions; ``fc2``'s rows are the
-    expansions of the high and of the low group, so the state dict is vanilla at every alpha.
+    The weights are the vanilla ones (``fc1``: C -> C / reduction, ``fc2`` back) as 1x1 convolutions; ``fc2``'s rows are
+    the expansions of the high and of the low group, so the state dict is vanilla at every alpha.
 
     Args:
         channels: of both groups together.

@@ -1,7 +1,7 @@
 """Batch normalisation of a pair: one ``nn.BatchNorm`` a group, stored as the vanilla one.
 
-The children are real ``nn.BatchNorm2d/3d``, so that SyncBatchNorm conversion and fvcore's precise BN find them. The state
-dict has the keys and shapes of the vanilla layer (``weight`` is the high group's followed by the low group's). Only with
+The children are real ``nn.BatchNorm2d/3d``, so that SyncBatchNorm conversion and fvcore's precise BN find them. The
+state dict has the keys and shapes of the vanilla layer (``weight``: the high group's, then the low group's). Only with
 ``keep_vars=True`` are the children's own tensors listed: they are parameters, not copies, and cannot be joined.
 """
 
@@ -104,12 +104,12 @@ def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
 
 
 class OctBatchNorm2d(_OctBatchNorm):
-    """``nn.BatchNorm2d`` of a pair ``(N, C, H, W)``; arguments as there, and ``alpha``, ``multiple`` as ``OctConv2d``."""
+    """``nn.BatchNorm2d`` of a pair ``(N, C, H, W)``; arguments as there; ``alpha`` and ``multiple`` as in a conv."""
 
     _layer = nn.BatchNorm2d
 
 
 class OctBatchNorm3d(_OctBatchNorm):
-    """``nn.BatchNorm3d`` of a pair ``(N, C, T, H, W)``; arguments as there, and ``alpha``, ``multiple`` as ``OctConv3d``."""
+    """``nn.BatchNorm3d`` of a pair ``(N, C, T, H, W)``; arguments as there; ``alpha`` and ``multiple`` as in a conv."""
 
     _layer = nn.BatchNorm3d

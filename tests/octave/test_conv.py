@@ -120,7 +120,16 @@ def test_conv2d_is_equation_4(alpha_in, alpha_out, stride, kernel, dilation, hei
     torch.manual_seed(seed)
     padding = dilation * (kernel - 1) // 2
     conv = OctConv2d(
-        10, 12, kernel, stride, padding, dilation, bias=bias, alpha_in=alpha_in, alpha_out=alpha_out, dtype=torch.float64
+        10,
+        12,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        bias=bias,
+        alpha_in=alpha_in,
+        alpha_out=alpha_out,
+        dtype=torch.float64,
     )
     x = features(10, alpha_in, (height, width))
     y = conv(x)
@@ -140,9 +149,7 @@ def test_conv2d_is_equation_4(alpha_in, alpha_out, stride, kernel, dilation, hei
     as_2d=st.booleans(),
     channels_last=st.booleans(),
 )
-def test_conv3d_is_equation_4_in_space_alone(
-    alpha_in, alpha_out, stride, kernel, size, frames, as_2d, channels_last
-):
+def test_conv3d_is_equation_4_in_space_alone(alpha_in, alpha_out, stride, kernel, size, frames, as_2d, channels_last):
     padding = tuple(edge // 2 for edge in kernel)
     conv = OctConv3d(
         8,
@@ -296,9 +303,18 @@ def test_odd_sizes_survive_a_chain(size):
 
 @pytest.mark.parametrize(
     ("channels", "alpha", "multiple", "expected"),
-    [(64, 0.1, 1, (58, 6)), (512, 0.1, 1, (461, 51)), (64, 0.1, 8, (56, 8)), (64, 0.1, 16, (64, 0)), (256, 0.1, 16, (224, 32)),
-     (8, 1.0, 16, (0, 8)), (8, 0.99, 1, (1, 7)), (10, 0.25, 1, (8, 2)), (12, 0.9, 8, (4, 8))],
-)  # fmt: skip
+    [
+        (64, 0.1, 1, (58, 6)),
+        (512, 0.1, 1, (461, 51)),
+        (64, 0.1, 8, (56, 8)),
+        (64, 0.1, 16, (64, 0)),
+        (256, 0.1, 16, (224, 32)),
+        (8, 1.0, 16, (0, 8)),
+        (8, 0.99, 1, (1, 7)),
+        (10, 0.25, 1, (8, 2)),
+        (12, 0.9, 8, (4, 8)),
+    ],
+)
 def test_split_channels(channels, alpha, multiple, expected):
     assert split_channels(channels, alpha, multiple) == expected
 
@@ -381,9 +397,7 @@ def test_convolve_as_2d_is_conv3d(kernel, stride, padding, dilation, groups):
     x = torch.randn(2, 4, 7, 8, 9, dtype=torch.float64).to(memory_format=torch.channels_last_3d)
     weight, bias = torch.randn(6, 4 // groups, *kernel, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     arguments = (stride, padding, dilation, groups)
-    torch.testing.assert_close(
-        convolve_as_2d(x, weight, bias, *arguments), torch.conv3d(x, weight, bias, *arguments)
-    )
+    torch.testing.assert_close(convolve_as_2d(x, weight, bias, *arguments), torch.conv3d(x, weight, bias, *arguments))
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(["avg", "max"]))

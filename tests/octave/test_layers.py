@@ -9,6 +9,7 @@ from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import nn
 from torch.utils import _pytree
 
+from octvideo.models.paper import table_rows
 from octvideo.octave import (
     OctaveTensor,
     OctBatchNorm2d,
@@ -21,7 +22,6 @@ from octvideo.octave import (
     split,
 )
 from octvideo.octave.complexity import count
-from octvideo.models.paper import table_rows
 
 
 def pair(high=6, low=2, size=8, frames=3):
