@@ -30,7 +30,7 @@ class Sample(NamedTuple):
 
     frames: Tensor
     label: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     failed: list[Failure]
 
 
@@ -48,7 +48,7 @@ class VideoViews(NamedTuple):
 
     frames: Tensor | None
     label: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     failed: Failure | None
 
 
@@ -65,7 +65,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class TrainDataset(Dataset[Sample]):
     """Random clips. An item is asked for by ``(index, draw)``; both and the seed decide its random numbers.
 
-    A video that cannot be read is tried ``retries`` more times, then another one takes its place and the failure is reported.
+    A video that cannot be read is tried ``retries`` more times, then another one takes its place and the failure is
+    reported.
 
     Args:
         index: the videos; every one needs a label.

@@ -134,7 +134,7 @@ def _split_line(line: str, numbers: dict[str, int]) -> tuple[str, int | None]:
     for separator in (",", "\t", " "):
         if separator not in line:
             continue
-        path, label = (line.rsplit(separator, 1) if separator != "," else _last_comma(line))
+        path, label = line.rsplit(separator, 1) if separator != "," else _last_comma(line)
         label = label.strip().strip('"')
         if label.isdigit():
             return path.strip().strip('"'), int(label)

@@ -9,7 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from octvideo.data.dataset import Batch, TestDataset, TrainDataset, VideoViews, collate
+from octvideo.data.dataset import TestDataset, TrainDataset, VideoViews, collate
 from octvideo.data.index import build_index
 from octvideo.errors import UserError
 
@@ -75,10 +75,8 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def build_train_loader(
-    cfg: CfgNode, *, rank: int = 0, world_size: int = 1, start_step: int = 0
-) -> DataLoader[Batch]:
-    """Endless batches of TRAIN.BATCH_SIZE / world_size clips, from ``start_step`` on.
+def build_train_loader(cfg: CfgNode, *, rank: int = 0, world_size: int = 1, start_step: int = 0) -> DataLoader[Any]:
+    """Endless ``Batch``es of TRAIN.BATCH_SIZE / world_size clips, from ``start_step`` on.
 
     Raises:
         UserError: the batch does not divide by the number of ranks, or a video has no label.
@@ -117,8 +115,8 @@ def build_test_loader(
     world_size: int = 1,
     num_clips: int | None = None,
     num_crops: int | None = None,
-) -> DataLoader[VideoViews]:
-    """One video an item, with TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
+) -> DataLoader[Any]:
+    """A ``VideoViews`` a video, with TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
 
     Every video is in exactly one rank's part, however uneven.
     """

@@ -12,7 +12,9 @@ from torchvision.transforms.v2 import functional as tv
 __all__ = ["color_jitter", "normalize_clips", "random_crop", "resize_short_side", "spatial_crops"]
 
 
-def normalize_clips(frames: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+def normalize_clips(
+    frames: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """``(N, T, H, W, 3)`` uint8 on any device to normalised ``(N, 3, T, H, W)`` in channels-last-3D memory."""
     scale = 1 / (255 * torch.tensor(std, dtype=dtype, device=frames.device))
     shift = -torch.tensor(mean, dtype=dtype, device=frames.device) * 255 * scale
@@ -28,8 +30,8 @@ def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
 def random_crop(frames: Tensor, size: int, short_side: Sequence[int], flip: float, rng: np.random.Generator) -> Tensor:
     """Scale jitter, a random square crop and a random flip: ``(T, size, size, 3)`` uint8.
 
-    The short side is drawn from ``short_side`` (pixels, both ends included). The crop is cut before it is resized, which gives
-    the same picture for less work.
+    The short side is drawn from ``short_side`` (pixels, both ends included). The crop is cut before it is
+    resized, which gives the same picture for less work.
     """
     height, width = frames.shape[1:3]
     edge = min(height, width, round(size * min(height, width) / rng.integers(short_side[0], short_side[1] + 1)))

@@ -1,0 +1,22 @@
+"""``tools/run_net.py``: trains and tests a configuration."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from octvideo.config import load_cfg
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 when the work is done, 128 + signal when a signal stopped it."""
+    parser = argparse.ArgumentParser(prog="run_net", description="Trains and tests a network, as a configuration says.")
+    parser.add_argument("--cfg", required=True, help="a configuration: path, or bare name below configs/")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+    args = parser.parse_args(argv)
+    cfg = load_cfg(args.cfg, args.overrides)
+    from octvideo.engine.run import run
+
+    return run(cfg)

@@ -1,0 +1,79 @@
+"""One process or many: what torchrun and SLURM put into the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from octvideo.errors import UserError
+
+__all__ = ["World", "distributed"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of the run.
+
+    Attributes:
+        rank, size: number of this process, and of all.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.size == 1:
+            return flag
+        tensor = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return bool(tensor.item())
+
+
+@contextmanager
+def distributed(device: str) -> Iterator[World]:
+    """Joins the process group that the environment describes (WORLD_SIZE above 1), and leaves it at the end.
+
+    Args:
+        device: ``"auto"`` (cuda where there is one), ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        UserError: ``"cuda"`` where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
+    cuda = device != "cpu" and torch.cuda.is_available()
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    where = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(where)
+    if size == 1:
+        yield World(0, 1, where)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(rank, size, where)
+    finally:
+        dist.destroy_process_group()

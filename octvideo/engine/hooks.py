@@ -1,0 +1,135 @@
+"""What happens beside the steps: logging, checkpoints, evaluation, signals."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from octvideo.engine.checkpoints import prune, save_checkpoint, step_path
+from octvideo.engine.logging import RunLog
+from octvideo.engine.trainer import Trainer
+
+__all__ = ["Checkpointing", "Evaluation", "Logging", "StopOnSignal"]
+
+
+class Logging:
+    """Every ``every`` steps: a line of JSON, TensorBoard, progress with times and the time that is left."""
+
+    def __init__(self, log: RunLog, every: int) -> None:
+        self.log, self.every = log, every
+        self._data = self._total = 0.0
+        self._steps = 0
+        self._seen: set[str] = set()
+
+    def __call__(self, trainer: Trainer) -> None:
+        last = trainer.last
+        self._data += last["data_time"]
+        self._total += last["step_time"]
+        self._steps += 1
+        for failure in last["failed"]:
+            if failure.path not in self._seen:
+                self._seen.add(failure.path)
+                self.log.say(f"{failure.path}: cannot be read ({failure.reason}); another video takes its place")
+        if trainer.step % self.every and trainer.step != trainer.steps:
+            return
+        data, step = self._data / self._steps, self._total / self._steps
+        eta = (trainer.steps - trainer.step) * step
+        clips = last["clips"] * trainer.world.size / step
+        self.log.write(
+            "train",
+            step=trainer.step,
+            loss=last["loss"],
+            top1=last["top1"],
+            lr=last["lr"],
+            grad_norm=last["grad_norm"],
+            data_time=data,
+            step_time=step,
+            clips_per_second=clips,
+            eta_seconds=eta,
+            failed=trainer.failed,
+        )
+        self.log.progress(
+            "train",
+            trainer.step,
+            trainer.steps,
+            f"loss {last['loss']:.3f}  lr {last['lr']:.2g}  data {data:.3f} s  step {step:.3f} s  "
+            f"{clips:.1f} clips/s  ETA {time.strftime('%H:%M:%S', time.gmtime(eta))}",
+        )
+        self._data = self._total = 0.0
+        self._steps = 0
+
+
+class Checkpointing:
+    """Every ``every`` steps, at the end and when the run is stopped: ``step_N.pt``, the newest ``keep`` of them.
+
+    Args:
+        folder: of the checkpoints.
+        every, keep: how often, how many.
+        extra: what goes in beside the trainer's state (configuration, class names).
+    """
+
+    def __init__(self, folder: Path, every: int, keep: int, extra: dict[str, Any]) -> None:
+        self.folder, self.every, self.keep, self.extra = folder, every, keep, extra
+
+    def __call__(self, trainer: Trainer) -> None:
+        if not trainer.world.is_main:
+            return
+        if trainer.step % self.every == 0 or trainer.step == trainer.steps or trainer.stop:
+            save_checkpoint({**trainer.state(), **self.extra}, step_path(self.folder, trainer.step))
+            prune(self.folder, self.keep)
+
+
+class Evaluation:
+    """Every ``every`` steps: evaluates, and keeps the best network as ``best.pt``.
+
+    Args:
+        evaluate: gives top-1 in percent; every rank calls it.
+        every: how often.
+        path: of the best checkpoint.
+        extra: as in ``Checkpointing``.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[], float], every: int, path: Path, log: RunLog, extra: dict[str, Any]
+    ) -> None:
+        self.evaluate, self.every, self.path, self.log, self.extra = evaluate, every, path, log, extra
+        self.best = -1.0
+
+    def __call__(self, trainer: Trainer) -> None:
+        if trainer.step % self.every and trainer.step != trainer.steps:
+            return
+        top1 = self.evaluate()
+        trainer.wrapped.train()
+        self.log.write("val", step=trainer.step, top1=top1)
+        self.log.say(f"step {trainer.step}: validation top-1 {top1:.2f} %")
+        if top1 > self.best:
+            self.best = top1
+            if trainer.world.is_main:
+                payload = {"model": trainer.model.state_dict(), "step": trainer.step, "top1": top1}
+                save_checkpoint({**payload, **self.extra}, self.path)
+
+
+class StopOnSignal:
+    """On SIGTERM or SIGINT the current step is finished and the run stops; list it before ``Checkpointing``."""
+
+    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
+        self.received: int | None = None
+        self._before = {number: signal.signal(number, self._note) for number in signals}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __call__(self, trainer: Trainer) -> None:
+        if trainer.world.any(self.received is not None):
+            trainer.stop = True
+
+    def restore(self) -> None:
+        """Puts the handlers back that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

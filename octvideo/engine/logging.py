@@ -1,0 +1,76 @@
+"""What a run says: JSON lines, TensorBoard, a progress bar on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["RunLog"]
+
+
+class RunLog:
+    """The log of one run; silent on all ranks but the first. A context manager.
+
+    Args:
+        folder: gets ``log.jsonl`` and ``tensorboard/``; None for a rank that does not write.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._file = None
+        self._board: Any = None
+        self._bar: tqdm[Any] | None = None
+        if folder is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "log.jsonl").open("a", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end_progress()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+    def say(self, message: str) -> None:
+        """A line for people, also kept in the log."""
+        if self._file is not None:
+            self.write("info", message=message)
+            tqdm.write(message, file=sys.stderr)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """One line of ``log.jsonl``; numbers also go to TensorBoard where there is a ``step``."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+        if "step" in values:
+            for name, value in values.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+
+    def progress(self, what: str, done: int, total: int, text: str) -> None:
+        """Shows progress: a bar on a terminal, else a line."""
+        if self._file is None:
+            return
+        if not sys.stderr.isatty():
+            print(f"{what} {done}/{total}  {text}", file=sys.stderr, flush=True)
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=what, file=sys.stderr)
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def end_progress(self) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,56 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    CosineParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
+from torch import nn
+
+__all__ = ["build_optimizer", "build_schedule", "full_lr"]
+
+
+def full_lr(cfg: CfgNode) -> float:
+    """SOLVER.BASE_LR scaled linearly with the batch (Goyal et al., 2017)."""
+    base = cfg.SOLVER.BASE_BATCH_SIZE
+    return cfg.SOLVER.BASE_LR * (cfg.TRAIN.BATCH_SIZE / base if base else 1.0)
+
+
+def build_schedule(cfg: CfgNode) -> ParamScheduler:
+    """The learning rate as a pure function of progress in [0, 1): a linear warm-up, then cosine or steps."""
+    solver, lr = cfg.SOLVER, full_lr(cfg)
+    if solver.SCHEDULE == "cosine":
+        main: ParamScheduler = CosineParamScheduler(lr, lr * solver.END_LR)
+    else:
+        values = [lr * solver.GAMMA**drop for drop in range(len(solver.MILESTONES) + 1)]
+        edges = [round(share * cfg.TRAIN.STEPS) for share in solver.MILESTONES]
+        main = MultiStepParamScheduler(values, num_updates=cfg.TRAIN.STEPS, milestones=edges)
+    warm = min(solver.WARMUP_STEPS / cfg.TRAIN.STEPS, 1.0)
+    if not warm:
+        return main
+    if warm == 1.0:
+        return LinearParamScheduler(lr * solver.WARMUP_START, lr)
+    scaling = "rescaled" if solver.SCHEDULE == "cosine" else "fixed"
+    warmup = LinearParamScheduler(lr * solver.WARMUP_START, lr)
+    return CompositeParamScheduler([warmup, main], lengths=[warm, 1 - warm], interval_scaling=["rescaled", scaling])
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW; norm parameters and biases (vectors) are decayed only with SOLVER.DECAY_NORM."""
+    solver = cfg.SOLVER
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    vectors = [parameter for parameter in trainable if parameter.dim() <= 1]
+    others = [parameter for parameter in trainable if parameter.dim() > 1]
+    groups = [
+        {"params": others, "weight_decay": solver.WEIGHT_DECAY},
+        {"params": vectors, "weight_decay": solver.WEIGHT_DECAY if solver.DECAY_NORM else 0.0},
+    ]
+    if solver.OPTIMIZER == "adamw":
+        return torch.optim.AdamW(groups, lr=full_lr(cfg))
+    return torch.optim.SGD(groups, lr=full_lr(cfg), momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)

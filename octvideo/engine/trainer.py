@@ -1,0 +1,187 @@
+"""The training loop; what is optional is a hook."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from octvideo.data import Batch, normalize_clips
+from octvideo.engine.distributed import World
+from octvideo.engine.metrics import top_k_accuracy
+from octvideo.errors import UserError
+
+__all__ = ["Hook", "Trainer", "autocast"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Hook = Callable[["Trainer"], None]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Autocast to ``"bf16"`` or ``"fp16"``; nothing for ``"fp32"``."""
+    return torch.autocast(device.type, _DTYPES[precision]) if precision in _DTYPES else nullcontext()
+
+
+class Trainer:
+    """Takes a network from one step to the last.
+
+    Args:
+        model: the network, on its device.
+        optimizer, schedule: the schedule is asked with the progress in [0, 1).
+        steps: the last step's number.
+        world: this process among the others.
+        mean, std: of the frames.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        accumulate: parts that a rank's batch is split into.
+        clip_grad_norm: 0 for none.
+        label_smoothing: of the loss.
+        max_failed: share of the drawn videos that may be unreadable.
+        path_of: the path of a video of the training list, for messages.
+        seed: of the random numbers on the device (dropout); each step has its own, so a resumed run draws the same.
+        hooks: called after every step.
+
+    Attributes:
+        step: steps done.
+        last: figures of the last step.
+        stop: set it to end after the current step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: ParamScheduler,
+        *,
+        steps: int,
+        world: World,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: str = "fp32",
+        accumulate: int = 1,
+        clip_grad_norm: float = 0.0,
+        label_smoothing: float = 0.0,
+        max_failed: float = 0.1,
+        path_of: Callable[[int], str] = str,
+        seed: int = 0,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.steps, self.world, self.mean, self.std = steps, world, mean, std
+        self.precision, self.accumulate, self.clip_grad_norm = precision, accumulate, clip_grad_norm
+        self.label_smoothing, self.max_failed = label_smoothing, max_failed
+        self.path_of, self.seed = path_of, seed
+        self.hooks = hooks
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self.wrapped = self._distribute() if world.size > 1 else model
+        self.step = 0
+        self.drawn = self.failed = 0
+        self.last: dict[str, Any] = {}
+        self.stop = False
+
+    def _distribute(self) -> nn.Module:
+        cuda = self.world.device.type == "cuda"
+        return DistributedDataParallel(self.model, device_ids=[self.world.device] if cuda else None)
+
+    def train(self, batches: Iterator[Batch]) -> None:
+        """Runs to the last step, or until ``stop``; ``batches`` must begin at ``self.step``.
+
+        Raises:
+            UserError: the loss is not finite, or too many videos cannot be read.
+        """
+        self.wrapped.train()
+        while self.step < self.steps and not self.stop:
+            start = time.perf_counter()
+            batch = next(batches)
+            loaded = time.perf_counter()
+            self._count_failures(batch)
+            self._update(batch)
+            self.step += 1
+            end = time.perf_counter()
+            self.last.update(data_time=loaded - start, step_time=end - start, failed=batch.failed)
+            for hook in self.hooks:
+                hook(self)
+
+    def _update(self, batch: Batch) -> None:
+        """One optimiser step on one batch."""
+        torch.manual_seed(self.seed + 7919 * self.step + self.world.rank)
+        lr = self.schedule(self.step / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        count, loss, scores = len(batch.labels), 0.0, []
+        parts = list(zip(batch.frames.chunk(self.accumulate), batch.labels.chunk(self.accumulate)))
+        for number, (frames, labels) in enumerate(parts):
+            with self._synchronised(number == len(parts) - 1):
+                part_loss, logits = self._forward(frames, labels)
+                self.scaler.scale(part_loss * (len(labels) / count)).backward()
+            loss += float(part_loss.detach()) * len(labels) / count
+            scores.append(logits.detach().float().cpu())
+        self.last = {"lr": lr, "loss": loss, "top1": top_k_accuracy(torch.cat(scores), batch.labels, 1), "clips": count}
+        # The ranks must agree to stop, or the others would wait for this one for ever.
+        if self.world.any(not math.isfinite(loss)):
+            self._give_up(batch, loss, lr)
+        self.last["grad_norm"] = self._apply()
+
+    def _forward(self, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        device = self.world.device
+        clips = normalize_clips(frames.to(device, non_blocking=True), self.mean, self.std)
+        labels = labels.to(device, non_blocking=True)
+        with autocast(device, self.precision):
+            logits = self.wrapped(clips)
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing), logits
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
+        if isinstance(self.wrapped, DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def _apply(self) -> float:
+        self.scaler.unscale_(self.optimizer)
+        limit = self.clip_grad_norm or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return norm
+
+    def _give_up(self, batch: Batch, loss: float, lr: float) -> None:
+        videos = ", ".join(self.path_of(index) for index in batch.indices.tolist())
+        raise UserError(
+            f"step {self.step + 1}: the loss is {loss} at learning rate {lr:.3g}: lower SOLVER.BASE_LR, or set "
+            f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {videos}"
+        )
+
+    def _count_failures(self, batch: Batch) -> None:
+        self.drawn += len(batch.labels) + len(batch.failed)
+        self.failed += len(batch.failed)
+        if self.failed > max(10, self.max_failed * self.drawn):
+            last = batch.failed[-1] if batch.failed else None
+            raise UserError(
+                f"{self.failed} of {self.drawn} drawn videos cannot be read, more than DATA.MAX_FAILED "
+                f"({self.max_failed}) allows; the last: {last.path if last else '-'}: {last.reason if last else '-'}"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on exactly here."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "drawn": self.drawn,
+            "failed": self.failed,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes back to a ``state``."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.drawn, self.failed = state["step"], state["drawn"], state["failed"]
