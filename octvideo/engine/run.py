@@ -125,6 +125,7 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
     """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
     state = newest_checkpoint(folder) if cfg.TRAIN.RESUME else None
     if state is not None:
+        _check_same_network(cfg, state["config"], folder)
         try:
             trainer.load_state(state)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -138,6 +139,18 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
         log.say(f"going on at step {trainer.step} from {folder}")
     elif cfg.TRAIN.CHECKPOINT:
         log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {load_weights(trainer.model, cfg.TRAIN.CHECKPOINT)}")
+
+
+def _check_same_network(cfg: CfgNode, text: str, folder: Path) -> None:
+    """The weights of a network fit its octave twin, so the configurations must tell them apart."""
+    saved = CfgNode.load_cfg(text)
+    for key in ("MODEL", "OCTAVE"):
+        for name, value in saved[key].items():
+            if name in cfg[key] and cfg[key][name] != value:
+                raise UserError(
+                    f"{folder}: its checkpoints have {key}.{name} {value}, this run {cfg[key][name]}: choose another "
+                    "OUTPUT_DIR, or set TRAIN.RESUME False"
+                )
 
 
 def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:

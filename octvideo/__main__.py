@@ -1,0 +1,5 @@
+"""``python -m octvideo`` is the command ``octvideo``."""
+
+from octvideo.cli.main import entry
+
+entry()

@@ -1,0 +1,49 @@
+"""The installed command ``octvideo COMMAND ...``: the same code as ``tools/`` and ``demo/``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import octvideo
+from octvideo.cli import run
+from octvideo.errors import UserError
+
+__all__ = ["entry", "main"]
+
+COMMANDS = {
+    "run-net": "train and test a configuration",
+    "complexity": "parameters and multiply-adds of a configuration; the paper's tables",
+    "predict": "name the actions in videos, cameras and streams",
+    "app": "the same in a browser",
+    "export": "write a trained network as ONNX, OpenVINO or a torch.export program",
+    "benchmark": "measure speed, beside the alternative",
+    "submit": "run on SLURM",
+}
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:12s}{text}" for name, text in COMMANDS.items())
+    return f"usage: octvideo COMMAND [--help] ...\n\n{octvideo.__doc__}\n\ncommands:\n{commands}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hands the arguments on to the command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"octvideo {octvideo.__version__}")
+        return 0
+    name = arguments[0].replace("_", "-")
+    if name not in COMMANDS:
+        raise UserError(f"octvideo {arguments[0]}: no such command; the commands are {', '.join(COMMANDS)}")
+    module = import_module(f"octvideo.cli.{name.replace('-', '_')}")
+    return module.main(arguments[1:]) or 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(run(main))

@@ -1,0 +1,61 @@
+"""The package: octvideo itself, and the configurations of ``configs/`` as ``octvideo.configs``."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="octvideo",
+    version="0.1.0",
+    description="Action recognition in video with 3D Octave Convolution, on PyTorchVideo",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[*find_packages(include=["octvideo", "octvideo.*"]), "octvideo.configs"],
+    package_dir={"octvideo.configs": "configs"},
+    package_data={
+        "octvideo": ["py.typed", "assets/*"],
+        "octvideo.configs": ["*.yaml", "*/*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.5",
+        "torchvision>=0.20",
+        "pytorchvideo==0.1.5",
+        # decord has no wheels for Arm and newer macOS; PyAV reads the videos there.
+        'decord>=0.6; platform_machine == "x86_64" and sys_platform != "darwin" or platform_machine == "AMD64"',
+        "av>=13",
+        "fvcore>=0.1.5.post20221221",
+        "yacs>=0.1.8",
+        "submitit>=1.5",
+        "tensorboard>=2.12",
+        "tqdm>=4.60",
+        "matplotlib>=3.7",
+        "Pillow>=10.1",
+        "numpy>=1.24",
+        "PyYAML>=6",
+    ],
+    extras_require={
+        "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18", "openvino>=2024.4"],
+        "app": ["gradio>=5"],
+        "dev": [
+            "build",
+            "hypothesis",
+            "mypy>=1.10",
+            "pre-commit",
+            "pytest>=8",
+            "pytest-timeout",
+            "ruff>=0.6",
+            "setuptools>=77",
+            "types-PyYAML",
+            "wheel",
+        ],
+    },
+    entry_points={"console_scripts": ["octvideo = octvideo.cli.main:entry"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

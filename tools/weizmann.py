@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""The ten Weizmann actions in three folds, each tested on three persons that it has not seen; or all of it, to ship."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from octvideo.cli import run as run_command  # noqa: E402
+from octvideo.errors import UserError  # noqa: E402
+
+FOLDS = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
+
+
+def write_lists(videos: list[Path], classes: list[str], folder: Path, held_out: tuple[str, ...]) -> None:
+    """``train.csv`` and ``val.csv``: `path label` lines; without persons to hold out, both have all videos."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, testing in (("train", False), ("val", True)):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            for path in videos:
+                if not held_out or (path.name.split("_")[0] in held_out) == testing:
+                    writer.writerow([path.resolve(), classes.index(path.parent.name)])
+
+
+def train(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
+    """Trains and tests one fold in a process of its own; its metrics, and the seconds it took."""
+    start = time.perf_counter()
+    keys = {
+        "DATA.TRAIN": folder / "train.csv",
+        "DATA.VAL": folder / "val.csv",
+        "DATA.CLASSES": output / "classes.txt",
+        "OUTPUT_DIR": folder,
+    }
+    pairs = [str(part) for item in keys.items() for part in item]
+    command = ["tools/run_net.py", "--cfg", cfg, *pairs, *overrides]
+    code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+    if code:
+        raise UserError(f"{folder}: training ended with exit code {code}; the reason is above")
+    return {**json.loads((folder / "metrics.json").read_text()), "seconds": time.perf_counter() - start}
+
+
+def strip(checkpoint: Path, target: Path) -> None:
+    """The network alone, for inference: half-precision weights, configuration and class names."""
+    import torch
+
+    from octvideo.engine.checkpoints import read_checkpoint, save_checkpoint
+
+    payload = read_checkpoint(checkpoint)
+    state = {key: v.to(torch.float16) if v.is_floating_point() else v for key, v in payload["model"].items()}
+    save_checkpoint({"model": state, "config": payload["config"], "classes": payload["classes"]}, target)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints, and writes as ``weizmann.json``, the accuracy of each fold and over all clips."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", required=True, type=Path, help="the folder that has weizmann/ACTION/PERSON_ACTION.avi"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "output" / "weizmann")
+    parser.add_argument("--cfg", default="configs/weizmann/oct_i3d.yaml")
+    parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--ship", type=Path, help="train on all 90 clips instead, and write the network to this file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+    args = parser.parse_args(argv)
+    videos = sorted((args.data / "weizmann").glob("*/*.avi"))
+    if not videos:
+        raise UserError(f"--data {args.data}: no weizmann/ACTION/PERSON_ACTION.avi below this folder")
+    output = args.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    classes = sorted({path.parent.name for path in videos})
+    (output / "classes.txt").write_text("\n".join(classes) + "\n")
+    if args.ship is not None:
+        write_lists(videos, classes, output / "all", ())
+        train(args.cfg, output, output / "all", ["TEST.ENABLE", "False", *args.overrides])
+        strip(output / "all" / "checkpoints" / "last.pt", args.ship.resolve())
+        print(f"{args.ship}: {args.ship.stat().st_size / 1e6:.1f} MB, trained on {len(videos)} clips")
+        return 0
+    results = []
+    for fold in args.folds:
+        print(f"\n== fold {fold}: tested on {', '.join(FOLDS[fold])}", flush=True)
+        write_lists(videos, classes, output / f"fold{fold}", FOLDS[fold])
+        results.append({"fold": fold, **train(args.cfg, output, output / f"fold{fold}", args.overrides)})
+    clips = sum(result["num_videos"] for result in results)
+    mean = sum(result["top1"] * result["num_videos"] for result in results) / clips
+    summary = {"config": args.cfg, "top1": mean, "num_videos": clips, "folds": results}
+    (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n")
+    print("\n== Weizmann, 30 views")
+    for result in results:
+        print(
+            f"   fold {result['fold']}: {result['top1']:.1f} % of {result['num_videos']} clips, {result['seconds']:.0f} s"
+        )
+    print(f"   top-1 over {clips} clips: {mean:.1f} %  ({output / 'weizmann.json'})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
