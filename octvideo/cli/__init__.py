@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from octvideo.errors import UserError
 
 __all__ = ["run"]
+
+# OpenMP threads that wait spin by default, and take the cores from the loader's processes: a step is up to ten times as
+# slow then (docs/performance.md). It is read when torch is loaded, so it is set here, before.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,214 @@
+"""``demo/predict.py``: names the actions in a video, a folder of videos, the file behind a URL, a camera, a stream."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from octvideo.errors import UserError
+
+if TYPE_CHECKING:
+    from octvideo.inference import Prediction, Predictor
+
+__all__ = ["add_model_arguments", "main"]
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which network is used and how it is run; ``predictor_from`` reads it."""
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
+    )
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only where the checkpoint has none")
+    parser.add_argument("--backend", default="torch", choices=("torch", "openvino", "onnxruntime"))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the torch backend")
+    parser.add_argument(
+        "--views", type=positive, metavar="N", help="clips of a video that are averaged; default: of the configuration"
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def predictor_from(arguments: argparse.Namespace) -> Predictor:
+    """The network that the arguments of ``add_model_arguments`` ask for."""
+    # Torch takes seconds to import: --help and wrong arguments are answered without it.
+    from octvideo.inference import Predictor
+
+    return Predictor(
+        checkpoint=arguments.checkpoint,
+        cfg=arguments.cfg,
+        backend=arguments.backend,
+        device=arguments.device,
+        views=arguments.views,
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description=__doc__.split(": ", 1)[1],
+        epilog="Exit code: 0; 2 where something could not be predicted.",
+    )
+    parser.add_argument("source", nargs="?", metavar="VIDEO|FOLDER|URL")
+    parser.add_argument(
+        "--webcam", metavar="N", help="a camera's number (0 is the first), or the URL or path of a stream"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="predictions shown (5)")
+    parser.add_argument(
+        "--every", type=positive, metavar="N", help="frames between predictions over time; default: half a window"
+    )
+    parser.add_argument("--frames", type=positive, metavar="N", help="with --webcam: stop after N frames")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="with --webcam: stop after S seconds")
+    add_model_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if (arguments.source is None) == (arguments.webcam is None):
+        parser.error("give a VIDEO, a FOLDER or a URL, or else --webcam N")
+    if arguments.webcam is None and (arguments.frames or arguments.max_seconds):
+        parser.error("--frames and --max-seconds go with --webcam")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns the exit code.
+
+    Raises:
+        UserError: the source, or all of it, cannot be read; bad weights or configuration.
+    """
+    arguments = _parse(argv)
+    if arguments.webcam is not None:
+        return _predict_stream(arguments)
+    if Path(arguments.source).is_dir():
+        return _predict_folder(arguments)
+    from octvideo.inference.sources import local_copy
+
+    _check_output(arguments.output, arguments.source)
+    with local_copy(arguments.source) as path:
+        _predict_file(path, arguments.source, arguments.output, predictor_from(arguments), arguments)
+    return 0
+
+
+def _check_output(output: Path | None, source: str) -> None:
+    if output is None:
+        return
+    if output.suffix.lower() != ".mp4":
+        raise UserError(f"--output {output}: the annotated video is an .mp4; give a name that ends in .mp4")
+    if Path(source).exists() and output.resolve() == Path(source).resolve():
+        raise UserError(f"--output {output}: this is the video itself; give another name")
+
+
+def _predict_file(
+    path: Path, source: str, output: Path | None, predictor: Predictor, arguments: argparse.Namespace
+) -> None:
+    """Predicts, annotates and prints one video: ``path`` is where it is, ``source`` what the user calls it."""
+    with _named(path, source):
+        predictions = predictor.predict(path, arguments.top_k)
+        if output is not None:
+            from octvideo.inference.stream import annotate_video
+
+            annotate_video(path, output, predictor, top_k=arguments.top_k, every=arguments.every)
+    _show({"video": source}, source, predictions, arguments.json)
+    if output is not None:
+        print(f"{source}: annotated video in {output}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _named(path: Path, source: str) -> Iterator[None]:
+    """Errors about a downloaded copy name the address."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), source)) from None
+
+
+def _predict_folder(arguments: argparse.Namespace) -> int:
+    from octvideo.inference.sources import find_videos
+
+    folder, output = Path(arguments.source), arguments.output
+    if output is not None and (output.suffix.lower() == ".mp4" or output.is_file()):
+        raise UserError(f"--output {output}: {folder} is a folder, so the output is a folder too; give a folder's name")
+    videos = find_videos(folder)
+    targets = dict(zip(videos, _targets(videos, folder, output), strict=True))
+    predictor = predictor_from(arguments)
+    failed = 0
+    for video in videos:
+        try:
+            _predict_file(video, str(video), targets[video], predictor, arguments)
+        except UserError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+    if failed:
+        print(f"{failed} of {len(videos)} videos could not be predicted", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _targets(videos: Sequence[Path], folder: Path, output: Path | None) -> list[Path | None]:
+    """Where each annotated video goes: the folder's own structure; names that would clash keep their old suffix."""
+    if output is None:
+        return [None] * len(videos)
+    plain = [output / video.relative_to(folder).with_suffix(".mp4") for video in videos]
+    targets = [
+        path if plain.count(path) == 1 else path.with_name(f"{video.name}.mp4")
+        for path, video in zip(plain, videos, strict=True)
+    ]
+    if {target.resolve() for target in targets} & {video.resolve() for video in videos}:
+        raise UserError(f"--output {output}: the videos themselves are there; give another folder")
+    return list(targets)
+
+
+def _predict_stream(arguments: argparse.Namespace) -> int:
+    from octvideo.inference.sources import open_camera
+
+    if arguments.output is not None:
+        _check_output(arguments.output, arguments.webcam)
+    # The camera first: a wrong number is answered before torch is imported.
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open_camera(arguments.webcam))
+        from octvideo.inference.overlay import VideoWriter
+        from octvideo.inference.stream import watch
+
+        predictor = predictor_from(arguments)
+        writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
+        updates = watch(
+            reader,
+            predictor,
+            top_k=arguments.top_k,
+            every=arguments.every,
+            max_frames=arguments.frames,
+            max_seconds=arguments.max_seconds,
+            writer=writer,
+        )
+        try:
+            for update in updates:
+                record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
+                _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, one_line=True)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+    return 0
+
+
+def _show(
+    record: dict, title: str, predictions: Sequence[Prediction], as_json: bool, *, one_line: bool = False
+) -> None:
+    if as_json:
+        found = [{"label": label, "score": round(score, 6)} for label, score in predictions]
+        print(json.dumps(record | {"predictions": found}, ensure_ascii=False), flush=True)
+    elif one_line:
+        print(title, " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions), flush=True)
+    else:
+        print(title)
+        for label, score in predictions:
+            print(f"  {100 * score:5.1f} %  {'#' * round(20 * score):20}  {label}", flush=True)

@@ -1,0 +1,193 @@
+"""What runs a network: PyTorch, ONNX Runtime or OpenVINO; and the files that the others read.
+
+All three take float32 clips ``(N, 3, T, H, W)`` with any N and give logits ``(N, classes)``. T, H and W are those that
+the network was exported for. Both other runtimes start from the graph of ``torch.export``; for one session nothing
+is written to disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from octvideo.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+__all__ = ["BACKENDS", "FORMATS", "Runner", "create_runner", "load_exported", "save_exported"]
+
+Runner = Callable[[Tensor], Tensor]
+BACKENDS = ("torch", "openvino", "onnxruntime")
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # and how their files are named
+
+_EXTRA = "it is not installed; install it with: pip install 'octvideo[export]'"
+
+
+def create_runner(backend: str, model: nn.Module, clip_shape: Sequence[int], device: torch.device) -> Runner:
+    """A network made ready to run.
+
+    Args:
+        backend: one of ``BACKENDS``. OpenVINO and ONNX Runtime run on the CPU.
+        model: in evaluation mode.
+        clip_shape: (T, H, W) of the clips.
+        device: for torch.
+
+    Raises:
+        UserError: unknown backend, not installed, or the network cannot be exported for it.
+    """
+    if backend == "torch":
+        return _torch_runner(model.to(device), device)
+    if backend == "onnxruntime":
+        _require("onnxruntime", "onnx", "onnxscript")
+        program = _onnx_program(_export(model, clip_shape), clip_shape)
+        return _onnx_runner(program.model_proto.SerializeToString())
+    if backend == "openvino":
+        _require("openvino")
+        return _openvino_runner(_openvino_model(_export(model, clip_shape), clip_shape))
+    raise UserError(f"--backend {backend}: it must be one of {', '.join(BACKENDS)}")
+
+
+def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path: Path) -> None:
+    """Exports a network in evaluation mode to a file; OpenVINO also writes the weights, next to it as ``.bin``.
+
+    Raises:
+        UserError: unknown format, a name that does not fit it, a missing package, or the network does not export.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format {format}: it must be one of {', '.join(FORMATS)}")
+    if path.suffix != FORMATS[format]:
+        raise UserError(f"--output {path}: a file of format {format} must end in {FORMATS[format]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the export, which takes its time
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+    if format == "onnx":
+        _require("onnx", "onnxscript", "onnxruntime")
+    elif format == "openvino":
+        _require("openvino")
+    program = _export(model, clip_shape)
+    if format == "onnx":
+        _onnx_program(program, clip_shape).save(str(path))
+    elif format == "openvino":
+        import openvino
+
+        openvino.save_model(_openvino_model(program, clip_shape), path, compress_to_fp16=False)
+    else:
+        torch.export.save(program, path)
+
+
+def load_exported(format: str, path: Path) -> Runner:
+    """The runner of a file that ``save_exported`` wrote."""
+    if format == "onnx":
+        return _onnx_runner(str(path))
+    if format == "openvino":
+        import openvino
+
+        return _openvino_runner(openvino.Core().read_model(path))
+    return _torch_runner(torch.export.load(path).module(), torch.device("cpu"))
+
+
+def _torch_runner(model: nn.Module | Callable[[Tensor], Tensor], device: torch.device) -> Runner:
+    def run(clips: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = model(clips.to(device))
+            return logits.float().cpu()
+
+    return run
+
+
+def _onnx_runner(source: str | bytes) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(clips: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: clips.contiguous().cpu().numpy()})[0])
+
+    return run
+
+
+def _openvino_runner(model: Any) -> Runner:
+    import openvino
+
+    # Without the hint newer CPUs compute in bfloat16, which changes probabilities by more than 1e-3.
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(clips: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(clips.contiguous().cpu().numpy())[0].copy())
+
+    return run
+
+
+def _export(model: nn.Module, clip_shape: Sequence[int]) -> ExportedProgram:
+    """The graph of the network with a free number of clips."""
+    # Two clips: sizes of 1 would be taken for constants.
+    example = torch.zeros(2, 3, *clip_shape)
+    views = torch.export.Dim("views", min=1, max=4096)
+    with _quiet(), torch.no_grad():
+        try:
+            return torch.export.export(model.cpu(), (example,), dynamic_shapes=({0: views},))
+        except Exception as error:  # the exporter raises exceptions of many kinds
+            raise UserError(f"the network cannot be exported: {_first_line(error)}; use --backend torch") from error
+
+
+def _onnx_program(program: ExportedProgram, clip_shape: Sequence[int]) -> Any:
+    example = torch.zeros(2, 3, *clip_shape)
+    with _quiet():
+        try:
+            return torch.onnx.export(
+                program, (example,), dynamo=True, input_names=["clips"], output_names=["logits"], verbose=False
+            )
+        except Exception as error:
+            raise UserError(f"the network cannot be exported to ONNX: {_first_line(error)}") from error
+
+
+def _openvino_model(program: ExportedProgram, clip_shape: Sequence[int]) -> Any:
+    import openvino
+
+    with _quiet():
+        try:
+            model = openvino.convert_model(program)
+        except Exception as error:
+            raise UserError(f"the network cannot be exported to OpenVINO: {_first_line(error)}") from error
+    model.reshape([-1, 3, *clip_shape])
+    model.inputs[0].get_tensor().set_names({"clips"})
+    model.outputs[0].get_tensor().set_names({"logits"})
+    return model
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError:
+            raise UserError(f"{package} is needed for this: {_EXTRA}") from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print progress and warn about their own insides; standard output belongs to the caller."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

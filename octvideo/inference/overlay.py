@@ -1,0 +1,159 @@
+"""Drawing predictions on frames, and writing frames as a video that plays everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from octvideo.errors import UserError
+from octvideo.inference.prediction import Prediction
+
+__all__ = ["VideoWriter", "annotate", "output_scale"]
+
+_MIN_SHORT_SIDE = 320  # pixels: below this text is not readable, and players show the video enlarged and blurred
+# Drawing replaces what is below, transparency included, so all of these are nearly opaque.
+_PANEL = (12, 14, 20, 185)
+_TRACK = (84, 90, 102, 215)
+_TEXT = (255, 255, 255, 255)
+_QUIET = (198, 204, 214, 255)
+_BAR = (64, 196, 255, 255)
+_QUIET_BAR = (58, 136, 172, 255)
+
+
+def output_scale(width: int, height: int) -> int:
+    """The whole factor by which frames of this size are enlarged before text is drawn on them."""
+    return -(-_MIN_SHORT_SIDE // min(width, height)) if min(width, height) < _MIN_SHORT_SIDE else 1
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The text, cut with an ellipsis where it is longer than ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "") -> np.ndarray:
+    """A copy of a frame with a panel of labels, score bars and percentages in the lower left corner::
+
+        +--------------------------------+
+        |                                |
+        | +------------------------+     |
+        | | arm wrestling     91 % |     |
+        | | ##################---- |     |   the first prediction is bright, the others are muted
+        | | shaking hands      4 % |     |
+        | | #--------------------- |     |
+        +--------------------------------+
+
+    Args:
+        frame: uint8 ``(H, W, 3)``. Small frames are enlarged by ``output_scale``.
+        predictions: best first; as many are drawn as fit into the frame. Empty: only the note.
+        note: a line on top of the panel, such as the time that the predictions are for.
+
+    Returns:
+        uint8 ``(H * scale, W * scale, 3)``.
+    """
+    image = Image.fromarray(frame)
+    scale = output_scale(*image.size)
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    width, height = image.size
+    size = max(14, round(min(width, height) / 26))
+    font, small = _font(size), _font(max(12, round(size * 0.72)))
+    margin, pad = round(size * 0.7), round(size * 0.75)
+    bar, line = max(4, round(size * 0.32)), round(size * 1.25)
+    row = line + bar + round(size * 0.5)
+    note_height = round(size * 1.15) if note else 0
+    # Less than half of the frame, so that the action stays in sight.
+    shown = predictions[: max(1, int((0.42 * height - 2 * pad - note_height) // row))]
+    panel_width = min(width - 2 * margin, round(size * 17))
+    panel_height = 2 * pad + note_height + row * len(shown) - (round(size * 0.5) if shown else 0)
+    layer = Image.new("RGBA", (panel_width, panel_height))
+    draw = ImageDraw.Draw(layer)
+    draw.rounded_rectangle((0, 0, panel_width - 1, panel_height - 1), radius=round(size * 0.5), fill=_PANEL)
+    y = float(pad)
+    if note:
+        draw.text((pad, y + size * 0.2), _fit(note, small, panel_width - 2 * pad), _QUIET, font=small, anchor="lm")
+        y += note_height
+    for rank, prediction in enumerate(shown):
+        percent = f"{100 * prediction.score:.0f} %"
+        right = panel_width - pad
+        label = _fit(prediction.label, font, right - pad - font.getlength("100 %") - size * 0.5)
+        middle = y + line * 0.45
+        draw.text((pad, middle), label, _QUIET if rank else _TEXT, font=font, anchor="lm")
+        draw.text((right, middle), percent, _QUIET if rank else _TEXT, font=font, anchor="rm")
+        y += line
+        draw.rounded_rectangle((pad, y, right, y + bar), radius=bar / 2, fill=_TRACK)
+        length = (right - pad) * min(1.0, prediction.score)
+        if length >= bar:  # shorter than it is high, a rounded bar cannot be drawn
+            draw.rounded_rectangle((pad, y, pad + length, y + bar), radius=bar / 2, fill=_QUIET_BAR if rank else _BAR)
+        y += bar + round(size * 0.5)
+    image.paste(layer, (margin, height - margin - panel_height), layer)
+    return np.asarray(image)
+
+
+class VideoWriter:
+    """Writes frames as H.264 in .mp4 (yuv420p, even size, index at the front). A context manager.
+
+    The file is opened with the first frame and has that frame's size, rounded up to even.
+
+    Args:
+        path: ends in .mp4; missing folders are made.
+        fps: frames per second.
+
+    Raises:
+        UserError: the name does not end in .mp4, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: Fraction) -> None:
+        if path.suffix.lower() != ".mp4":
+            raise UserError(f"--output {path}: the annotated video is an .mp4; give a name that ends in .mp4")
+        self.path, self.fps, self.frames = path, fps, 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+        except OSError as error:
+            raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
+        self._stream: av.VideoStream | None = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Adds a frame: uint8 ``(H, W, 3)``, of the first one's size."""
+        height, width = frame.shape[:2]
+        if self._stream is None:
+            # The time base is finer than a frame, so that rates such as 30000/1001 are kept exactly.
+            self._stream = self._container.add_stream("libx264", rate=self.fps)
+            self._stream.width, self._stream.height = width + width % 2, height + height % 2
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": "20", "preset": "veryfast"}
+        if height % 2 or width % 2:  # the last row or column is repeated
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts, picture.time_base = self.frames, 1 / self.fps
+        self._container.mux(self._stream.encode(picture))
+        self.frames += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finishes the file. Where there is no frame, none is left behind."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        if self._stream is None:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""From a checkpoint to a network that is ready to predict."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from octvideo.config import load_cfg
+from octvideo.engine.checkpoints import read_checkpoint, state_of
+from octvideo.errors import UserError
+from octvideo.models import build_model
+
+__all__ = ["Network", "default_checkpoint", "load_network"]
+
+_ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in evaluation mode, on the CPU, and what is needed to use it."""
+
+    model: nn.Module
+    cfg: CfgNode
+    classes: tuple[str, ...]
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(T, H, W) of the clips that it is tested with."""
+        return self.cfg.DATA.NUM_FRAMES, self.cfg.DATA.TEST_CROP, self.cfg.DATA.TEST_CROP
+
+
+def default_checkpoint() -> Path:
+    """The small network that ships with octvideo.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = _ASSETS / "oct_i3d_weizmann.pt"
+    if not path.is_file():
+        raise UserError(f"{path}: the model that ships with octvideo is not there; give one with --checkpoint")
+    return path
+
+
+def load_network(
+    checkpoint: str | Path | None = None, cfg: str | Path | CfgNode | None = None, *, as_2d: bool = False
+) -> Network:
+    """Builds the network of a checkpoint and loads its weights.
+
+    Args:
+        checkpoint: a checkpoint of octvideo, which carries its configuration and its classes, or bare weights; None:
+            ``default_checkpoint()``.
+        cfg: a configuration, or its file; None: that of the checkpoint.
+        as_2d: run 3D convolutions as 2D ones (``MODEL.CONV_AS_2D``), whatever the configuration says: for CPUs.
+
+    Raises:
+        UserError: a file is missing or unreadable, there is no configuration, or the weights are of another network.
+    """
+    path = Path(checkpoint) if checkpoint is not None else default_checkpoint()
+    content = read_checkpoint(path)
+    weights = state_of(content, path)
+    if isinstance(cfg, CfgNode):
+        settings = cfg.clone()
+    elif cfg is not None:
+        settings = load_cfg(cfg)
+    elif isinstance(content.get("config"), str):
+        settings = _cfg_from_text(content["config"], path)
+    else:
+        raise UserError(f"{path}: these are weights without a configuration; give it with --cfg FILE")
+    classes = _classes(content.get("classes"), settings, path)
+    if as_2d:
+        settings.defrost()
+        settings.MODEL.CONV_AS_2D = True
+    model = build_model(settings)
+    _load(model, weights, path)
+    return Network(model.eval(), settings, classes)
+
+
+def _cfg_from_text(text: str, path: Path) -> CfgNode:
+    with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(text)
+        try:
+            return load_cfg(file)
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), f"{path} (its configuration)")) from None
+
+
+def _classes(names: object, cfg: CfgNode, path: Path) -> tuple[str, ...]:
+    count = cfg.MODEL.NUM_CLASSES
+    if not names and cfg.DATA.CLASSES:
+        try:
+            names = [line.strip() for line in Path(cfg.DATA.CLASSES).read_text().splitlines() if line.strip()]
+        except OSError as error:
+            raise UserError(f"DATA.CLASSES {cfg.DATA.CLASSES}: cannot be read ({error.strerror})") from None
+    if not names:
+        return tuple(map(str, range(count)))
+    if not isinstance(names, (list, tuple)) or len(names) != count:
+        raise UserError(f"{path}: the class names do not fit MODEL.NUM_CLASSES, which is {count}; check --cfg")
+    return tuple(map(str, names))
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra:
+        key = (missing or extra)[0]
+        raise UserError(
+            f"{path}: the weights are of another network: {len(missing)} are missing and {len(extra)} are unknown "
+            f"({key} for one); check --cfg"
+        )
+    for key, value in own.items():
+        if value.shape != weights[key].shape:
+            raise UserError(
+                f"{path}: {key} is {tuple(weights[key].shape)}, the network has {tuple(value.shape)}; check --cfg"
+            )
+    model.load_state_dict(weights)

@@ -1,0 +1,78 @@
+"""Real clips, and a small octave network with weights that are not those of initialisation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from octvideo.config import CfgNode, load_cfg
+from octvideo.models import build_model
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+CLASSES = ["bend", "jack", "jump", "run", "walk", "wave"]
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real clips; a machine without it skips, CI fails."""
+    if not DATA.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{DATA} is missing, and CI must have it")
+        pytest.skip(f"{DATA} is missing")
+    return DATA
+
+
+def _small_cfg(*overrides: str) -> CfgNode:
+    sizes = "MODEL.WIDTH 16 MODEL.BLOCKS [1,1,1,1] DATA.TRAIN_CROP 64 DATA.TRAIN_SHORT_SIDE [64,80]"
+    test = "DATA.TEST_CROP 64 DATA.TEST_SHORT_SIDE 64 DATA.SAMPLING_RATE 2 TEST.NUM_CLIPS 3 TEST.MAX_VIEWS 4"
+    names = f"{sizes} {test} OCTAVE.ALPHA 0.25 MODEL.NUM_CLASSES {len(CLASSES)}"
+    return load_cfg(None, [*names.split(), *overrides])
+
+
+def _save_checkpoint(cfg: CfgNode, path: Path) -> Path:
+    """Random weights and norm statistics, so that every path of the network shows in the result."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    state = model.state_dict()
+    for name, value in state.items():
+        if name.endswith("running_mean"):
+            value.uniform_(-0.1, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.1, 0.3)
+        elif value.dim() == 1 and value.is_floating_point() and name.endswith("weight"):
+            value.uniform_(0.5, 1.0)  # some norms start at zero, which would switch their branch off
+    model.load_state_dict(state)  # an octave norm keeps each group by itself: its entries are copies
+    # Logits of moderate size, so that no probability is 0 or 1.
+    with torch.inference_mode():
+        logits = model.eval()(torch.randn(4, 3, 8, 64, 64))
+    next(value for name, value in state.items() if name.endswith("proj.weight")).div_(logits.std())
+    torch.save({"model": state, "config": cfg.dump(), "classes": CLASSES, "version": 1}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_cfg() -> Callable[..., CfgNode]:
+    """Builder of the small network's configuration: takes overrides."""
+    return _small_cfg
+
+
+@pytest.fixture(scope="session")
+def save_checkpoint() -> Callable[[CfgNode, Path], Path]:
+    """Writes a checkpoint of a configuration and returns its path."""
+    return _save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def classes() -> list[str]:
+    """The names in the small network's checkpoint."""
+    return CLASSES
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network's checkpoint."""
+    return _save_checkpoint(_small_cfg(), tmp_path_factory.mktemp("weights") / "small.pt")

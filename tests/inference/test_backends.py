@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from octvideo.cli import run
+from octvideo.cli.export import main
+from octvideo.config import CfgNode
+from octvideo.errors import UserError
+from octvideo.inference.backends import create_runner
+from octvideo.inference.weights import load_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_backends_agree_with_torch(checkpoint: Path, backend: str) -> None:
+    pytest.importorskip(backend)
+    if backend == "onnxruntime":
+        pytest.importorskip("onnxscript")
+    model = load_network(checkpoint).model
+    reference = create_runner("torch", model, (8, 64, 64), CPU)
+    runner = create_runner(backend, model, (8, 64, 64), CPU)
+    for views in (1, 3):
+        clips = torch.randn(views, 8, 64, 64, 3).permute(0, 4, 1, 2, 3)  # the memory format that clips come in
+        expected = reference(clips)
+        assert expected.std() > 0.05
+        torch.testing.assert_close(runner(clips).softmax(1), expected.softmax(1), atol=1e-3, rtol=0)
+        torch.testing.assert_close(runner(clips), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_unknown_backend_and_missing_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_network(checkpoint).model
+    with pytest.raises(UserError, match="torch, openvino, onnxruntime"):
+        create_runner("tensorrt", model, (8, 64, 64), CPU)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"pip install 'octvideo\[export\]'"):
+        create_runner("openvino", model, (8, 64, 64), CPU)
+
+
+_SLOW = [pytest.param(format, marks=pytest.mark.slow) for format in ("onnx", "openvino")]
+
+
+@pytest.mark.parametrize("format", ["torch-export", *_SLOW])
+def test_export_writes_a_file_that_gives_the_same_logits(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    for package in {"onnx": ["onnxruntime", "onnxscript"], "openvino": ["openvino"], "torch-export": []}[format]:
+        pytest.importorskip(package)
+    output = tmp_path / "sub" / {"onnx": "a.onnx", "openvino": "a.xml", "torch-export": "a.pt2"}[format]
+    assert run(main, ["--checkpoint", str(checkpoint), "--format", format, "--output", str(output)]) == 0
+    assert output.stat().st_size > 10_000
+    text = capsys.readouterr().out
+    assert "largest difference of logits" in text
+    assert float(text.split("random clips: ")[1].split()[0]) < 1e-3
+
+
+@pytest.mark.slow
+def test_export_of_slowfast(
+    small_cfg: Callable[..., CfgNode], save_checkpoint: Callable[[CfgNode, Path], Path], tmp_path: Path
+) -> None:
+    """Two pathways: the clip is split inside the graph."""
+    pytest.importorskip("openvino")
+    checkpoint = save_checkpoint(small_cfg("MODEL.ARCH", "slowfast"), tmp_path / "slowfast.pt")
+    arguments = ["--format", "openvino", "--output", str(tmp_path / "a.xml")]
+    assert run(main, ["--checkpoint", str(checkpoint), *arguments]) == 0
+
+
+def test_export_errors(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ["--checkpoint", str(checkpoint), "--format", "onnx", "--output", str(tmp_path / "a.pt")]
+    assert run(main, wrong) == 2
+    assert ".onnx" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from octvideo.errors import UserError
+from octvideo.inference.overlay import VideoWriter, annotate, output_scale
+from octvideo.inference.prediction import Prediction, top_predictions
+
+FOUND = [Prediction("arm wrestling", 0.9), Prediction("a label that is much too long for a panel of this size", 0.1)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (144, 180), (241, 320), (320, 568), (720, 1280)])
+def test_annotate_draws_in_the_lower_half_of_any_size(size: tuple[int, int]) -> None:
+    frame = np.full((*size, 3), 200, np.uint8)
+    scale = output_scale(size[1], size[0])
+    drawn = annotate(frame, FOUND * 4)
+    assert drawn.shape == (size[0] * scale, size[1] * scale, 3)
+    assert min(drawn.shape[:2]) >= 320
+    changed = np.argwhere((drawn != 200).any(axis=2))
+    assert len(changed) and changed[:, 0].min() >= drawn.shape[0] // 2 - 1
+    assert (frame == 200).all()
+
+
+def test_the_bar_is_as_long_as_the_score() -> None:
+    frame = np.zeros((720, 1280, 3), np.uint8)
+
+    def bar(score: float) -> int:
+        drawn = annotate(frame, [Prediction("", score)])
+        return int((drawn == (64, 196, 255)).all(axis=2).sum(axis=1).max())
+
+    assert bar(0) == 0
+    assert bar(0.5) == pytest.approx(bar(1.0) / 2, abs=6)
+
+
+def test_annotate_without_predictions_shows_the_note() -> None:
+    frame = np.zeros((360, 640, 3), np.uint8)
+    assert (annotate(frame, [], "waiting") != 0).any()
+
+
+def test_top_predictions_are_sorted() -> None:
+    scores = np.array([0.1, 0.7, 0.2])
+    assert top_predictions(scores, "abc", 2) == [Prediction("b", 0.7), Prediction("c", 0.2)]
+    assert len(top_predictions(scores, "abc", 9)) == 3
+
+
+def test_written_video_is_playable_h264_with_exact_rate_and_even_size(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.mp4"
+    rate = Fraction(30000, 1001)
+    with VideoWriter(path, rate) as writer:
+        for index in range(7):
+            writer.write(np.full((241, 321, 3), index * 30, np.uint8))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == rate
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert [frame.shape for frame in frames] == [(242, 322, 3)] * 7
+    assert [int(frame.mean() / 30 + 0.5) for frame in frames] == list(range(7))
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "the index must be in front, for playing while loading"
+
+
+def test_no_frames_leave_no_file(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", Fraction(25)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_must_be_an_mp4(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"out\.avi.*ends in \.mp4"):
+        VideoWriter(tmp_path / "out.avi", Fraction(25))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        VideoWriter(tmp_path / "file" / "out.mp4", Fraction(25))

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from octvideo.cli import run
+from octvideo.cli.predict import main
+from octvideo.inference.sources import FrameReader
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP = "clips/actions/mmaction2_part_0.mp4"
+
+
+def _records(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def _probe(path: Path) -> tuple[int, float, tuple[int, int]]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        rate = float(stream.average_rate or 0)
+        return sum(1 for _ in container.decode(stream)), rate, (stream.width, stream.height)
+
+
+def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.mp4"
+    arguments = [str(data / CLIP), "--checkpoint", str(checkpoint), "--top-k", "3", "--output", str(output)]
+    assert run(main, [*arguments, "--json"]) == 0
+    [record] = _records(capsys)
+    assert record["video"] == str(data / CLIP)
+    assert [set(entry) for entry in record["predictions"]] == [{"label", "score"}] * 3
+    assert _probe(output) == (32, 30.0, (680, 512))
+    assert run(main, arguments[:-2]) == 0
+    assert record["predictions"][0]["label"] in capsys.readouterr().out
+
+
+def test_folder_goes_on_after_a_broken_video(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "videos"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.mp4").symlink_to((data / CLIP).resolve())
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "sub" / "b.avi").symlink_to((data / "weizmann/bend/lena_bend.avi").resolve())
+    arguments = [str(folder), "--json", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    assert run(main, arguments) == 2
+    captured = capsys.readouterr()
+    names = [Path(json.loads(line)["video"]).name for line in captured.out.splitlines()]
+    assert names == ["a.mp4", "b.avi"]
+    assert "broken.mp4" in captured.err and "1 of 3" in captured.err
+    assert _probe(tmp_path / "out" / "sub" / "b.mp4") == (64, 25.0, (540, 432))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "sub"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.mp4"], "missing.mp4"),
+        (["{clip}", "--output", "a.avi"], "ends in .mp4"),
+        (["{clip}", "--output", "{clip}"], "the video itself"),
+        (["{clip}", "--checkpoint", "missing.pt"], "missing.pt"),
+        (["--webcam", "97"], "97"),
+        (["--webcam", "http://127.0.0.1:1/stream"], "127.0.0.1:1"),
+    ],
+)
+def test_user_errors_are_one_line(
+    data: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(main, [argument.format(clip=data / CLIP) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and message in captured.err and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.mp4", "--webcam", "0"], ["a.mp4", "--top-k", "0"], ["a.mp4", "--frames", "3"]]
+)
+def test_arguments_that_do_not_go_together(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_script_from_another_folder(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """In a process of its own: nothing but JSON on standard output, and soon."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, ROOT / "demo" / "predict.py", data / CLIP, "--json", "--checkpoint", checkpoint],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["predictions"]) == 5
+    assert time.monotonic() - start < 60
+
+
+def test_ctrl_c_ends_a_stream_and_leaves_a_playable_recording(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    source, output = data / "clips/actions/felixchenfy_exercise.avi", tmp_path / "out.mp4"
+    arguments = ["--webcam", source, "--every", "1", "--checkpoint", checkpoint, "--output", output]
+    with subprocess.Popen(
+        [sys.executable, ROOT / "demo" / "predict.py", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert b"stopped" in errors and b"Traceback" not in errors
+    assert 14 <= _probe(output)[0] < 393
+
+
+class _Camera(BaseHTTPRequestHandler):
+    """An IP camera: one JPEG after the other, as multipart/x-mixed-replace."""
+
+    frames: list[Path]
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        try:
+            for path in self.frames:
+                image = path.read_bytes()
+                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
+                self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(image), image))
+            self.wfile.write(b"--frame--\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client has seen enough
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def camera(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("frames")
+    with FrameReader(str(data / "weizmann/bend/lena_bend.avi")) as reader:
+        for number, frame in enumerate(reader):
+            Image.fromarray(frame).save(folder / f"{number:03}.jpg")
+    handler = type("Camera", (_Camera,), {"frames": sorted(folder.iterdir())})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/stream"
+        server.shutdown()
+
+
+def test_stream_to_its_end(camera: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.mp4"
+    arguments = ["--webcam", camera, "--json", "--checkpoint", str(checkpoint), "--output", str(output)]
+    assert run(main, arguments) == 0
+    records = _records(capsys)
+    assert records[0]["frame"] == 15, "the first prediction is made when the window is full"
+    assert [record["frame"] for record in records] == sorted({record["frame"] for record in records})
+    assert {record["video"] for record in records} == {camera}
+    assert _probe(output)[::2] == (64, (540, 432))
+
+
+def test_stream_limits(camera: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.mp4"
+    arguments = ["--webcam", camera, "--checkpoint", str(checkpoint), "--output", str(output)]
+    assert run(main, [*arguments, "--frames", "9"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1, "shorter than the window: one prediction of what there is"
+    assert _probe(output)[0] == 9
+    assert run(main, [*arguments, "--max-seconds", "0.0001"]) == 0
+    assert _probe(output)[0] == 1
+
+
+def test_webcam_reads_a_file_every_so_many_frames(
+    data: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--webcam", str(data / CLIP), "--every", "4", "--json", "--checkpoint", str(checkpoint)]
+    assert run(main, arguments) == 0
+    assert [record["frame"] for record in _records(capsys)] == [15, 19, 23, 27, 31]
+
+
+def test_url_of_a_stream_as_a_video_is_refused(
+    camera: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(main, [camera, "--checkpoint", str(checkpoint)]) == 2
+    assert "--webcam" in capsys.readouterr().err

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.data import open_video
+from octvideo.data.transforms import normalize_clips
+from octvideo.errors import UserError
+from octvideo.inference import Predictor
+from octvideo.inference.sources import FrameReader
+from octvideo.inference.stream import timeline
+from octvideo.inference.weights import load_network
+
+CLIP = "clips/actions/mmaction2_part_0.mp4"
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Path) -> Predictor:
+    return Predictor(checkpoint, device="cpu")
+
+
+def test_scores_are_probabilities_and_sorted(predictor: Predictor, data: Path, classes: list[str]) -> None:
+    found = predictor.predict(data / CLIP, top_k=100)
+    assert sorted(label for label, _ in found) == sorted(classes)
+    assert sum(score for _, score in found) == pytest.approx(1, abs=1e-5)
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    assert 1.2 / len(classes) < found[0].score < 0.999
+    assert predictor.predict(data / CLIP, top_k=2) == found[:2]
+
+
+def test_scores_are_the_mean_of_softmax_over_the_views(checkpoint: Path, predictor: Predictor, data: Path) -> None:
+    """By hand: 32 frames, clips of 8 frames at rate 2 (15 frames), 3 clips start at 0, 8 and 17."""
+    network = load_network(checkpoint)
+    with open_video(str(data / CLIP)) as video:
+        frames = video.frames(range(32))
+    # 340 x 256 to a short side of 64 is 85 x 64, of which the middle 64 columns stay.
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(frames).permute(0, 3, 1, 2).float(), (64, 85), mode="bilinear", antialias=True
+    )
+    small = small.round().byte().permute(0, 2, 3, 1)[:, :, 10:74]
+    clips = torch.stack([small[start : start + 15 : 2] for start in (0, 8, 17)])
+    with torch.inference_mode():
+        scores = network.model(normalize_clips(clips, network.cfg.DATA.MEAN, network.cfg.DATA.STD)).softmax(1).mean(0)
+    for label, score in predictor.predict(data / CLIP, top_k=6):
+        assert score == pytest.approx(scores[network.classes.index(label)].item(), abs=2e-3)
+
+
+def test_frames_in_memory_give_the_file_s_result(predictor: Predictor, data: Path) -> None:
+    with FrameReader(str(data / CLIP)) as reader:
+        frames = np.stack(list(reader))
+    expected = dict(predictor.predict(data / CLIP, 6))
+    for label, score in predictor.predict_frames(frames, 6):
+        assert score == pytest.approx(expected[label], abs=5e-3)
+    for wrong in (frames[0], frames.astype(np.float32), frames[:0], frames[..., :2]):
+        with pytest.raises(ValueError, match="uint8"):
+            predictor.predict_frames(wrong)
+
+
+def test_views(checkpoint: Path, data: Path) -> None:
+    one, many = Predictor(checkpoint, views=1), Predictor(checkpoint, views=9)
+    assert one.predict(data / CLIP, 6) != many.predict(data / CLIP, 6)
+    with pytest.raises(UserError, match="at least 1"):
+        Predictor(checkpoint, views=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "clips/formats/decord_video_90.mov",
+        "clips/formats/moviepy_bitmap.mp4",
+        "clips/formats/moviepy_no_duration.webm",
+        "clips/formats/torchcodec_av1_video.mkv",
+        "clips/formats/torchcodec_testsrc2_odd_height_444.mp4",
+        "weizmann/bend/lena_bend.avi",
+    ],
+)
+def test_unusual_files(predictor: Predictor, data: Path, name: str) -> None:
+    assert len(predictor.predict(data / name, 6)) == 6
+
+
+def test_an_upright_phone_video_is_seen_upright(predictor: Predictor, data: Path) -> None:
+    path = data / "clips" / "formats" / "decord_video_90.mov"
+    with FrameReader(str(path)) as reader, open_video(str(path)) as video:
+        for frame, other in zip(reader, video.frames(range(3)), strict=True):
+            assert frame.shape == other.shape == (568, 320, 3)
+            assert np.abs(frame.astype(int) - other.astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", bytes(5000)])
+def test_unreadable_files_are_user_errors(predictor: Predictor, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "bad.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.mp4") as caught:
+        predictor.predict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_timeline_covers_every_frame(predictor: Predictor, data: Path) -> None:
+    # span 15, so windows [0, 15), then ends at 5 k + 2 + 7; 32 frames are 7 steps of 5.
+    found = timeline(data / CLIP, predictor, top_k=6, every=5)
+    assert 5 * len(found) >= 32 - 5
+    assert len({tuple(step) for step in found}) > 2, "it follows the video"
+    with FrameReader(str(data / CLIP)) as reader:
+        crops = [predictor.crop(frame) for frame in reader]
+    assert found[0] == found[1] == predictor.predict_window(crops[:15], 6)
+    assert found[2] == predictor.predict_window(crops[4:19], 6)
+    assert found[-1] == predictor.predict_window(crops[17:], 6)
+    short = timeline(data / "clips" / "formats" / "decord_video_0.mov", predictor, top_k=1, every=5)
+    assert len(short) == 1
+
+
+def test_cuda_is_refused_where_there_is_none(checkpoint: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UserError, match="--device"):
+        Predictor(checkpoint, device="cuda")
+
+
+def test_running_3d_as_2d_changes_nothing(checkpoint: Path) -> None:
+    """What the predictor does on a CPU."""
+    clips = torch.randn(2, 3, 8, 64, 64)
+    with torch.inference_mode():
+        expected, found = (load_network(checkpoint, as_2d=as_2d).model(clips) for as_2d in (False, True))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
