@@ -39,7 +39,7 @@ setup(
     ],
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18", "openvino>=2024.4"],
-        "app": ["gradio>=5"],
+        "app": ["gradio>=6"],
         "dev": [
             "build",
             "hypothesis",

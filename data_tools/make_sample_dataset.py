@@ -25,6 +25,7 @@ from data_tools.clips import FPS, Clip, render  # noqa: E402
 from octvideo.cli import run  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
 
+MARKER = ".sample_dataset.json"  # a name that no other program's files have: --force removes a folder that has it
 TAKES = 2  # videos of each figure in each action
 _SPLITS = ("train", "val")
 
@@ -56,7 +57,10 @@ def make(output: Path, clips: dict[str, Clip], settings: dict[str, int], workers
     Raises:
         UserError: the folder holds a set made with other settings, or cannot be written.
     """
-    marker = output / "settings.json"
+    marker = output / MARKER
+    if not marker.is_file() and output.is_dir() and any(output.iterdir()):
+        # Files in it could pass for videos of this set.
+        raise UserError(f"{output}: holds files that this script did not make; choose an empty or new --output")
     if marker.is_file():
         known = json.loads(marker.read_text())
         if known["settings"] != settings:
@@ -105,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}: it must be at least {low}")
     if args.size % 2:
         raise UserError(f"--size is {args.size}: it must be even, as H.264 has half the resolution for colour")
-    if args.force and (args.output / "settings.json").is_file():
+    if args.force and (args.output / MARKER).is_file():
         shutil.rmtree(args.output)
     settings = {name: getattr(args, name) for name in ("train_per_class", "val_per_class", "size", "frames", "seed")}
     clips = plan(**settings)

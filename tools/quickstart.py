@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""From nothing to a prediction: makes videos, trains a small Oct-I3D on them, tests it with 30 views, predicts a clip."""
+"""From nothing to a prediction: makes videos, trains a small Oct-I3D, tests it with 30 views, predicts a clip."""
 
 from __future__ import annotations
 

@@ -95,9 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n")
     print("\n== Weizmann, 30 views")
     for result in results:
-        print(
-            f"   fold {result['fold']}: {result['top1']:.1f} % of {result['num_videos']} clips, {result['seconds']:.0f} s"
-        )
+        print(f"   fold {result['fold']}: {result['top1']:5.1f} % of {result['num_videos']}, {result['seconds']:.0f} s")
     print(f"   top-1 over {clips} clips: {mean:.1f} %  ({output / 'weizmann.json'})")
     return 0
 

@@ -9,7 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
-from octvideo.data.dataset import TestDataset, TrainDataset, VideoViews, collate
+from octvideo.data.dataset import TestDataset, TrainDataset, collate
 from octvideo.data.index import build_index
 from octvideo.errors import UserError
 
@@ -21,8 +21,8 @@ _TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as ha
 class TrainSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of keys ``(index, draw)`` for one rank, a pure function of seed and step.
 
-    The videos are shuffled anew for each pass over them (``draw`` counts the passes) and laid end to end; the global batch of
-    step s is the s-th slice, and each rank takes its part of it ::
+    The videos are shuffled anew for each pass over them (``draw`` counts the passes) and laid end to end; the global
+    batch of step s is the s-th slice, and each rank takes its part of it ::
 
         pass 0            pass 1
         3 1 4 0 2 | 2 0 3 1 4 | ...        batch size 4, 2 ranks
@@ -103,7 +103,7 @@ def build_train_loader(cfg: CfgNode, *, rank: int = 0, world_size: int = 1, star
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
 
 
-def _identity(item: VideoViews) -> VideoViews:
+def _identity(item: Any) -> Any:
     return item
 
 
@@ -116,7 +116,7 @@ def build_test_loader(
     num_clips: int | None = None,
     num_crops: int | None = None,
 ) -> DataLoader[Any]:
-    """A ``VideoViews`` a video, with TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
+    """A ``VideoViews`` a video, TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
 
     Every video is in exactly one rank's part, however uneven.
     """

@@ -1,7 +1,7 @@
 """Which frames make a clip: arithmetic on frame numbers.
 
-A clip of ``num_frames`` frames, one of every ``rate``, spans ``(num_frames - 1) * rate + 1`` frames of the video. Videos
-shorter than that repeat their last frame.
+A clip of ``num_frames`` frames, one of every ``rate``, spans ``(num_frames - 1) * rate + 1`` frames of the video.
+Videos shorter than that repeat their last frame.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def random_clip(video_frames: int, num_frames: int, rate: int, rng: np.random.Ge
 
 
 def uniform_clips(video_frames: int, num_frames: int, rate: int, num_clips: int) -> np.ndarray:
-    """Clips spread evenly from the first to the last that fits; one clip is the middle one: ``(num_clips, num_frames)``.
+    """Clips spread evenly from the first to the last that fits; one clip is the middle: ``(num_clips, num_frames)``.
 
     Example: 30 frames, clips of 4 frames at rate 4 (13 frames), 3 clips: starts 0, 8, 17 ::
 

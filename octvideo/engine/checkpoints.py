@@ -71,7 +71,11 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises errors of many kinds for a broken file
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:200]})") from None
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def state_of(payload: Any, path: str | Path) -> dict[str, Tensor]:

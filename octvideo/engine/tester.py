@@ -50,7 +50,7 @@ def score_views(
 
 @dataclass
 class TestResult:
-    """Scores ``(videos, classes)`` and numbers ``(videos,)`` of the videos that could be read, and those that could not."""
+    """Scores ``(videos, classes)`` and numbers ``(videos,)`` of the videos that were read, and the others."""
 
     __test__ = False
 
