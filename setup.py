@@ -10,7 +10,7 @@ setup(
     name="octvideo",
     version="0.1.0",
     description="Action recognition in video with 3D Octave Convolution, on PyTorchVideo",
-    long_description=(HERE / "README.md").read_text(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
@@ -24,7 +24,7 @@ setup(
         "torch>=2.5",
         "torchvision>=0.20",
         "pytorchvideo==0.1.5",
-        # decord has no wheels for Arm and newer macOS; PyAV reads the videos there.
+        # Elsewhere decord has no wheels (for Intel macOS they end with Python 3.8), and PyAV reads the videos.
         'decord>=0.6; platform_machine == "x86_64" and sys_platform != "darwin" or platform_machine == "AMD64"',
         "av>=13",
         "fvcore>=0.1.5.post20221221",

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,7 @@ def strip(checkpoint: Path, target: Path) -> None:
     save_checkpoint({"model": state, "config": payload["config"], "classes": payload["classes"]}, target)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints, and writes as ``weizmann.json``, the accuracy of each fold and over all clips."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "weizmann")
     parser.add_argument("--cfg", default="configs/weizmann/oct_i3d.yaml")
-    parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(len(FOLDS)), default=[0, 1, 2])
     parser.add_argument("--ship", type=Path, help="train on all 90 clips instead, and write the network to this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     args = parser.parse_args(argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,18 +11,7 @@ import torch
 from octvideo.config import CfgNode, load_cfg
 from octvideo.models import build_model
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CLASSES = ["bend", "jack", "jump", "run", "walk", "wave"]
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The folder of real clips; a machine without it skips, CI fails."""
-    if not DATA.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"{DATA} is missing, and CI must have it")
-        pytest.skip(f"{DATA} is missing")
-    return DATA
 
 
 def _small_cfg(*overrides: str) -> CfgNode:

@@ -1,0 +1,58 @@
+"""What all tests share: the folder of real clips, and a way to make videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real clips; a machine without it skips, CI fails."""
+    if not DATA.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{DATA} is missing, and CI must have it")
+        pytest.skip(f"{DATA} is missing")
+    return DATA
+
+
+def _make_video(path: Path, frames: np.ndarray, fps: int = 25, codec: str = "libx264", gop: int = 12) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.codec_context.gop_size = gop
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """Encodes uint8 ``(T, H, W, 3)`` as a video file: ``make_video(path, frames, fps=25, codec="libx264", gop=12)``."""
+    return _make_video
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four short videos: a bright bar that goes right, or down. ``train/`` and ``val/`` are the same."""
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label, axis in (("down", 1), ("right", 2)):
+            for number in range(4):
+                frames = rng.integers(0, 60, (24, 64, 80, 3), dtype=np.uint8)
+                for time in range(24):
+                    place = [slice(None)] * 3
+                    place[axis] = slice(2 * time, 2 * time + 12)
+                    frames[(time, *place[1:])] = 230
+                _make_video(folder / split / label / f"video {number}.mp4", frames)
+    return folder

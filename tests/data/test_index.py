@@ -1,0 +1,104 @@
+"""Lists and folders of videos."""
+
+import pickle
+
+import pytest
+
+from octvideo.config import load_cfg
+from octvideo.data import build_index, read_index
+from octvideo.data.index import read_classes
+from octvideo.errors import UserError
+
+
+def entries(index):
+    return [(index.path(i), index.label(i)) for i in range(len(index))]
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "label"),
+    [
+        ("a.mp4 1", "a.mp4", 1),
+        ("a.mp4,1", "a.mp4", 1),
+        ("a.mp4\t1", "a.mp4", 1),
+        ("some folder/a b.mp4 1", "some folder/a b.mp4", 1),
+        ('"with, comma.mp4",0', "with, comma.mp4", 0),
+        ('"quoted name.mp4" 1', "quoted name.mp4", 1),
+        ("-4wsuPCjDBc_000005_000015.mp4 0", "-4wsuPCjDBc_000005_000015.mp4", 0),
+        ("a.mp4 jump", "a.mp4", 1),
+        ("a.mp4,clap hands", "a.mp4", 0),
+        ("väter.mp4 1", "väter.mp4", 1),
+    ],
+)
+def test_lines(tmp_path, line, path, label):
+    (tmp_path / "list.csv").write_text(f"# comment\n\n{line}\n")
+    (tmp_path / "classes.txt").write_text("clap hands\njump\n")
+    index = read_index(tmp_path / "list.csv", classes_file=str(tmp_path / "classes.txt"))
+    assert entries(index) == [(str(tmp_path / path), label)]
+    assert index.classes == ["clap hands", "jump"]
+
+
+def test_root_and_absolute_paths(tmp_path):
+    (tmp_path / "list.txt").write_text("/videos/a.mp4 0\nb.mp4 2\n")
+    index = read_index(tmp_path / "list.txt", root="/elsewhere")
+    assert entries(index) == [("/videos/a.mp4", 0), ("/elsewhere/b.mp4", 2)]
+    assert index.classes == ["0", "1", "2"]
+    assert entries(pickle.loads(pickle.dumps(index))) == entries(index)
+
+
+def test_a_list_without_labels(tmp_path):
+    (tmp_path / "list.txt").write_text("a.mp4\nb c.mp4\n")
+    assert [label for _, label in entries(read_index(tmp_path / "list.txt"))] == [-1, -1]
+
+
+def test_folder(video_folder):
+    index = read_index(video_folder / "train")
+    assert index.classes == ["down", "right"] and len(index) == 8
+    assert [label for _, label in entries(index)] == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no videos"),
+        ("a.mp4 0\nb.mp4\n", r"list.txt:2: some lines have a label"),
+        ("a.mp4 0\nb.mp4 9\n", r"list.txt:2: label 9"),
+        ("a.mp4 0\n,1\n", r"list.txt:2: no path"),
+    ],
+)
+def test_bad_lists_name_the_line(tmp_path, text, message):
+    (tmp_path / "list.txt").write_text(text)
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    with pytest.raises(UserError, match=message):
+        read_index(tmp_path / "list.txt", classes_file=str(tmp_path / "classes.txt"))
+
+
+def test_missing_things_are_named(tmp_path, video_folder):
+    with pytest.raises(UserError, match="no such list file"):
+        read_index(tmp_path / "absent.csv")
+    with pytest.raises(UserError, match="no videos in class folders"):
+        read_index(tmp_path)
+    with pytest.raises(UserError, match="DATA.CLASSES"):
+        read_classes(tmp_path / "absent.txt")
+    (tmp_path / "twice.txt").write_text("a\na\n")
+    with pytest.raises(UserError, match="twice"):
+        read_classes(tmp_path / "twice.txt")
+    (tmp_path / "other.txt").write_text("up\n")
+    with pytest.raises(UserError, match="'down' is not among"):
+        read_index(video_folder / "train", classes_file=str(tmp_path / "other.txt"))
+    with pytest.raises(UserError, match="DATA.TRAIN is not set"):
+        build_index(load_cfg(None), "train")
+    with pytest.raises(UserError, match="MODEL.NUM_CLASSES is 1.*set MODEL.NUM_CLASSES 2"):
+        build_index(load_cfg(None, ["DATA.TRAIN", str(video_folder / "train"), "MODEL.NUM_CLASSES", "1"]), "train")
+
+
+def test_shipped_class_names():
+    names = read_classes("kinetics400_classes.txt")
+    assert len(names) == 400 and names == sorted(names) and names[0] == "abseiling"
+    assert len(read_classes("kinetics600_classes.txt")) == 600
+
+
+def test_a_hundred_thousand_videos_are_small(tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"class/video_{i:09d}.mp4 {i % 400}\n" for i in range(100_000)))
+    index = read_index(tmp_path / "list.txt", root="r")
+    assert index.path(99_999) == "r/class/video_000099999.mp4" and index.label(401) == 1
+    assert len(pickle.dumps(index)) < 6e6
