@@ -50,7 +50,6 @@ setup(
             "ruff>=0.6",
             "setuptools>=77",
             "types-PyYAML",
-            "wheel",
         ],
     },
     entry_points={"console_scripts": ["octvideo = octvideo.cli.main:entry"]},

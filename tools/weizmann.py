@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from octvideo.cli import run as run_command  # noqa: E402
+from octvideo.config import CfgNode, get_defaults, load_cfg  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
 
 FOLDS = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
@@ -32,9 +34,8 @@ def write_lists(videos: list[Path], classes: list[str], folder: Path, held_out: 
                     writer.writerow([path.resolve(), classes.index(path.parent.name)])
 
 
-def train(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict[str, float]:
-    """Trains and tests one fold in a process of its own; its metrics, and the seconds it took."""
-    start = time.perf_counter()
+def train(cfg: str, output: Path, folder: Path, overrides: list[str]) -> None:
+    """Trains, and tests where the configuration says so, in a process of its own; what it leaves is in ``folder``."""
     keys = {
         "DATA.TRAIN": folder / "train.csv",
         "DATA.VAL": folder / "val.csv",
@@ -46,7 +47,15 @@ def train(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict[st
     code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
     if code:
         raise UserError(f"{folder}: training ended with exit code {code}; the reason is above")
-    return {**json.loads((folder / "metrics.json").read_text()), "seconds": time.perf_counter() - start}
+
+
+def run_fold(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The metrics of one fold, and the seconds it took: all of it, unless ``resumed`` says that it was begun before."""
+    resumed = any((folder / "checkpoints").glob("step_*.pt"))
+    start = time.perf_counter()
+    train(cfg, output, folder, overrides)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {**metrics, "resumed": resumed, "seconds": time.perf_counter() - start}
 
 
 def strip(checkpoint: Path, target: Path) -> None:
@@ -57,7 +66,12 @@ def strip(checkpoint: Path, target: Path) -> None:
 
     payload = read_checkpoint(checkpoint)
     state = {key: v.to(torch.float16) if v.is_floating_point() else v for key, v in payload["model"].items()}
-    save_checkpoint({"model": state, "config": payload["config"], "classes": payload["classes"]}, target)
+    cfg = CfgNode.load_cfg(payload["config"])
+    defaults = get_defaults()
+    cfg.OUTPUT_DIR = defaults.OUTPUT_DIR  # the folders of the machine that trained it are nobody's business
+    for key in ("TRAIN", "VAL", "TEST", "ROOT", "CLASSES"):
+        cfg.DATA[key] = defaults.DATA[key]
+    save_checkpoint({"model": state, "config": cfg.dump(), "classes": payload["classes"]}, target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,12 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for fold in args.folds:
         print(f"\n== fold {fold}: tested on {', '.join(FOLDS[fold])}", flush=True)
         write_lists(videos, classes, output / f"fold{fold}", FOLDS[fold])
-        results.append({"fold": fold, **train(args.cfg, output, output / f"fold{fold}", args.overrides)})
+        results.append({"fold": fold, **run_fold(args.cfg, output, output / f"fold{fold}", args.overrides)})
     clips = sum(result["num_videos"] for result in results)
     mean = sum(result["top1"] * result["num_videos"] for result in results) / clips
-    summary = {"config": args.cfg, "top1": mean, "num_videos": clips, "folds": results}
+    test = load_cfg(output / f"fold{args.folds[-1]}" / "config.yaml").TEST
+    views = test.NUM_CLIPS * test.NUM_CROPS
+    summary = {"config": args.cfg, "views": views, "top1": mean, "num_videos": clips, "folds": results}
     (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print("\n== Weizmann, 30 views")
+    print(f"\n== Weizmann, {views} views")
     for result in results:
         print(f"   fold {result['fold']}: {result['top1']:5.1f} % of {result['num_videos']}, {result['seconds']:.0f} s")
     print(f"   top-1 over {clips} clips: {mean:.1f} %  ({output / 'weizmann.json'})")

@@ -39,8 +39,8 @@ _SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.MAX_FAILED".split()
 
 def config_folder() -> Path:
     """The folder of the shipped configurations: ``configs/`` in a checkout, inside the package when installed."""
-    checkout = _PACKAGE.parent / "configs"
-    return checkout if checkout.is_dir() else _PACKAGE / "configs"
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
 def find_config(name: str | Path) -> Path:

@@ -11,6 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from octvideo.config import load_cfg
+from octvideo.data.index import read_classes
 from octvideo.engine.checkpoints import read_checkpoint, state_of
 from octvideo.errors import UserError
 from octvideo.models import build_model
@@ -93,10 +94,7 @@ def _cfg_from_text(text: str, path: Path) -> CfgNode:
 def _classes(names: object, cfg: CfgNode, path: Path) -> tuple[str, ...]:
     count = cfg.MODEL.NUM_CLASSES
     if not names and cfg.DATA.CLASSES:
-        try:
-            names = [line.strip() for line in Path(cfg.DATA.CLASSES).read_text().splitlines() if line.strip()]
-        except OSError as error:
-            raise UserError(f"DATA.CLASSES {cfg.DATA.CLASSES}: cannot be read ({error.strerror})") from None
+        names = read_classes(cfg.DATA.CLASSES)
     if not names:
         return tuple(map(str, range(count)))
     if not isinstance(names, (list, tuple)) or len(names) != count:

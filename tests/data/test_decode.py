@@ -12,6 +12,8 @@ from octvideo.data import DecodeError, open_video
 
 # decord and PyAV bring different versions of FFmpeg: these differ by rounding in colour conversion, or in frame count.
 _APPROXIMATE = {"torchcodec_h264_10bits.mp4", "torchcodec_h265_video.mp4"}
+# decord opens this one, and fails on its 1x1 pixels.
+_NOT_BY_DECORD = {"moviepy_bitmap.mp4"}
 _COUNTS_DIFFER = {"torchcodec_discard_first_keyframe.mp4", "torchcodec_nasa_13013.mp4"}
 
 
@@ -24,7 +26,10 @@ def test_decoders_agree_on_real_files(data):
     checked = 0
     for row in manifest(data):
         path = str(data / row["file"])
-        if not (row["frames_decord"] and row["frames_pyav"]) or row["file"].rsplit("/")[-1] in _COUNTS_DIFFER:
+        if (
+            not (row["frames_decord"] and row["frames_pyav"])
+            or row["file"].rsplit("/")[-1] in _COUNTS_DIFFER | _NOT_BY_DECORD
+        ):
             continue
         with open_video(path, "decord") as fast, open_video(path, "pyav") as exact:
             if len(exact) * np.prod(exact.frames([0]).shape) > 4e8:

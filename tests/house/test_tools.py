@@ -1,0 +1,81 @@
+"""The quickstart and the Weizmann script from end to end, in small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "TRAIN.STEPS 2 TRAIN.BATCH_SIZE 2 SOLVER.WARMUP_STEPS 1 TEST.NUM_CLIPS 2 TEST.NUM_CROPS 1 NUM_WORKERS 0".split()
+
+
+def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a script of the checkout."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    counts = ("--train-per-class", "1", "--val-per-class", "1")
+    done = call("tools/quickstart.py", "--output", tmp_path, *counts, *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.split("== done")[1]
+    metrics = json.loads((tmp_path / "oct_i3d" / "metrics.json").read_text())
+    assert metrics["num_videos"] == 10
+    assert f"2-view top-1 on 10 clips of unseen figures: {metrics['top1']:.1f} %" in summary
+    assert ("warning" in summary) == (metrics["top1"] < 90)
+    annotated = tmp_path / "oct_i3d" / "annotated.mp4"
+    assert str(annotated) in summary
+    with av.open(str(annotated)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 40
+
+
+def test_a_step_that_fails_ends_the_quickstart_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way")
+    done = call("tools/quickstart.py", "--output", tmp_path)
+    assert done.returncode == 1
+    assert "the step 'making videos' failed" in done.stderr and "== training" not in done.stdout
+
+
+def test_weizmann_holds_out_three_persons(data: Path, tmp_path: Path) -> None:
+    done = call("tools/weizmann.py", "--data", data, "--output", tmp_path, "--folds", "1", "--", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    persons = {}
+    for split, count in (("train", 60), ("val", 30)):
+        with (tmp_path / "fold1" / f"{split}.csv").open() as file:
+            paths = [Path(row[0]) for row in csv.reader(file)]
+        assert len(paths) == count
+        persons[split] = {path.name.split("_")[0] for path in paths}
+    assert persons["val"] == {"ido", "ira", "lena"}
+    assert persons["train"] == {"daria", "denis", "eli", "lyova", "moshe", "shahar"}
+    summary = json.loads((tmp_path / "weizmann.json").read_text())
+    metrics = json.loads((tmp_path / "fold1" / "metrics.json").read_text())
+    assert (summary["views"], summary["num_videos"], summary["top1"]) == (2, 30, pytest.approx(metrics["top1"]))
+    assert f"top-1 over 30 clips: {metrics['top1']:.1f} %" in done.stdout
+
+
+def test_the_shipped_network_is_small_and_predicts(data: Path, tmp_path: Path) -> None:
+    ship = tmp_path / "net.pt"
+    done = call("tools/weizmann.py", "--data", data, "--output", tmp_path / "run", "--ship", ship, "--", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = torch.load(ship, weights_only=True)
+    assert set(content) == {"model", "config", "classes", "version"}
+    assert len(content["classes"]) == 10
+    assert {value.dtype for value in content["model"].values() if value.is_floating_point()} == {torch.float16}
+    assert str(tmp_path) not in content["config"], "a shipped file must not name folders of the machine it was made on"
+    done = call("demo/predict.py", data / "weizmann" / "bend" / "ido_bend.avi", "--checkpoint", ship, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["predictions"][0]["label"] in content["classes"]
+
+
+def test_weizmann_without_its_videos_ends_in_one_line(tmp_path: Path) -> None:
+    done = call("tools/weizmann.py", "--data", tmp_path, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr

@@ -1,0 +1,102 @@
+"""The wheel, installed where there is no checkout: it imports, finds its configurations and class names, and runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import octvideo
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that nothing of an earlier build gets in, and none is left in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("octvideo", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment with the wheel, and the dependencies of the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    binaries = folder / ("Scripts" if os.name == "nt" else "bin")
+    install = ["--python", str(binaries / "python"), "install", "-q", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    # After the installation: pip must not take an octvideo of this environment for that one's.
+    packages = next(folder.rglob("site-packages"))
+    (packages / "dependencies.pth").write_text("\n".join({sysconfig.get_path(n) for n in ("purelib", "platlib")}))
+    return binaries
+
+
+def call(installed: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the environment away from the checkout."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [installed / command[0], *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_wheel_has_code_configurations_assets_and_licence(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "octvideo").rglob("*.py")}
+    configs = {f"octvideo/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "octvideo" / "assets").iterdir()}
+    assert names >= code | configs | assets | {"octvideo/py.typed"}
+    ours = ("octvideo/", f"octvideo-{octvideo.__version__}.dist-info/")
+    assert not {name for name in names if not name.startswith(ours)}
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_the_metadata_has_version_and_pythons(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    text = archive.read(f"octvideo-{octvideo.__version__}.dist-info/METADATA").decode()
+    assert f"\nVersion: {octvideo.__version__}\n" in text
+    python = re.search(r"^Requires-Python: (.*)$", text, re.MULTILINE)
+    assert python and set(python[1].replace(" ", "").split(",")) == {">=3.10", "<3.14"}
+    assert all(f"\nProvides-Extra: {extra}\n" in text for extra in ("export", "app", "dev"))
+
+
+def test_it_imports_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    code = """
+import importlib, json, pkgutil, octvideo, octvideo.config, octvideo.data.index as index
+names = [m.name for m in pkgutil.walk_packages(octvideo.__path__, 'octvideo.') if not m.name.endswith('__main__')]
+for name in names:
+    importlib.import_module(name)
+cfg = octvideo.config.load_cfg('oct_i3d_k400.yaml')
+classes = {n: len(index.read_classes(f'kinetics{n}_classes.txt')) for n in (400, 600)}
+print(json.dumps([octvideo.__file__, str(octvideo.config.find_config('oct_i3d_k400.yaml')), cfg.OCTAVE.ALPHA, classes]))
+"""
+    done = call(installed, "python", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    package, config, alpha, classes = json.loads(done.stdout)
+    home = installed.parent.resolve()
+    assert Path(package).resolve().is_relative_to(home) and Path(config).resolve().is_relative_to(home)
+    assert (alpha, classes) == (0.1, {"400": 400, "600": 600})
+
+
+def test_the_command_runs_and_ends_as_it_should(installed: Path, tmp_path: Path) -> None:
+    done = call(installed, "octvideo", "--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"octvideo {octvideo.__version__}\n"), done.stderr
+    done = call(installed, "octvideo", "run-net", "--cfg", "nonexistent.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "nonexistent.yaml" in done.stderr
