@@ -43,10 +43,10 @@ def clean_frames(clip: Clip) -> Iterator[Image.Image]:
     side = clip.size * _OVERSAMPLING
     margin = side // 16  # what camera shake can bring into the picture
     background = make_background(side + 2 * margin, [body.shirt, body.trousers, body.skin], rng)
-    scale = side * rng.uniform(0.6, 0.75)
+    scale = side * rng.uniform(0.68, 0.8)
     yaw = rng.uniform(*action.yaw) * rng.choice([-1, 1])
-    tilt, distance = rng.uniform(-2, 14), rng.uniform(2.5, 6)
-    x, floor = side * rng.uniform(0.42, 0.58), side * rng.uniform(0.86, 0.93)
+    tilt, distance = rng.uniform(-2, 10), rng.uniform(2.5, 6)
+    x, floor = side * rng.uniform(0.45, 0.55), side * rng.uniform(0.9, 0.95)
     if action.seat:  # what is to be seen in the middle is figure and seat
         x += np.sign(yaw) * 0.1 * scale
     mirror, chair = rng.uniform() < 0.5, rng.uniform() < 0.6

@@ -40,7 +40,7 @@ def _gradient(rng: np.random.Generator, colour: Colour, width: int, height: int)
 
 
 def make_background(side: int, clothes: list[Colour], rng: np.random.Generator) -> Image.Image:
-    """A square RGB picture of a room: wall, floor, and 2 to 6 things that stand or hang there."""
+    """A square RGB picture of a room: wall, floor, and 1 to 3 things that stand or hang there."""
     wall = _apart_from(rng, clothes)
     horizon = round(side * rng.uniform(0.6, 0.84))
     canvas = np.empty((side, side, 3))
@@ -53,7 +53,7 @@ def make_background(side: int, clothes: list[Colour], rng: np.random.Generator) 
     if rng.uniform() < 0.7:
         skirting = side * rng.uniform(0.01, 0.03)
         draw.rectangle((0, horizon - skirting, side, horizon), fill=(*_tone(rng, 30, 240), 255))
-    for _ in range(rng.integers(2, 7)):
+    for _ in range(rng.integers(1, 4)):
         _thing(draw, side, horizon, rng)
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 2.5))))
 

@@ -7,10 +7,10 @@ if TYPE_CHECKING:
     from octvideo.config import load_cfg
     from octvideo.inference import Predictor
     from octvideo.models import build_model
-    from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d
+    from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d, octavize
 
 __version__ = "0.1.0"
-__all__ = ["OctConv2d", "OctConv3d", "OctaveTensor", "Predictor", "build_model", "load_cfg"]
+__all__ = ["OctConv2d", "OctConv3d", "OctaveTensor", "Predictor", "build_model", "load_cfg", "octavize"]
 
 _HOMES = {
     "OctConv2d": "octave",
@@ -19,6 +19,7 @@ _HOMES = {
     "Predictor": "inference",
     "build_model": "models",
     "load_cfg": "config",
+    "octavize": "octave",
 }
 
 

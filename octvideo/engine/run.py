@@ -76,10 +76,12 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY:
         _check_same_classes(index, build_index(cfg, "val"), cfg)
-        loader = build_test_loader(cfg, split="val", rank=world.rank, world_size=world.size, num_clips=1, num_crops=1)
+        val_loader = build_test_loader(
+            cfg, split="val", rank=world.rank, world_size=world.size, num_clips=1, num_crops=1
+        )
 
         def evaluate() -> float:
-            return _top1(_scores(cfg, model, loader, world), build_index(cfg, "val"))
+            return _top1(_scores(cfg, model, val_loader, world), build_index(cfg, "val"))
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)

@@ -3,6 +3,7 @@
 from octvideo.octave.conv import OctConv2d, OctConv3d
 from octvideo.octave.layers import OctMap, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
 from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
+from octvideo.octave.octavize import describe, octavize
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "OctReLU",
     "OctSqueezeExcitation",
     "OctaveTensor",
+    "describe",
     "map_groups",
     "merge",
+    "octavize",
     "pool_globally",
     "split",
     "split_channels",

@@ -1,0 +1,1 @@
+"""Measurements of speed, each beside its alternative: what ``tools/benchmark.py`` runs."""

@@ -1,0 +1,87 @@
+"""How everything is timed: variants in turn, round by round, in one process; medians."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+__all__ = ["Report", "hardware", "interleaved", "timed"]
+
+
+@dataclass
+class Report:
+    """What one benchmark found.
+
+    Attributes:
+        results: one entry a variant: ``name``, ``seconds`` (the median) and what belongs to it.
+        ratio: ``"a / b"``: seconds of a over seconds of b.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    ratio: dict[str, float] = field(default_factory=dict)
+
+    def compare(self, slow: str, fast: str) -> None:
+        """Adds the ratio of two results."""
+        seconds = {result["name"]: result["seconds"] for result in self.results}
+        self.ratio[f"{slow} / {fast}"] = seconds[slow] / seconds[fast]
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that ``work`` takes, until the device has finished too."""
+    _synchronise()
+    start = time.perf_counter()
+    work()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median of each variant's seconds.
+
+    A round calls every variant once, and every other round in the opposite order ::
+
+        a b c   c b a   a b c ...
+
+    so that a machine that is slow for a while, or warms up, is slow for all of them.
+
+    Args:
+        variants: callables that return their seconds; they warm up what they time by themselves.
+        rounds: how often.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            seconds[name].append(variants[name]())
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

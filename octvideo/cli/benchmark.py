@@ -1,0 +1,110 @@
+"""``tools/benchmark.py``: measures speed, beside the alternative."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octvideo.cli.predict import positive
+from octvideo.config import CfgNode, load_cfg
+from octvideo.errors import UserError
+
+if TYPE_CHECKING:
+    from octvideo.benchmarks.timing import Report
+
+__all__ = ["main"]
+
+_DEFAULT = "quickstart/oct_i3d.yaml"
+_TEXT = """
+forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D
+train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla
+data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing
+views       the test views of a video from one opening, and opening it once per view
+end-to-end  load a network, first prediction of a video, next predictions
+"""
+_NEEDS_DATA = ("data", "views", "end-to-end")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark",
+        description=__doc__.split(": ", 1)[1],
+        epilog=_TEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("benchmark", choices=("forward", "train", *_NEEDS_DATA))
+    parser.add_argument("--cfg", help=f"a configuration: path, or bare name below configs/ ({_DEFAULT})")
+    parser.add_argument(
+        "--data", metavar="PATH", help="data, views: a list file or a folder of class folders; end-to-end: a video"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="end-to-end: weights; default: the small model that ships with octvideo"
+    )
+    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="the figures are medians of N (10)")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints.
+
+    Raises:
+        UserError: --data is missing or does not fit, or a wrong configuration.
+    """
+    # Intermixed: options may stand on either side of KEY VALUE pairs.
+    args = _parser().parse_intermixed_args(argv)
+    name: str = args.benchmark
+    if (args.data is None) == (name in _NEEDS_DATA):
+        raise UserError(f"benchmark {name}: " + ("give --data PATH" if name in _NEEDS_DATA else "takes no --data"))
+    if args.checkpoint and name != "end-to-end":
+        raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
+    report = _measure(args)
+    from octvideo.benchmarks.timing import hardware
+
+    found = {"benchmark": name, "hardware": hardware(), "rounds": args.rounds}
+    found |= {"results": report.results, "ratio": report.ratio}
+    print(json.dumps(found, indent=1) if args.json else _as_text(found))
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> Report:
+    overrides = list(args.overrides)
+    if args.benchmark == "end-to-end":
+        from octvideo.benchmarks.videos import end_to_end
+
+        # Without one, the checkpoint's own configuration is used.
+        cfg: CfgNode | None = load_cfg(args.cfg, overrides) if args.cfg else None
+        if cfg is None and overrides:
+            raise UserError(f"{overrides[0]}: end-to-end changes keys only of a --cfg FILE; give one")
+        return end_to_end(cfg, args.checkpoint, Path(args.data), args.rounds)
+    if args.data is not None:
+        overrides += ["DATA.TRAIN" if args.benchmark == "data" else "DATA.TEST", args.data]
+    settings = load_cfg(args.cfg or _DEFAULT, overrides)
+    if args.benchmark in _NEEDS_DATA:
+        from octvideo.benchmarks import videos
+
+        return (videos.data if args.benchmark == "data" else videos.views)(settings, args.rounds)
+    from octvideo.benchmarks import networks
+
+    return (networks.forward if args.benchmark == "forward" else networks.train)(settings, args.rounds)
+
+
+def _as_text(found: dict[str, Any]) -> str:
+    machine = found["hardware"]
+    lines = [
+        f"{found['benchmark']}: medians of N = {found['rounds']} rounds",
+        f"{machine['cpu']}, {machine['cores']} cores ({machine['threads']} threads), GPU {machine['gpu'] or 'none'}, "
+        f"torch {machine['torch']}",
+        "",
+    ]
+    columns = [key for key in found["results"][0] if key != "name"]
+    lines.append(f"{'':26s}" + "".join(f"{column:>16s}" for column in columns))
+    for result in found["results"]:
+        lines.append(f"{result['name']:26s}" + "".join(f"{result[column]:16.4g}" for column in columns))
+    lines += ["", "ratio of seconds"]
+    lines += [f"  {name:48s}{value:8.2f}" for name, value in found["ratio"].items()]
+    return "\n".join(lines)

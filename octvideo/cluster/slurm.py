@@ -1,0 +1,189 @@
+"""A run as a SLURM job, through submitit: ranks from SLURM, and a job that is stopped goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import submitit
+import yaml
+from submitit.core.utils import FailedJobError
+
+from octvideo.config import CfgNode
+from octvideo.config.defaults import get_defaults
+from octvideo.errors import UserError
+
+__all__ = ["Job", "Resources", "submit"]
+
+_GRACE = 60  # seconds that a step and its checkpoint get once SLURM has announced the end
+_SIGNAL_DELAY = 120  # seconds before the end at which SLURM announces it
+_MAX_TIMEOUTS = 50  # time limits that a run may reach; submitit's own 3 are few for a training of days
+_STOPPED = 128 + signal.SIGTERM
+
+
+class Job:
+    """What submitit pickles, and calls once per task.
+
+    SLURM announces the end of the allotted time, and submitit turns that into a new place in the queue. The run first
+    finishes its step and writes a checkpoint; where that takes longer than a minute, it will go on from an older one.
+
+    Args:
+        cfg_text: the resolved configuration, as ``cfg.dump()`` writes it.
+    """
+
+    def __init__(self, cfg_text: str) -> None:
+        self.cfg_text = cfg_text
+
+    def __call__(self) -> int:
+        """Trains and tests as one rank.
+
+        Raises:
+            RuntimeError: the run ended with another exit code than 0.
+            UserError: as ``octvideo.engine.run.run``.
+        """
+        environment = submitit.JobEnvironment()
+        os.environ.update(ranks(environment))
+        # Torch takes seconds to import, and is not needed to submit.
+        from octvideo.engine.run import run
+
+        cfg = get_defaults()
+        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(self.cfg_text)))
+        cfg.freeze()
+        requeue = _StopThenRequeue(environment._usr_sig())
+        code = run(cfg)
+        if code == _STOPPED:
+            # All ranks stop with the first one that hears of the end; this one may be about to.
+            time.sleep(2)
+            if requeue.asked:
+                requeue.now()
+        if code:
+            raise RuntimeError(f"the run ended with exit code {code}; its messages are above, and in {cfg.OUTPUT_DIR}")
+        return code
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What runs when the job gets its next turn: the same, which goes on from the checkpoints in OUTPUT_DIR."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+class _StopThenRequeue:
+    """Between SLURM's announcement and submitit's handler of it, which ends the process: lets the step finish first."""
+
+    def __init__(self, announcement: signal.Signals) -> None:
+        self.asked = False
+        self._announcement = announcement
+        self._handler: Callable[[int, FrameType | None], Any] = signal.getsignal(announcement)  # type: ignore[assignment]
+        signal.signal(announcement, self._note)
+        signal.signal(signal.SIGALRM, self.now)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        from octvideo.engine.hooks import StopOnSignal
+
+        stop = signal.getsignal(signal.SIGTERM)
+        if not isinstance(getattr(stop, "__self__", None), StopOnSignal):  # not in training: nothing to finish
+            self.now(number, frame)
+        elif not self.asked:
+            self.asked = True
+            signal.alarm(_GRACE)
+            signal.raise_signal(signal.SIGTERM)
+
+    def now(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Hands over to submitit, which requeues the job in rank 0; no rank returns."""
+        signal.alarm(0)
+        self._handler(self._announcement, frame)
+        # Other ranks than 0 get here. Some clusters end a job with its first task, so rank 0 gets time to requeue it;
+        # an exception would make submitit note that the job has failed.
+        time.sleep(_GRACE)
+        sys.exit(1)
+
+
+def ranks(environment: Any) -> dict[str, str]:
+    """What ``torch.distributed`` reads, from a submitit.JobEnvironment."""
+    # Jobs that share a node must not share a port.
+    port = 20000 + int(environment.raw_job_id) % 20000
+    return {
+        "RANK": str(environment.global_rank),
+        "WORLD_SIZE": str(environment.num_tasks),
+        "LOCAL_RANK": str(environment.local_rank),
+        "MASTER_ADDR": environment.hostnames[0] if environment.num_nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What is asked of SLURM.
+
+    Attributes:
+        nodes: number of nodes.
+        gpus_per_node: one task for each; 0: one task a node, on the CPU.
+        cpus_per_task: None: the loader's processes and one.
+        timeout: minutes.
+        partition, qos, account, constraint, mem: as sbatch has them; None: the cluster's default.
+    """
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    cpus_per_task: int | None = None
+    timeout: int = 60
+    partition: str | None = None
+    qos: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    mem: str | None = None
+
+
+def submit(cfg: CfgNode, resources: Resources, folder: Path, cluster: str = "slurm") -> submitit.Job[int]:
+    """Queues a run and returns its job; the resolved configuration is ``JOBID_config.yaml`` in the folder.
+
+    Args:
+        cfg: the run.
+        resources: what it gets.
+        folder: of the job's files; on a file system that all nodes see.
+        cluster: ``"slurm"``, or ``"local"`` for processes on this machine.
+
+    Raises:
+        UserError: there is no SLURM, it refuses the job, or the batch does not divide by the tasks.
+    """
+    tasks = resources.nodes * max(1, resources.gpus_per_node)
+    if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % tasks:
+        raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {tasks} tasks")
+    missing = [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]
+    if cluster == "slurm" and missing:
+        raise UserError(f"{missing[0]} is not on the PATH: submit from a SLURM login node, or use --cluster local")
+    if cluster == "local" and resources.nodes > 1:
+        raise UserError(f"--nodes {resources.nodes}: --cluster local has one node; use --nodes 1")
+    # The job imports this package wherever it was submitted from; sbatch hands the environment on.
+    root = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=_MAX_TIMEOUTS)
+        executor.update_parameters(
+            name="octvideo",
+            nodes=resources.nodes,
+            tasks_per_node=max(1, resources.gpus_per_node),
+            gpus_per_node=resources.gpus_per_node or None,
+            cpus_per_task=resources.cpus_per_task or cfg.NUM_WORKERS + 1,
+            timeout_min=resources.timeout,
+            slurm_partition=resources.partition,
+            slurm_qos=resources.qos,
+            slurm_account=resources.account,
+            slurm_constraint=resources.constraint,
+            slurm_mem=resources.mem,
+            slurm_signal_delay_s=_SIGNAL_DELAY,
+        )
+        text = cfg.dump()
+        job = executor.submit(Job(text))
+        (folder / f"{job.job_id}_config.yaml").write_text(text)
+    except OSError as error:
+        raise UserError(f"--folder {folder}: cannot be written ({error.strerror}); choose another one") from None
+    except FailedJobError as error:
+        raise UserError(f"sbatch refused the job: {' '.join(str(error).split())}") from None
+    return job

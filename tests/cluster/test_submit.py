@@ -1,0 +1,167 @@
+"""Jobs through submitit: really run by its local executor, and written for SLURM by its own code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from octvideo.cli import run
+from octvideo.cli.submit import main
+from octvideo.cluster.slurm import Job, ranks
+from octvideo.config import load_cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 2 MODEL.STEM_KERNEL [1,5,5] MODEL.CONV_AS_2D True "
+    "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 "
+    "DATA.TEST_SHORT_SIDE 40 TRAIN.BATCH_SIZE 2 TRAIN.STEPS 2 TRAIN.EVAL_EVERY 0 TEST.NUM_CLIPS 1 TEST.NUM_CROPS 1 "
+    "OCTAVE.ALPHA 0.25 SOLVER.BASE_LR 0.001 NUM_WORKERS 0 DEVICE cpu"
+).split()
+
+
+def arguments(videos: Path, output: Path, *overrides: str) -> list[str]:
+    """Of a small run with one CPU task."""
+    data = ["DATA.TRAIN", str(videos / "train"), "DATA.VAL", str(videos / "val"), "OUTPUT_DIR", str(output)]
+    return ["--cfg", "small.yaml", "--nodes", "1", "--gpus-per-node", "0", *SMALL, *data, *overrides]
+
+
+def submit(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``tools/submit.py`` in a process of its own."""
+    command = [sys.executable, str(ROOT / "tools" / "submit.py"), *args]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, cwd="/", env=variables, capture_output=True, text=True)
+
+
+def test_a_job_runs_and_its_result_is_the_exit_code(video_folder: Path, tmp_path: Path) -> None:
+    done = submit("--cluster", "local", "--wait", *arguments(video_folder, tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    name = done.stdout.split()[1].rstrip(":")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["num_videos"] == 8
+    folder = tmp_path / "out" / "slurm"
+    snapshot = load_cfg(folder / f"{name}_config.yaml")
+    assert (snapshot.TRAIN.STEPS, snapshot.OUTPUT_DIR) == (2, str(tmp_path / "out"))
+    assert "training on 8 videos" in _log(folder, name)
+
+
+def test_a_job_that_fails_is_named_with_its_reason(video_folder: Path, tmp_path: Path) -> None:
+    broken = arguments(video_folder, tmp_path / "out", "DATA.TRAIN", str(tmp_path / "nowhere"))
+    done = submit("--cluster", "local", "--wait", "--folder", str(tmp_path / "job"), *broken)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "nowhere" in done.stderr and str(tmp_path / "job") in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the job's process in /proc")
+def test_a_preempted_job_finishes_its_step_is_requeued_and_goes_on(video_folder: Path, tmp_path: Path) -> None:
+    output, steps = tmp_path / "out", 60
+    every = ["TRAIN.STEPS", str(steps), "TRAIN.CHECKPOINT_EVERY", "1000", "TRAIN.LOG_EVERY", "1"]
+    # Not through a pipe: the job outlives the command and would keep it open.
+    printed = tmp_path / "printed.txt"
+    with printed.open("w") as file:
+        command = [sys.executable, str(ROOT / "tools" / "submit.py"), "--cluster", "local"]
+        subprocess.run([*command, *arguments(video_folder, output, *every)], check=True, stdout=file, stderr=file)
+    name = printed.read_text().split()[1].rstrip(":")
+    folder = output / "slurm"
+    _until(lambda: "training on" in _log(folder, name))
+    os.kill(_task(name), signal.SIGUSR2)  # as SLURM announces the end
+    result = folder / f"{name}_0_result.pkl"
+    _until(result.is_file)
+    log = _log(folder, name)
+    assert pickle.loads(result.read_bytes()) == ("success", 0), log
+    assert "Requeued job" in log and "going on at step" in log
+    # No step twice: the checkpoint is of the step that the signal came in.
+    assert _steps(output) == list(range(1, steps + 1))
+
+
+def _task(name: str) -> int:
+    """The process that is the one task of a local job."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"SUBMITIT_LOCAL_JOB_ID={name}\0".encode() in environment.read_bytes():
+                return int(environment.parent.name)
+    raise AssertionError(f"job {name} has no process")
+
+
+def _log(folder: Path, name: str) -> str:
+    return "".join(path.read_text() for path in folder.glob(f"{name}_0_log.*"))
+
+
+def _steps(output: Path) -> list[int]:
+    records = map(json.loads, (output / "log.jsonl").read_text().splitlines())
+    return [record["step"] for record in records if record["kind"] == "train"]
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_without_slurm_it_says_so(
+    tmp_path: Path, video_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(main, arguments(video_folder, tmp_path / "out")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "sbatch" in error and "--cluster local" in error
+
+
+def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    task = ["--cfg", "small.yaml", "--nodes", "2", "--gpus-per-node", "4", "--cluster", "local"]
+    assert run(main, [*task, "TRAIN.BATCH_SIZE", "12"]) == 2
+    assert "12" in (error := capsys.readouterr().err) and "8 tasks" in error
+    assert run(main, [*task, "TRAIN.BATCH_SIZE", "16"]) == 2
+    assert "--nodes" in capsys.readouterr().err
+
+
+def test_what_sbatch_is_given(tmp_path: Path, video_folder: Path) -> None:
+    """With a stand-in for sbatch, which is not here: the file that submitit writes is the real one."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script.sh\necho Submitted batch job 4711\n')
+    sbatch.chmod(sbatch.stat().st_mode | stat.S_IXUSR)
+    sbatch.with_name("srun").symlink_to(sbatch)  # only looked for
+    path = f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}"
+    asked = ["--nodes", "2", "--gpus-per-node", "4", "--timeout", "90", "--partition", "gpu", "--mem", "64GB"]
+    done = submit(*arguments(video_folder, tmp_path / "out", "TRAIN.BATCH_SIZE", "16"), *asked, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("job 4711: ")
+    script = (tmp_path / "script.sh").read_text()
+    for flag in "nodes=2 ntasks-per-node=4 gpus-per-node=4 time=90 partition=gpu mem=64GB cpus-per-task=1".split():
+        assert f"#SBATCH --{flag}\n" in script
+    assert "#SBATCH --signal=USR2@120\n" in script
+    assert (tmp_path / "out" / "slurm" / "4711_config.yaml").is_file()
+
+
+def test_ranks_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    slurm = {"JOB_ID": "4711", "NTASKS": "8", "JOB_NUM_NODES": "2", "NODEID": "1", "PROCID": "6", "LOCALID": "2"}
+    for name, value in {**slurm, "JOB_NODELIST": "gpu[07-08]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = ranks(SlurmJobEnvironment())
+    assert found == {
+        "RANK": "6",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "2",
+        "MASTER_ADDR": "gpu07",
+        "MASTER_PORT": "24711",
+    }
+
+
+def test_a_requeued_job_is_the_same_job() -> None:
+    job = pickle.loads(pickle.dumps(Job(load_cfg("small.yaml").dump())))
+    again = job.checkpoint()
+    assert again.function is job and not again.args

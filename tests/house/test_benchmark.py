@@ -1,0 +1,137 @@
+"""The benchmarks: what they report, and that they compare what is equal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.benchmarks.timing import Report, interleaved
+from octvideo.benchmarks.videos import view_by_view
+from octvideo.cli import run
+from octvideo.cli.benchmark import main
+from octvideo.config import load_cfg, save_cfg
+from octvideo.data import read_index
+from octvideo.data.dataset import TestDataset
+from octvideo.models import build_model
+
+SMALL = (
+    "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 2 DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 "
+    "DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 DATA.TEST_SHORT_SIDE 40 TRAIN.BATCH_SIZE 2 "
+    "TEST.NUM_CLIPS 4 TEST.NUM_CROPS 3 DEVICE cpu"
+).split()
+
+
+def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """Runs the command and returns its JSON, after checks that hold for every benchmark."""
+    capsys.readouterr()
+    assert run(main, [*arguments, "--rounds", "2", "--json"]) == 0, capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio"]
+    assert found["benchmark"] == arguments[0] and found["rounds"] == 2
+    assert found["hardware"]["cpu"] and found["hardware"]["cores"] and found["hardware"]["torch"] == torch.__version__
+    seconds = {result["name"]: result["seconds"] for result in found["results"]}
+    assert all(value > 0 for value in seconds.values())
+    for name, value in found["ratio"].items():
+        slow, fast = name.split(" / ")
+        assert value == pytest.approx(seconds[slow] / seconds[fast])
+    return found
+
+
+def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "forward", *SMALL)
+    results = {result["name"]: result for result in found["results"]}
+    assert set(results) == {"octave conv3d", "octave as 2D", "vanilla conv3d", "vanilla as 2D"}
+    assert results["octave conv3d"]["gflops"] < results["vanilla conv3d"]["gflops"]
+    assert results["octave conv3d"]["params_m"] == results["vanilla conv3d"]["params_m"]
+    assert "vanilla as 2D / octave as 2D" in found["ratio"]
+
+
+def test_train(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "train", *SMALL)
+    assert list(found["ratio"]) == ["octave / octave bare loop", "octave / vanilla"]
+
+
+def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "data", "--data", str(video_folder / "train"), *SMALL)
+    assert [result["name"] for result in found["results"]] == [
+        "bare decode and resize",
+        "loader, 1 worker",
+        "loader, 2 workers",
+    ]
+    assert all(result["clips_per_s"] == pytest.approx(1 / result["seconds"]) for result in found["results"])
+
+
+def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "views", "--data", str(video_folder / "val"), *SMALL)
+    assert all(result["views"] == 12 for result in found["results"])
+    assert found["ratio"]["one per view / one opening"] > 1
+
+
+def test_both_ways_to_the_views_give_the_same_frames(video_folder: Path) -> None:
+    index = read_index(str(video_folder / "val"))
+    options = dict(num_frames=4, sampling_rate=2, crop=32, short_side=40, num_clips=4, num_crops=3, decoder="auto")
+    expected = TestDataset(index, **options)[0].frames  # type: ignore[arg-type]
+    assert torch.equal(view_by_view(index.path(0), **options), expected)  # type: ignore[arg-type]
+
+
+def test_end_to_end(capsys: pytest.CaptureFixture[str], video_folder: Path, tmp_path: Path) -> None:
+    cfg = load_cfg("quickstart/oct_i3d.yaml", SMALL)
+    save_cfg(cfg, tmp_path / "cfg.yaml")
+    torch.save(build_model(cfg).state_dict(), tmp_path / "weights.pt")
+    weights = ["--cfg", str(tmp_path / "cfg.yaml"), "--checkpoint", str(tmp_path / "weights.pt")]
+    video = next((video_folder / "val").rglob("*.mp4"))
+    found = measure(capsys, "end-to-end", "--data", str(video), *weights)
+    assert [result["name"] for result in found["results"]] == ["load", "first prediction", "next predictions"]
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, ["train", "--rounds", "1", *SMALL]) == 0
+    text = capsys.readouterr().out
+    assert "N = 1" in text and "octave / vanilla" in text and "clips_per_s" in text
+
+
+def test_every_round_calls_every_variant_once_in_turn() -> None:
+    calls: list[str] = []
+    seconds = {"a": iter([1.0, 9.0, 2.0]), "b": iter([4.0, 4.0, 4.0])}
+
+    def variant(name: str) -> float:
+        calls.append(name)
+        return next(seconds[name])
+
+    report = Report()
+    found = interleaved({"a": lambda: variant("a"), "b": lambda: variant("b")}, 3)
+    assert calls == list("abbaab") and found == {"a": 2.0, "b": 4.0}
+    report.results = [{"name": name, "seconds": value} for name, value in found.items()]
+    report.compare("b", "a")
+    assert report.ratio == {"b / a": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data"], "--data"),
+        (["forward", "--data", "x"], "--data"),
+        (["forward", "OCTAVE.ALPHA", "0"], "OCTAVE.ALPHA"),
+        (["train", "--checkpoint", "x.pt"], "--checkpoint"),
+        (["views", "--data", "/nonexistent"], "/nonexistent"),
+        (["end-to-end", "--data", "x.mp4", "TEST.NUM_CLIPS", "2"], "--cfg"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and expected in error
+
+
+def test_a_video_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "class" / "broken.mp4"
+    broken.parent.mkdir()
+    broken.write_bytes(np.random.default_rng(0).bytes(1000))
+    for name in ("data", "views"):
+        assert run(main, [name, "--data", str(tmp_path), "--rounds", "1", *SMALL]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "broken.mp4" in error

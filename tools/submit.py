@@ -1,0 +1,12 @@
+#!/usr/bin/env python
+"""Trains and tests a configuration on SLURM."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from octvideo.cli import run  # noqa: E402
+from octvideo.cli.submit import main  # noqa: E402
+
+sys.exit(run(main))
