@@ -27,7 +27,8 @@ def test_its_commands_and_targets_are_there() -> None:
 def test_its_python_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert blocks
+    names: dict[str, object] = {}
     for block in blocks:
-        names: dict[str, object] = {}
         exec(block, names)
-        assert names["clips"].shape == (1, 32, 8, 56, 56)  # type: ignore[attr-defined]
+    assert names["clips"].shape == (1, 32, 8, 56, 56)  # type: ignore[attr-defined]
+    assert names["network"].octave_report  # type: ignore[attr-defined]
