@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes ``train/CLASS/*.mp4``, ``val/CLASS/*.mp4``, ``classes.txt`` and ``manifest.csv``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for the videos")
-    parser.add_argument("--train-per-class", type=int, default=48)
+    parser.add_argument("--train-per-class", type=int, default=60)
     parser.add_argument("--val-per-class", type=int, default=12)
     parser.add_argument("--size", type=int, default=80, help="height and width, pixels, even (default 80)")
     parser.add_argument("--frames", type=int, default=40, help=f"length of a video at {FPS} frames per second")

@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="output/quickstart", help="folder for everything that is made")
     parser.add_argument("--cfg", default="configs/quickstart/oct_i3d.yaml")
-    parser.add_argument("--train-per-class", type=int, default=48, help="videos of an action to train on (48)")
+    parser.add_argument("--train-per-class", type=int, default=60, help="videos of an action to train on (60)")
     parser.add_argument("--val-per-class", type=int, default=12, help="videos of an action to test on (12)")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     args = parser.parse_args()

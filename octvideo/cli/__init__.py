@@ -20,7 +20,9 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
     try:
         return command(argv) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # From a loader's process it comes with that process's traceback in front.
+        line = str(error).strip().splitlines()[-1].removeprefix("octvideo.errors.UserError: ")
+        print(f"error: {line}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0

@@ -14,6 +14,7 @@ from octvideo.data.decode import DecodeError, open_video
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import random_clip, uniform_clips
 from octvideo.data.transforms import color_jitter, random_crop, resize_short_side, spatial_crops
+from octvideo.errors import UserError
 
 __all__ = ["Batch", "Failure", "Sample", "TestDataset", "TrainDataset", "VideoViews", "collate"]
 
@@ -108,18 +109,22 @@ class TrainDataset(Dataset[Sample]):
         failed: list[Failure] = []
         for _ in range(_REPLACEMENTS):
             try:
-                frames = self._read(number, rng)
+                frames = self._read(number, draw)
             except DecodeError as error:
                 failed.append(Failure(error.path, error.reason))
                 number = int(rng.integers(0, len(self.index)))
                 continue
             frames = random_crop(frames, self.crop, self.short_side, self.flip, rng)
             return Sample(color_jitter(frames, self.color, rng), self.index.label(number), number, failed)
-        raise DecodeError(failed[-1].path, f"{failed[-1].reason} (and so did {_REPLACEMENTS - 1} videos in its place)")
+        raise UserError(
+            f"{failed[-1].path}: {failed[-1].reason}; {_REPLACEMENTS} drawn videos in a row cannot be read: check the "
+            "data"
+        )
 
-    def _read(self, number: int, rng: np.random.Generator) -> Tensor:
+    def _read(self, number: int, draw: int) -> Tensor:
         path = self.index.path(number)
         for attempt in range(self.retries + 1):
+            rng = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
             try:
                 with open_video(path, self.decoder) as video:
                     indices = random_clip(len(video), self.num_frames, self.sampling_rate, rng)

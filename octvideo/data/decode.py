@@ -166,6 +166,7 @@ def open_video(path: str, decoder: str = "auto") -> Video:
     """
     if not os.path.isfile(path):
         raise DecodeError(path, "no such file")
+    path = os.path.abspath(path)  # FFmpeg takes a relative `a:b.mp4` for an address
     if decoder == "decord" and decord is None:
         raise DecodeError(path, "decord is not installed; use DATA.DECODER auto or pyav")
     if decoder != "pyav" and decord is not None:

@@ -55,7 +55,7 @@ def read_classes(file: str | Path) -> list[str]:
     path = Path(file)
     shipped = resources.files("octvideo") / "assets" / str(file)
     if path.is_file():
-        text = path.read_text()
+        text = _read_text(path)
     elif not path.is_absolute() and shipped.is_file():
         text = shipped.read_text()
     else:
@@ -65,6 +65,13 @@ def read_classes(file: str | Path) -> list[str]:
         if name in names[:number]:
             raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
     return names
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); convert it, e.g. with iconv") from None
 
 
 def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
@@ -112,10 +119,13 @@ def _read_list(file: Path, root: Path, classes: list[str]) -> VideoIndex:
     numbers = {name: number for number, name in enumerate(classes)}
     paths: list[str] = []
     labels: list[int] = []
-    for line_number, line in enumerate(file.read_text().splitlines(), 1):
+    for line_number, line in enumerate(_read_text(file).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        path, label = _split_line(line.strip(), numbers)
+        try:
+            path, label = _split_line(line.strip(), numbers)
+        except ValueError as error:
+            raise UserError(f"{file}:{line_number}: {error}; expected `path label`") from None
         if not path:
             raise UserError(f"{file}:{line_number}: no path in {line!r}; expected `path label`")
         if classes and label is not None and not 0 <= label < len(classes):
@@ -130,17 +140,27 @@ def _read_list(file: Path, root: Path, classes: list[str]) -> VideoIndex:
 
 
 def _split_line(line: str, numbers: dict[str, int]) -> tuple[str, int | None]:
-    """``path label`` at the last separator; the label is None where there is none."""
+    """``path label`` at the last separator; the label is None where there is none.
+
+    Raises:
+        ValueError: what stands behind the path is neither a number nor a class name.
+    """
     for separator in (",", "\t", " "):
         if separator not in line:
             continue
         path, label = line.rsplit(separator, 1) if separator != "," else _last_comma(line)
-        label = label.strip().strip('"')
+        path, label = path.strip().strip('"'), label.strip().strip('"')
         if label.isdigit():
-            return path.strip().strip('"'), int(label)
+            return path, int(label)
         if label in numbers:
-            return path.strip().strip('"'), numbers[label]
-    return line.strip('"'), None
+            return path, numbers[label]
+    for name, number in numbers.items():  # names may have blanks
+        if line.endswith((f" {name}", f"\t{name}")):
+            return line[: -len(name)].strip().strip('"'), number
+    path = line.strip('"')
+    if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
+        raise ValueError(f"{line!r} ends in neither a class number, nor a class name, nor a video's suffix")
+    return path, None
 
 
 def _last_comma(line: str) -> tuple[str, str]:

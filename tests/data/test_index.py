@@ -26,6 +26,7 @@ def entries(index):
         ("-4wsuPCjDBc_000005_000015.mp4 0", "-4wsuPCjDBc_000005_000015.mp4", 0),
         ("a.mp4 jump", "a.mp4", 1),
         ("a.mp4,clap hands", "a.mp4", 0),
+        ("a.mp4 clap hands", "a.mp4", 0),
         ("väter.mp4 1", "väter.mp4", 1),
     ],
 )
@@ -43,6 +44,14 @@ def test_root_and_absolute_paths(tmp_path):
     assert entries(index) == [("/videos/a.mp4", 0), ("/elsewhere/b.mp4", 2)]
     assert index.classes == ["0", "1", "2"]
     assert entries(pickle.loads(pickle.dumps(index))) == entries(index)
+
+
+def test_encodings(tmp_path):
+    (tmp_path / "list.txt").write_bytes("\ufeffa.mp4 0\n".encode())
+    assert entries(read_index(tmp_path / "list.txt")) == [(str(tmp_path / "a.mp4"), 0)]
+    (tmp_path / "list.txt").write_bytes("v\xe4ter.mp4 0\n".encode("latin-1"))
+    with pytest.raises(UserError, match="list.txt: not UTF-8"):
+        read_index(tmp_path / "list.txt")
 
 
 def test_a_list_without_labels(tmp_path):
@@ -63,6 +72,8 @@ def test_folder(video_folder):
         ("a.mp4 0\nb.mp4\n", r"list.txt:2: some lines have a label"),
         ("a.mp4 0\nb.mp4 9\n", r"list.txt:2: label 9"),
         ("a.mp4 0\n,1\n", r"list.txt:2: no path"),
+        ("a.mp4 jmup\n", r"list.txt:1: .*neither a class number, nor a class name"),
+        ("a.mp4 -1\n", r"list.txt:1: .*neither"),
     ],
 )
 def test_bad_lists_name_the_line(tmp_path, text, message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import octvideo.data.dataset as dataset_module
+from octvideo.cli import run
 from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
 from octvideo.data.loaders import TrainSampler
@@ -95,6 +96,17 @@ def test_broken_videos_are_replaced_in_training_and_named_in_testing(video_folde
     items = list(build_test_loader(cfg_of(tmp_path / "v")))
     assert [item.index for item in items if item.frames is None] == [1]
     assert "video 1.mp4" in items[1].failed.path and items[1].failed.reason
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_data_set_of_broken_files_ends_in_one_line(tmp_path, capsys, workers):
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "x.mp4").write_bytes(b"broken")
+    loader = build_train_loader(cfg_of(tmp_path, "NUM_WORKERS", workers))
+    assert run(lambda _: next(iter(loader))) == 2
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("error: ") and "x.mp4" in err and "20 drawn videos in a row" in err and "\n" not in err
 
 
 def test_training_needs_labels(video_folder, tmp_path):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _SMALL = """
 MODEL:
@@ -59,18 +54,3 @@ def small_run(video_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
         return ["--cfg", str(cfg), *paths, "OUTPUT_DIR", str(tmp_path / output), *overrides]
 
     return arguments
-
-
-def start(arguments: list[str], processes: int = 1) -> subprocess.Popen[str]:
-    """``tools/run_net.py`` in a process of its own, under torchrun for several."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*launcher, str(ROOT / "tools" / "run_net.py"), *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )

@@ -6,19 +6,16 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from run_net_process import start
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
 from octvideo.models import build_model
-
-sys.path.insert(0, __file__.rsplit("/", 1)[0])
-from conftest import start  # noqa: E402
 
 
 def call(arguments):
