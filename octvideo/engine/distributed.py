@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from octvideo.errors import UserError
 
@@ -49,6 +50,12 @@ class World:
         tensor = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return bool(tensor.item())
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Gives every rank the first one's buffers: DDP does so before a forward, and batch norm changes them in it."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
 
 @contextmanager

@@ -87,14 +87,14 @@ class Evaluation:
     """Every ``every`` steps: evaluates, and keeps the best network as ``best.pt``.
 
     Args:
-        evaluate: gives top-1 in percent; every rank calls it.
+        evaluate: gives top-1 in percent and the number of unreadable videos; every rank calls it.
         every: how often.
         path: of the best checkpoint.
         extra: as in ``Checkpointing``.
     """
 
     def __init__(
-        self, evaluate: Callable[[], float], every: int, path: Path, log: RunLog, extra: dict[str, Any]
+        self, evaluate: Callable[[], tuple[float, int]], every: int, path: Path, log: RunLog, extra: dict[str, Any]
     ) -> None:
         self.evaluate, self.every, self.path, self.log, self.extra = evaluate, every, path, log, extra
         self.best = -1.0
@@ -102,10 +102,11 @@ class Evaluation:
     def __call__(self, trainer: Trainer) -> None:
         if trainer.step % self.every and trainer.step != trainer.steps:
             return
-        top1 = self.evaluate()
+        top1, failed = self.evaluate()
         trainer.wrapped.train()
-        self.log.write("val", step=trainer.step, top1=top1)
-        self.log.say(f"step {trainer.step}: validation top-1 {top1:.2f} %")
+        self.log.write("val", step=trainer.step, top1=top1, num_failed=failed)
+        unread = f" ({failed} videos cannot be read)" if failed else ""
+        self.log.say(f"step {trainer.step}: validation top-1 {top1:.2f} %{unread}")
         if top1 > self.best:
             self.best = top1
             if trainer.world.is_main:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -51,7 +52,9 @@ class RunLog:
         """One line of ``log.jsonl``; numbers also go to TensorBoard where there is a ``step``."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **values}) + "\n")
+        # NaN and Infinity are not JSON: fp16 has an infinite gradient norm in the steps that it skips.
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **finite}) + "\n")
         if "step" in values:
             for name, value in values.items():
                 if name != "step" and isinstance(value, int | float):

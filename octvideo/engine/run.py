@@ -80,8 +80,9 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
             cfg, split="val", rank=world.rank, world_size=world.size, num_clips=1, num_crops=1
         )
 
-        def evaluate() -> float:
-            return _top1(_scores(cfg, model, val_loader, world), build_index(cfg, "val"))
+        def evaluate() -> tuple[float, int]:
+            result = _scores(cfg, model, val_loader, world)
+            return _top1(result, build_index(cfg, "val")), len(result.failed)
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)
@@ -165,6 +166,7 @@ def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> Non
 
 
 def _scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestResult:
+    world.share_buffers(model)  # the ranks must score one network, the one that rank 0 saves
     with autocast(world.device, cfg.TRAIN.PRECISION):
         return test(
             model,
@@ -178,7 +180,9 @@ def _scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestRe
 
 
 def _top1(result: TestResult, index: VideoIndex) -> float:
-    return top_k_accuracy(result.scores, torch.from_numpy(index.labels)[result.indices], 1)
+    labels = torch.from_numpy(index.labels)[result.indices]
+    known = labels >= 0
+    return top_k_accuracy(result.scores[known], labels[known], 1)
 
 
 def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> None:

@@ -94,7 +94,7 @@ class Trainer:
         """Runs to the last step, or until ``stop``; ``batches`` must begin at ``self.step``.
 
         Raises:
-            UserError: the loss is not finite, or too many videos cannot be read.
+            UserError: the loss or the gradient is not finite, or too many videos cannot be read.
         """
         self.wrapped.train()
         while self.step < self.steps and not self.stop:
@@ -127,8 +127,13 @@ class Trainer:
         self.last = {"lr": lr, "loss": loss, "top1": top_k_accuracy(torch.cat(scores), batch.labels, 1), "clips": count}
         # The ranks must agree to stop, or the others would wait for this one for ever.
         if self.world.any(not math.isfinite(loss)):
-            self._give_up(batch, loss, lr)
-        self.last["grad_norm"] = self._apply()
+            self._give_up(batch, f"the loss is {loss}", lr)
+        self.last["grad_norm"] = norm = self._clip()
+        # The norm is of the averaged gradients, so all ranks see the same one. GradScaler skips such a step by itself.
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self._give_up(batch, f"the gradient norm is {norm}", lr)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _forward(self, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = self.world.device
@@ -143,18 +148,15 @@ class Trainer:
             return self.wrapped.no_sync()
         return nullcontext()
 
-    def _apply(self) -> float:
+    def _clip(self) -> float:
         self.scaler.unscale_(self.optimizer)
         limit = self.clip_grad_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return norm
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
 
-    def _give_up(self, batch: Batch, loss: float, lr: float) -> None:
+    def _give_up(self, batch: Batch, what: str, lr: float) -> None:
         videos = ", ".join(self.path_of(index) for index in batch.indices.tolist())
         raise UserError(
-            f"step {self.step + 1}: the loss is {loss} at learning rate {lr:.3g}: lower SOLVER.BASE_LR, or set "
+            f"step {self.step + 1}: {what} at learning rate {lr:.3g}: lower SOLVER.BASE_LR, or set "
             f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {videos}"
         )
 

@@ -141,6 +141,16 @@ def test_two_processes_give_the_metrics_of_one(small_run, tmp_path):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
+def test_two_processes_test_the_network_they_save(small_run, tmp_path):
+    """Batch norm's statistics differ between the ranks after a step, until they are shared."""
+    code, _, err = finish(start(small_run("trained", "SOLVER.BASE_LR", "2e-2"), processes=2))
+    assert code == 0, err
+    test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "trained" / "checkpoints" / "last.pt")]
+    assert call(small_run("alone", *test)) == 0
+    trained, alone = ((tmp_path / name / "predictions.csv").read_text() for name in ("trained", "alone"))
+    assert trained == alone
+
+
 def test_accumulation_is_the_whole_batch(small_run, tmp_path):
     """With batch norm a part has its own statistics, so one video fills the batch: all parts are then alike."""
     more = [
