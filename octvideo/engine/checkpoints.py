@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,17 @@ from torch import Tensor, nn
 
 from octvideo.errors import UserError
 
-__all__ = ["LoadReport", "load_weights", "newest_checkpoint", "prune", "read_checkpoint", "save_checkpoint", "state_of"]
+__all__ = [
+    "LoadReport",
+    "load_weights",
+    "newest_checkpoint",
+    "prune",
+    "read_checkpoint",
+    "remove_leftovers",
+    "save_checkpoint",
+    "set_aside",
+    "state_of",
+]
 
 VERSION = 1
 _STEP = "step_{:08d}.pt"
@@ -50,13 +59,33 @@ def prune(folder: Path, keep: int) -> None:
         path.unlink()
 
 
-def newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest step checkpoint that can be read; one that cannot is passed over with a warning."""
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed process left of a checkpoint that it was writing."""
+    for path in folder.glob(".*.pt.*"):
+        path.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Renames the folder of an earlier run's checkpoints, ``checkpoints`` to ``checkpoints.1`` and so on.
+
+    Returns:
+        The new path; None where the folder has no checkpoints.
+    """
+    if not any(folder.glob("*.pt")):
+        return None
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return folder.rename(target)
+
+
+def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest step checkpoint that can be read; one that cannot is passed over, and ``say`` is told."""
     for path in sorted(folder.glob("step_*.pt"), reverse=True):
         try:
             return read_checkpoint(path)
         except UserError as error:
-            warnings.warn(f"{error}; using the one before", stacklevel=2)
+            say(f"warning: {error}; using the one before")
     return None
 
 

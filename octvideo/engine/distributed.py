@@ -66,13 +66,14 @@ def distributed(device: str) -> Iterator[World]:
         device: ``"auto"`` (cuda where there is one), ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        UserError: ``"cuda"`` where there is none.
+        UserError: ``"cuda"`` where there is none, or an environment that makes no sense.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
     cuda = device != "cpu" and torch.cuda.is_available()
-    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    size, rank, local = _number("WORLD_SIZE", 1), _number("RANK", 0), _number("LOCAL_RANK", 0)
+    if not 0 <= rank < size:
+        raise UserError(f"RANK is {rank}, WORLD_SIZE {size} in the environment: start with torchrun, or unset both")
     where = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(where)
@@ -84,3 +85,10 @@ def distributed(device: str) -> Iterator[World]:
         yield World(rank, size, where)
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UserError(f"{name} is {text!r} in the environment: it must be a number; start with torchrun, or unset it")
+    return int(text)

@@ -12,7 +12,14 @@ from torch import nn
 
 from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader, build_train_loader
-from octvideo.engine.checkpoints import load_weights, newest_checkpoint, read_checkpoint, save_checkpoint
+from octvideo.engine.checkpoints import (
+    load_weights,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+    set_aside,
+)
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
 from octvideo.engine.logging import RunLog
@@ -69,6 +76,10 @@ def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
 def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> int:
     index = build_index(cfg, "train")
     checkpoints = folder / "checkpoints"
+    if world.is_main:
+        remove_leftovers(checkpoints)
+        if not cfg.TRAIN.RESUME and (earlier := set_aside(checkpoints)):
+            log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
     extra = {"config": cfg.dump(), "classes": index.classes}
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
     signals = StopOnSignal()
@@ -126,7 +137,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
 
 def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:
     """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
-    state = newest_checkpoint(folder) if cfg.TRAIN.RESUME else None
+    state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
     if state is not None:
         _check_same_network(cfg, state["config"], folder)
         try:

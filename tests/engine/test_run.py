@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -118,17 +119,34 @@ def test_sigterm_finishes_the_step_and_writes_a_checkpoint(small_run, tmp_path):
     assert len(list((tmp_path / "out" / "checkpoints").glob("step_*.pt"))) == 1
 
 
-def test_a_broken_checkpoint_is_passed_over(small_run, tmp_path):
+def test_a_broken_checkpoint_is_passed_over(small_run, tmp_path, capsys):
     assert call(small_run("out", "TEST.ENABLE", "False")) == 0
     checkpoints = tmp_path / "out" / "checkpoints"
     (checkpoints / "last.pt").unlink()
     newest = checkpoints / "step_00000012.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match="step_00000012.pt: not a readable checkpoint.*using the one before"):
-        assert call(small_run("out", "TEST.ENABLE", "False")) == 0
+    (checkpoints / ".step_00000012.pt.4711").write_bytes(b"of a killed process")
+    assert call(small_run("out", "TEST.ENABLE", "False")) == 0
+    warning = re.compile(r"step_00000012\.pt: not a readable checkpoint.*using the one before")
+    assert warning.search(capsys.readouterr().err) and warning.search((tmp_path / "out" / "log.jsonl").read_text())
+    assert not list(checkpoints.glob(".*"))
     whole = small_run("whole", "TEST.ENABLE", "False")
     assert call(whole) == 0
     assert equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_starting_anew_keeps_the_earlier_run(small_run, tmp_path):
+    assert call(small_run("out", "TEST.ENABLE", "False")) == 0
+    anew = ["TEST.ENABLE", "False", "TRAIN.RESUME", "False", "TRAIN.STEPS", "6", "SEED", "1"]
+    assert call(small_run("out", *anew)) == 0
+    names = [
+        sorted(path.name for path in (tmp_path / "out" / folder).iterdir())
+        for folder in ("checkpoints", "checkpoints.1")
+    ]
+    assert names == [
+        ["last.pt", "step_00000003.pt", "step_00000006.pt"], ["last.pt", "step_00000009.pt", "step_00000012.pt"],
+    ]  # fmt: skip
+    assert call(small_run("out", *anew[:2], "TRAIN.STEPS", "6", "SEED", "1")) == 0  # goes on from the new run
 
 
 def test_two_processes_give_the_metrics_of_one(small_run, tmp_path):
