@@ -116,6 +116,9 @@ def check_cfg(cfg: CfgNode) -> None:
     for name in _POSITIVE:
         if _get(cfg, name) < 1:
             raise UserError(f"{name} is {_get(cfg, name)}: it must be at least 1")
+    for name in ("NUM_WORKERS", "NUM_THREADS"):
+        if cfg[name] < 0:
+            raise UserError(f"{name} is {cfg[name]}: it must be at least 0")
     for name in _SHARES:
         if not 0 <= _get(cfg, name) <= 1:
             raise UserError(f"{name} is {_get(cfg, name)}: it must be between 0 and 1")

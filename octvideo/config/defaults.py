@@ -7,6 +7,7 @@ _C = CfgNode()
 _C.OUTPUT_DIR = "output"  # everything a run leaves: config.yaml, log.jsonl, metrics.json, checkpoints, ...
 _C.SEED = 0  # weights, data order and augmentation follow from it
 _C.NUM_WORKERS = 2  # loader processes per rank; 0 loads in the main process
+_C.NUM_THREADS = 0  # threads that a process computes with on a CPU; 0 = torch's choice
 _C.DEVICE = "auto"  # auto (cuda where there is one) | cpu | cuda
 
 # ---------------------------------------------------------------- network

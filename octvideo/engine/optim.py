@@ -52,5 +52,5 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         {"params": vectors, "weight_decay": solver.WEIGHT_DECAY if solver.DECAY_NORM else 0.0},
     ]
     if solver.OPTIMIZER == "adamw":
-        return torch.optim.AdamW(groups, lr=full_lr(cfg))
-    return torch.optim.SGD(groups, lr=full_lr(cfg), momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+        return torch.optim.AdamW(groups, lr=full_lr(cfg), fused=True)
+    return torch.optim.SGD(groups, lr=full_lr(cfg), momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, fused=True)

@@ -50,6 +50,8 @@ def run(cfg: CfgNode) -> int:
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
         _prepare_folder(folder, cfg, world)
         with RunLog(folder if world.is_main else None) as log:
+            if cfg.NUM_THREADS:
+                torch.set_num_threads(cfg.NUM_THREADS)
             torch.manual_seed(cfg.SEED)
             model = build_model(cfg).to(world.device)
             if cfg.MODEL.CONV_AS_2D:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, merge
 
-__all__ = ["Octave", "create_head", "create_stage", "create_stem"]
+__all__ = ["Octave", "TemporalPool", "create_head", "create_stage", "create_stem"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,16 @@ class FramePool(nn.Module):
         n, _, t = x.shape[:3]
         y = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), 3, stride=2, padding=self.padding)
         return y.unflatten(0, (n, t)).transpose(1, 2)
+
+
+class TemporalPool(nn.Module):
+    """Max pooling of pairs of frames: ``nn.MaxPool3d((2, 1, 1))``, run as image pooling of the ``(T, H * W)`` plane.
+
+    The same values and gradients to the bit, and several times as fast on a CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x.flatten(3), (2, 1)).unflatten(3, x.shape[3:])
 
 
 def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pytorchvideo.models.net import Net
 from torch import nn
 
-from octvideo.models.blocks import Octave, create_head, create_stage, create_stem
+from octvideo.models.blocks import Octave, TemporalPool, create_head, create_stage, create_stem
 from octvideo.octave import OctMap
 
 __all__ = ["ARCHITECTURES", "create_octave_resnet"]
@@ -67,7 +67,7 @@ def create_octave_resnet(
             )
         )
         if stage == 2 and temporal_pool:
-            modules.append(OctMap(nn.MaxPool3d((2, 1, 1))))
+            modules.append(OctMap(TemporalPool()))
         dim_in, dim_out, alpha_in = dim_out, 2 * dim_out, octave.at(stage)
     modules.append(create_head(dim_in, classes, dropout, head_window))
     return Net(blocks=nn.ModuleList(modules))

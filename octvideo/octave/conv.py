@@ -116,55 +116,57 @@ class _OctConv(nn.modules.conv._ConvNd):
                 high, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.as_2d
             )
             return OctaveTensor(y, None) if self.alpha_out > 0 else y
-        y_high, y_low = self._from_high(high) if high is not None else (None, None)
+        sees_high, sees_low = self._columns()
+        y_high, y_low = self._from_high(high, sees_high) if high is not None else (None, None)
         if low is not None:
-            y_high, y_low = self._add_low(low, y_high, y_low)
+            y_high, y_low = self._add_low(low, sees_low, y_high, y_low)
         if self.alpha_out > 0:
             return OctaveTensor(y_high, y_low)
         assert y_high is not None
         return y_high
 
-    def _from_high(self, high: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """H->H and H->L."""
+    def _from_high(self, high: Tensor, kernel: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """H->H and H->L; ``kernel`` has the columns of the weight that see the high group."""
         y_high: Tensor | None = None
         y_low: Tensor | None = None
+        to_high, to_low = kernel.split([self.out_high, self.out_low])
+        bias_high, bias_low = self._biases()
         x, factor = self._shrink(high, self._strided())
         if self.out_high:
-            y_high = self._conv(x, slice(None, self.out_high), self._columns_high, factor, bias=True)
+            y_high = self._conv(x, to_high, bias_high, factor)
         if self._has_high_to_low:
             x, factor = self._shrink(x, 2, factor)
-            y_low = self._conv(x, slice(self.out_high, None), self._columns_high, factor, bias=True)
+            y_low = self._conv(x, to_low, bias_low, factor)
         return y_high, y_low
 
-    def _add_low(self, low: Tensor, y_high: Tensor | None, y_low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """L->H and L->L, added to what came from the high group."""
+    def _add_low(
+        self, low: Tensor, kernel: Tensor, y_high: Tensor | None, y_low: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """L->H and L->L, added to what came from the high group, which has brought the bias where it exists."""
         size = None if y_high is None else y_high.shape[-2:]
+        rows = [self.out_high, self.out_low]
+        bias_high, bias_low = self._biases()
+        bias_high, bias_low = bias_high if y_high is None else None, bias_low if y_low is None else None
         to_high, to_low = self._has_low_to_high, self.out_low > 0
         z_high: Tensor | None
         z_low: Tensor | None
         x, factor = self._shrink(low, self._strided())
         if to_high and self._strided() == 2 and not self.pool_strided_low_to_high:
             # The low input already has the resolution of the high output.
-            z = self._conv(low, slice(None, self.out_high), self._columns_low, 1, bias=y_high is None)
-            y_high = z if y_high is None else y_high + z
+            y_high = _sum(y_high, self._conv(low, kernel.split(rows)[0], bias_high, 1))
             to_high = False
         if to_high and to_low and self.groups == 1 and (y_high is None) == (y_low is None):
             # One convolution for both: its kernel is a block of columns of the weight. (With groups the rows of each
             # path are divided anew, so they cannot be joined.)
-            z = self._conv(x, slice(None), self._columns_low, factor, bias=y_high is None)
-            z_high, z_low = z[:, : self.out_high], z[:, self.out_high :]
+            z = self._conv(x, kernel, self.bias if y_high is None else None, factor)
+            z_high, z_low = z.split(rows, 1)
         else:
-            z_high = z_low = None
-            if to_high:
-                z_high = self._conv(x, slice(None, self.out_high), self._columns_low, factor, bias=y_high is None)
-            if to_low:
-                z_low = self._conv(x, slice(self.out_high, None), self._columns_low, factor, bias=y_low is None)
+            z_high = self._conv(x, kernel.split(rows)[0], bias_high, factor) if to_high else None
+            z_low = self._conv(x, kernel.split(rows)[1], bias_low, factor) if to_low else None
         if z_high is not None:
             z_high = upsample(z_high, size if size is not None else [2 * edge for edge in z_high.shape[-2:]])
-            y_high = z_high if y_high is None else y_high + z_high
-        if z_low is not None:
-            y_low = z_low if y_low is None else y_low + z_low
-        return y_high, y_low
+            y_high = _sum(y_high, z_high)
+        return y_high, y_low if z_low is None else _sum(y_low, z_low)
 
     def _strided(self) -> int:
         return self.stride[-1]
@@ -188,20 +190,29 @@ class _OctConv(nn.modules.conv._ConvNd):
             return False
         return self.low_to_high or not self.in_high
 
-    @property
-    def _columns_high(self) -> slice:
-        return slice(None) if self.depthwise else slice(None, self.in_high // self.groups)
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """The columns of the weight that see the high and the low group; a depth-wise one has a single column.
 
-    @property
-    def _columns_low(self) -> slice:
-        return slice(None) if self.depthwise else slice(self.in_high // self.groups, None)
+        ``split``, here and for the rows, rather than slices: its gradient is one concatenation in the memory format of
+        the parts, where each slice would fill a whole tensor with zeros, channels first.
+        """
+        if self.depthwise:
+            return self.weight, self.weight
+        high, low = self.weight.split([self.in_high // self.groups, self.in_low // self.groups], 1)
+        return high, low
 
-    def _conv(self, x: Tensor, rows: slice, columns: slice, factor: int, bias: bool) -> Tensor:
+    def _biases(self) -> tuple[Tensor | None, Tensor | None]:
+        if self.bias is None:
+            return None, None
+        high, low = self.bias.split([self.out_high, self.out_low])
+        return high, low
+
+    def _conv(self, x: Tensor, kernel: Tensor, bias: Tensor | None, factor: int) -> Tensor:
         """One of the four paths: a convolution with a block of the weight and a spatial stride of ``factor``."""
         return convolve(
             x,
-            self.weight[rows, columns],
-            self.bias[rows] if bias and self.bias is not None else None,
+            kernel,
+            bias,
             (*self.stride[:-2], factor, factor),
             self.padding,
             self.dilation,
@@ -211,6 +222,10 @@ class _OctConv(nn.modules.conv._ConvNd):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, alpha_in={self.alpha_in}, alpha_out={self.alpha_out}"
+
+
+def _sum(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b
 
 
 class OctConv2d(_OctConv, nn.Conv2d):  # type: ignore[misc]  # forward takes and returns pairs too
