@@ -28,7 +28,7 @@ def run(*command: str) -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Percent right: of all clips, of the clips of the reversed pairs, and of these when the pair counts as one class."""
+    """Percent right: of all clips, of those of the reversed pairs, and of these where the pair counts as one class."""
     metrics = json.loads((folder / "metrics.json").read_text())
     with (folder / "confusion_matrix.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
@@ -54,9 +54,9 @@ def as_page(results: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# The direction of time",
         "",
-        "Written by `benchmarks/time_direction.py`. Two pairs of the sample actions differ only in the direction of time:",
-        "`sit_down` / `stand_up` and `arms_open` / `arms_close`. Oct-C2D is the Oct-I3D of the quickstart with its temporal",
-        "kernels set to 1: it sees the same frames, not their order, and can only guess within a pair (50 %).",
+        "Written by `benchmarks/time_direction.py`. Two pairs of the sample actions differ only in the direction of",
+        "time: `sit_down` / `stand_up` and `arms_open` / `arms_close`. Oct-C2D is the quickstart's Oct-I3D with its",
+        "temporal kernels set to 1: it sees the same frames, not their order, and can only guess within a pair (50 %).",
         "",
         "30-view top-1 in percent, one run each:",
         "",
