@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["Complexity", "count"]
@@ -73,22 +74,30 @@ class _Counter(TorchDispatchMode):
 
 
 def count(model: nn.Module, shape: Sequence[int], *, meta: bool = True) -> Complexity:
-    """Counts one forward pass of ``model`` on an input of ``shape``, batch included.
+    """Counts one forward pass of ``model``, in evaluation mode, on an input of ``shape``, batch included.
 
     Args:
-        model: any network; it is put into evaluation mode. Left where it is with ``meta=False``.
+        model: any network; it is left as it was.
         shape: of its one input, e.g. ``(1, 3, 8, 224, 224)``.
-        meta: move it to the meta device first, where nothing is computed. The network is of no use after that.
+        meta: run it on the meta device, where nothing is computed; False: where it is.
     """
-    device = torch.device("meta") if meta else next((p.device for p in model.parameters()), torch.device("cpu"))
-    model = model.to(device).eval()
+    tensors = {name: tensor for part in (model.named_parameters, model.named_buffers) for name, tensor in part()}
+    device = next((tensor.device for tensor in tensors.values()), torch.device("cpu"))
+    attention: AbstractContextManager[Any] = nullcontext()
+    if meta:
+        device = torch.device("meta")
+        tensors = {name: tensor.detach().to(device) for name, tensor in tensors.items()}
+        # The fused attention kernels have no meta implementation for every shape; the plain one does, and is not
+        # counted.
+        attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     counter = _Counter()
-    # The fused attention kernels have no meta implementation for every shape; the plain one does, and is not counted.
-    attention: AbstractContextManager[Any] = (
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) if meta else nullcontext()
-    )
+    modes = {module: module.training for module in model.modules()}
     clip: Tensor = torch.zeros(tuple(shape), device=device)
-    with torch.no_grad(), attention, counter:
-        model(clip)
+    try:
+        with torch.no_grad(), attention, counter:
+            functional_call(model.eval(), tensors, (clip,))
+    finally:
+        for module, training in modes.items():
+            module.training = training
     counter.result.params = sum(parameter.numel() for parameter in model.parameters())
     return counter.result
