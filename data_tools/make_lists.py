@@ -36,7 +36,6 @@ from octvideo.errors import UserError  # noqa: E402
 
 SHIPPED = ("kinetics400_classes.txt", "kinetics600_classes.txt")
 NO_FILE, AMBIGUOUS, UNCLEAN = "no file", "several segments of this id", "not in the clean list"
-_TIMES = re.compile(r"_\d+_\d+$")
 _SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:[_-]|$)")  # train, train_256, videos_val
 
 
@@ -61,24 +60,20 @@ def _stems(segment: Segment) -> tuple[str, str, str]:
 class Videos:
     """The videos below a folder, by the names of their files without suffix; the folder is listed once."""
 
-    def __init__(self, folder: Path, classes: Sequence[str], segments: Iterable[Segment]) -> None:
+    def __init__(self, folder: Path, classes: Sequence[str], segments: Sequence[Segment]) -> None:
         self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
         for path in scan_videos(folder):
             self.by_stem[_stem(path)].append(path)
         self.numbers = {name: number for number, name in enumerate(classes)}
-        self.of_id: defaultdict[str, list[Segment]] = defaultdict(list)
+        self.repeated: dict[str, list[Segment]] = {}
+        ids = Counter(segment.youtube_id for segment in segments)
         for segment in segments:
-            self.of_id[segment.youtube_id].append(segment)
+            if ids[segment.youtube_id] > 1:
+                self.repeated.setdefault(segment.youtube_id, []).append(segment)
 
     def paths(self) -> list[str]:
         """All of them."""
         return [path for paths in self.by_stem.values() for path in paths]
-
-    def has_row(self, path: str) -> bool:
-        """Whether the name of a video is one that some segment has."""
-        name = _stem(path)
-        ids = (name, _TIMES.sub("", name))
-        return any(name in _stems(segment) for youtube_id in ids for segment in self.of_id.get(youtube_id, ()))
 
     def find(self, segment: Segment) -> Match:
         """The video of a segment; of several that in the folder of its class and split, or else the first by name."""
@@ -87,11 +82,13 @@ class Videos:
             if stem in self.by_stem:
                 return self._best(self.by_stem[stem], segment)
         whole = self.by_stem.get(bare, [])
-        others = self.of_id[segment.youtube_id]
-        if len(others) == 1:
-            return self._best(whole, segment) if whole else Match(None, NO_FILE)
+        if not whole:
+            return Match(None, NO_FILE)
+        others = self.repeated.get(segment.youtube_id)
+        if others is None:
+            return self._best(whole, segment)
         told = [path for path in whole if [other for other in others if self._fits(path, other)] == [segment]]
-        return Match(told[0]) if told else Match(None, AMBIGUOUS if whole else NO_FILE)
+        return Match(told[0]) if told else Match(None, AMBIGUOUS)
 
     def _best(self, paths: list[str], segment: Segment) -> Match:
         fitting = [path for path in paths if self._fits(path, segment)]
@@ -216,7 +213,9 @@ def make(
         write_lines(output / "classes.txt", classes)
     unlisted = sorted(set(videos.paths()) - lists.used)
     write_lines(output / "not_listed.txt", map(format_row, unlisted))
-    strangers = sum(not videos.has_row(path) for path in unlisted)
+    named = {_stem(path) for path in unlisted}
+    named = {stem for segment in segments for stem in _stems(segment) if stem in named} if named else named
+    strangers = sum(_stem(path) not in named for path in unlisted)
     return [
         *(_split_report(split, lists.lines[split], lists.missing[split], output) for split in splits),
         f"videos: {len(lists.used) + len(unlisted)} in the folder, {strangers} not in the CSV, "
@@ -236,12 +235,8 @@ def _split_report(split: str, found: list[str], missing: list[tuple[Segment, str
 
 def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]) -> list[str]:
     """A line for each thing that should be known, where it is there."""
-    ids = Counter(segment.youtube_id for segment in segments)
-    repeated = [count for count in ids.values() if count > 1]
-    clips: defaultdict[str, set[Segment]] = defaultdict(set)
-    for segment in segments:
-        clips[clip_name(segment)].add(segment)
-    conflicts = [name for name, same in clips.items() if len(same) > 1]
+    repeated = [count for count in Counter(segment.youtube_id for segment in segments).values() if count > 1]
+    conflicts = [name for name, count in Counter(map(clip_name, segments)).items() if count > 1]
     lines = []
     if len(rows) > len(segments):
         lines.append(f"{len(rows) - len(segments)} rows repeat another one: each is listed once")

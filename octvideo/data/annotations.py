@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +91,8 @@ def _segment(header: list[str], row: list[str]) -> Segment:
     split = _SPLITS.get(split, split)
     if split not in ("train", "val", "test"):
         raise ValueError(f"split {split!r}: expected train, val (or validate) or test")
-    return Segment(fields.get("label") or None, youtube_id, start, end, split)
+    label = sys.intern(fields.get("label", ""))  # one string a class, not a row
+    return Segment(label or None, youtube_id, start, end, sys.intern(split))
 
 
 def _seconds(fields: dict[str, str], name: str) -> float:
