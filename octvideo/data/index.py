@@ -1,37 +1,52 @@
-"""Which videos there are, and what they show: list files and folders of classes."""
+"""Which videos there are, and what they show."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import copy
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
+from octvideo.data.lists import VIDEO_SUFFIXES, is_video, read_rows
 from octvideo.errors import UserError
 
-__all__ = ["VIDEO_SUFFIXES", "VideoIndex", "build_index", "read_classes", "read_index"]
-
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .flv .wmv .ts .3gp".split())
+__all__ = ["VIDEO_SUFFIXES", "VideoIndex", "build_index", "class_number", "read_classes", "read_index", "scan_videos"]
 
 
 class VideoIndex:
-    """Paths and labels of videos, in arrays: worker processes share them, however many there are.
+    """Paths and labels of videos, in three arrays: a million of them cost some 80 MB, once.
+
+    Processes that are forked share the arrays, as nothing in them is counted or touched when it is read; a spawned one
+    is sent them as they are ::
+
+        _bytes   a.mp4b/c.mp4d.mp4        labels   0 2 0
+        _ends         5      12   17      path(1) = root / _bytes[5:12]
 
     Args:
         paths: one a video.
         labels: class numbers, -1 where unknown.
         classes: names, in the order of the numbers; empty where they are not known.
+        root: put before relative paths.
     """
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int], classes: Sequence[str] = ()) -> None:
-        encoded = [path.encode() for path in paths]
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes = list(classes)
+    def __init__(
+        self, paths: Iterable[str], labels: Iterable[int], classes: Sequence[str] = (), *, root: str = ""
+    ) -> None:
+        self._bytes, self._ends, self.labels = _pack(zip(map(os.fsencode, paths), labels))
+        self.classes, self.root = list(classes), root
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[bytes, int]], classes: Sequence[str] = (), *, root: str = "") -> VideoIndex:
+        """The index of (path, label) pairs, which are taken one by one and not kept."""
+        index = cls((), (), classes, root=root)
+        index._bytes, index._ends, index.labels = _pack(rows)
+        return index
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,11 +54,33 @@ class VideoIndex:
     def path(self, index: int) -> str:
         """The path of a video."""
         start = self._ends[index - 1] if index else 0
-        return self._bytes[start : self._ends[index]].tobytes().decode()
+        return os.path.join(self.root, os.fsdecode(self._bytes[start : self._ends[index]].tobytes()))
 
     def label(self, index: int) -> int:
         """The class number of a video, -1 where it is unknown."""
         return int(self.labels[index])
+
+    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
+        """The same videos, with labels that are the numbers of their classes' names in ``classes``.
+
+        Raises:
+            KeyError: ``classes`` lacks a name.
+        """
+        numbers = {name: number for number, name in enumerate(classes)}
+        table = np.array([*(numbers[name] for name in self.classes), -1], dtype=np.int64)
+        index = copy.copy(self)
+        index.labels, index.classes = table[self.labels], list(classes)  # label -1 finds the last entry, -1
+        return index
+
+
+def _pack(rows: Iterable[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All paths in one row of bytes, where each of them ends, and the labels."""
+    data, ends, labels = bytearray(), array("q"), array("q")
+    for path, label in rows:
+        data += path
+        ends.append(len(data))
+        labels.append(label)
+    return np.asarray(data, dtype=np.uint8), np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64)
 
 
 def read_classes(file: str | Path) -> list[str]:
@@ -61,9 +98,9 @@ def read_classes(file: str | Path) -> list[str]:
     else:
         raise UserError(f"{file}: no such file of class names; check DATA.CLASSES")
     names = [line.strip() for line in text.splitlines() if line.strip()]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
+    if len(set(names)) < len(names):
+        (name, _), *_ = Counter(names).most_common(1)
+        raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
     return names
 
 
@@ -77,12 +114,12 @@ def _read_text(file: Path) -> str:
 def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
     """Reads a list file or a folder of class folders.
 
-    A line of a list file is ``path label``, the label a number or a class name in ``classes_file``. Comma, tab or blank
-    separate them; the last one does, so that paths may have blanks; quotes around the path are taken off. A file
-    whose lines have no label at all is a list for prediction (labels -1). ``#`` starts a comment line.
+    A line of a list file is ``path label``, see ``read_rows``. A file whose lines have no label at all is a list for
+    prediction (labels -1).
 
     Args:
-        source: the list file, or a folder whose folders are the classes, in alphabetical order.
+        source: the list file, or a folder whose folders are the classes, in alphabetical order (or that of
+            ``classes_file``); folders whose names begin with a dot are none.
         root: put before relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
 
@@ -98,78 +135,67 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     return _read_list(path, Path(root) if root else path.parent, classes)
 
 
+def scan_videos(folder: str | Path) -> Iterator[str]:
+    """The videos below a folder, relative to it, in the order of their names.
+
+    Each folder is listed once and no file is looked at. Links to folders are followed, but not in a circle.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    yield from _scan(str(folder), "", frozenset())
+
+
+def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            children = sorted(
+                (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or is_video(entry.name)
+            )
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for name, is_folder in children:
+        if is_folder:
+            yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here})
+        else:
+            yield prefix + name
+
+
+def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
+    """The class that a folder's name stands for; some copies of Kinetics have underscores in place of blanks."""
+    return numbers.get(folder, numbers.get(folder.replace("_", " ")))
+
+
 def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    if unknown := [name for name in names if classes and name not in classes]:
-        raise UserError(f"{folder}: folder {unknown[0]!r} is not among the class names; check DATA.CLASSES")
+    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     order = classes or names
-    paths: list[str] = []
-    labels: list[int] = []
-    for name in names:
-        for file in sorted((folder / name).rglob("*")):
-            if file.suffix.lower() in VIDEO_SUFFIXES:
-                paths.append(str(file))
-                labels.append(order.index(name))
-    if not paths:
+    numbers = {name: number for number, name in enumerate(order)}
+    labels = [class_number(name, numbers) for name in names]
+    if None in labels:
+        unknown = names[labels.index(None)]
+        raise UserError(f"{folder}: folder {unknown!r} is not among the class names; check DATA.CLASSES")
+    rows = (
+        (os.fsencode(f"{name}/{path}"), label or 0)
+        for name, label in zip(names, labels)
+        for path in scan_videos(folder / name)
+    )
+    index = VideoIndex.from_rows(rows, order, root=str(folder))
+    if not len(index):
         raise UserError(f"{folder}: no videos in class folders; expected {folder}/CLASS/VIDEO.mp4")
-    return VideoIndex(paths, labels, order)
+    return index
 
 
 def _read_list(file: Path, root: Path, classes: list[str]) -> VideoIndex:
-    numbers = {name: number for number, name in enumerate(classes)}
-    paths: list[str] = []
-    labels: list[int] = []
-    for line_number, line in enumerate(_read_text(file).splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            path, label = _split_line(line.strip(), numbers)
-        except ValueError as error:
-            raise UserError(f"{file}:{line_number}: {error}; expected `path label`") from None
-        if not path:
-            raise UserError(f"{file}:{line_number}: no path in {line!r}; expected `path label`")
-        if classes and label is not None and not 0 <= label < len(classes):
-            raise UserError(f"{file}:{line_number}: label {label} is not below the number of classes, {len(classes)}")
-        if labels and (label is None) != (labels[-1] == -1):
-            raise UserError(f"{file}:{line_number}: some lines have a label and some have none; expected `path label`")
-        paths.append(str(root / path))
-        labels.append(-1 if label is None else label)
-    if not paths:
+    index = VideoIndex.from_rows(read_rows(file, classes), classes, root="" if root == Path() else str(root))
+    if not len(index):
         raise UserError(f"{file}: no videos in this list; expected lines of `path label`")
-    return VideoIndex(paths, labels, classes or _numbered(labels))
-
-
-def _split_line(line: str, numbers: dict[str, int]) -> tuple[str, int | None]:
-    """``path label`` at the last separator; the label is None where there is none.
-
-    Raises:
-        ValueError: what stands behind the path is neither a number nor a class name.
-    """
-    for separator in (",", "\t", " "):
-        if separator not in line:
-            continue
-        path, label = line.rsplit(separator, 1) if separator != "," else _last_comma(line)
-        path, label = path.strip().strip('"'), label.strip().strip('"')
-        if label.isdigit():
-            return path, int(label)
-        if label in numbers:
-            return path, numbers[label]
-    for name, number in numbers.items():  # names may have blanks
-        if line.endswith((f" {name}", f"\t{name}")):
-            return line[: -len(name)].strip().strip('"'), number
-    path = line.strip('"')
-    if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
-        raise ValueError(f"{line!r} ends in neither a class number, nor a class name, nor a video's suffix")
-    return path, None
-
-
-def _last_comma(line: str) -> tuple[str, str]:
-    fields = next(csv.reader([line], skipinitialspace=True))
-    return ",".join(fields[:-1]), fields[-1]
-
-
-def _numbered(labels: Sequence[int]) -> list[str]:
-    return [str(number) for number in range(max(labels) + 1)]
+    if not classes:
+        index.classes = [str(number) for number in range(int(index.labels.max()) + 1)]
+    return index
 
 
 def build_index(cfg: CfgNode, split: str) -> VideoIndex:

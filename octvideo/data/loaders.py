@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from octvideo.data.dataset import TestDataset, TrainDataset, collate
-from octvideo.data.index import build_index
+from octvideo.data.index import VideoIndex, build_index
 from octvideo.errors import UserError
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
@@ -44,7 +44,7 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_rank = self.batch_size // self.world_size
-        order: list[int] = []
+        order = torch.empty(0, dtype=torch.long)  # a tensor: a list of a million numbers is 36 MB
         shuffled = -1
         step = self.start_step
         while True:
@@ -54,8 +54,8 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
                 draw, place = divmod(position, self.num_videos)
                 if draw != shuffled:
                     generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-                    order, shuffled = torch.randperm(self.num_videos, generator=generator).tolist(), draw
-                batch.append((order[place], draw))
+                    order, shuffled = torch.randperm(self.num_videos, generator=generator), draw
+                batch.append((int(order[place]), draw))
             yield batch
             step += 1
 
@@ -75,13 +75,17 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def build_train_loader(cfg: CfgNode, *, rank: int = 0, world_size: int = 1, start_step: int = 0) -> DataLoader[Any]:
+def build_train_loader(
+    cfg: CfgNode, *, index: VideoIndex | None = None, rank: int = 0, world_size: int = 1, start_step: int = 0
+) -> DataLoader[Any]:
     """Endless ``Batch``es of TRAIN.BATCH_SIZE / world_size clips, from ``start_step`` on.
+
+    ``index`` is that of DATA.TRAIN where it is there already.
 
     Raises:
         UserError: the batch does not divide by the number of ranks, or a video has no label.
     """
-    index = build_index(cfg, "train")
+    index = index or build_index(cfg, "train")
     if cfg.TRAIN.BATCH_SIZE % world_size:
         raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {world_size} ranks")
     if (index.labels < 0).any():
@@ -111,6 +115,7 @@ def build_test_loader(
     cfg: CfgNode,
     *,
     split: str = "test",
+    index: VideoIndex | None = None,
     rank: int = 0,
     world_size: int = 1,
     num_clips: int | None = None,
@@ -118,9 +123,9 @@ def build_test_loader(
 ) -> DataLoader[Any]:
     """A ``VideoViews`` a video, TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
 
-    Every video is in exactly one rank's part, however uneven.
+    Every video is in exactly one rank's part, however uneven. ``index`` is that of the split where it is there already.
     """
-    index = build_index(cfg, split)
+    index = index or build_index(cfg, split)
     dataset = TestDataset(
         index,
         num_frames=cfg.DATA.NUM_FRAMES,

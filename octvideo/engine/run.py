@@ -88,14 +88,15 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     hooks: list[Any] = [logging]
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY:
-        _check_same_classes(index, build_index(cfg, "val"), cfg)
+        val = build_index(cfg, "val")
+        _check_same_classes(index, val, cfg)
         val_loader = build_test_loader(
-            cfg, split="val", rank=world.rank, world_size=world.size, num_clips=1, num_crops=1
+            cfg, split="val", index=val, rank=world.rank, world_size=world.size, num_clips=1, num_crops=1
         )
 
         def evaluate() -> tuple[float, int]:
             result = _scores(cfg, model, val_loader, world)
-            return _top1(result, build_index(cfg, "val")), len(result.failed)
+            return _top1(result, val), len(result.failed)
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)
@@ -122,7 +123,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; learning rate {full_lr(cfg):.4g} for a batch of {cfg.TRAIN.BATCH_SIZE}"
     )
-    loader = build_train_loader(cfg, rank=world.rank, world_size=world.size, start_step=trainer.step)
+    loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
     try:
         if trainer.step < cfg.TRAIN.STEPS:
             trainer.train(iter(loader))
@@ -209,10 +210,12 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     if path.is_file():
         payload = read_checkpoint(path)
         known = payload.get("classes") if isinstance(payload, dict) else None
+        if known:
+            index = _in_the_order_of(index, known, path, cfg)
         classes = known if known and len(known) >= len(classes) else classes
     if len(classes) < cfg.MODEL.NUM_CLASSES:
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
-    loader = build_test_loader(cfg, split="test", rank=world.rank, world_size=world.size)
+    loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     result = _scores(cfg, model, _with_progress(loader, len(index), world, log), world)
     if world.is_main:
         metrics = write_result(result, index, classes, folder, cfg.DATA.MAX_FAILED)
@@ -224,6 +227,27 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
             f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} failed: "
             f"top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}; see {folder}{os.sep}metrics.json"
         )
+
+
+def _in_the_order_of(index: VideoIndex, known: list[str], path: Path, cfg: CfgNode) -> VideoIndex:
+    """The videos with the class numbers of a checkpoint, in whose order the network's outputs are.
+
+    A test folder may lack classes of the training; its own numbers are shifted then. A list of numbers without names is
+    taken at its word, and so is DATA.CLASSES where the checkpoint has no names.
+    """
+
+    def nameless(classes: list[str]) -> bool:
+        return classes == [str(number) for number in range(len(classes))]
+
+    if nameless(index.classes) or (nameless(known) and cfg.DATA.CLASSES):
+        return index
+    if unknown := sorted(set(index.classes) - set(known)):
+        key, names = "TEST" if cfg.DATA.TEST else "VAL", ", ".join(map(repr, known[:3]))
+        raise UserError(
+            f"DATA.{key} ({cfg.DATA[key]}) has the class {unknown[0]!r}, which {path} does not know ({names}, ...): "
+            "set DATA.CLASSES to the class names that it was trained with"
+        )
+    return index.renumbered(known)
 
 
 def _percent(value: float | None) -> str:

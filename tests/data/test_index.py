@@ -1,12 +1,13 @@
 """Lists and folders of videos."""
 
+import os
 import pickle
 
 import pytest
 
 from octvideo.config import load_cfg
-from octvideo.data import build_index, read_index
-from octvideo.data.index import read_classes
+from octvideo.data import VideoIndex, build_index, read_index
+from octvideo.data.index import read_classes, scan_videos
 from octvideo.errors import UserError
 
 
@@ -50,7 +51,7 @@ def test_encodings(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffa.mp4 0\n".encode())
     assert entries(read_index(tmp_path / "list.txt")) == [(str(tmp_path / "a.mp4"), 0)]
     (tmp_path / "list.txt").write_bytes("v\xe4ter.mp4 0\n".encode("latin-1"))
-    with pytest.raises(UserError, match="list.txt: not UTF-8"):
+    with pytest.raises(UserError, match="list.txt:1: not UTF-8"):
         read_index(tmp_path / "list.txt")
 
 
@@ -108,8 +109,43 @@ def test_shipped_class_names():
     assert len(read_classes("kinetics600_classes.txt")) == 600
 
 
-def test_a_hundred_thousand_videos_are_small(tmp_path):
-    (tmp_path / "list.txt").write_text("".join(f"class/video_{i:09d}.mp4 {i % 400}\n" for i in range(100_000)))
-    index = read_index(tmp_path / "list.txt", root="r")
-    assert index.path(99_999) == "r/class/video_000099999.mp4" and index.label(401) == 1
-    assert len(pickle.dumps(index)) < 6e6
+def test_folders_of_other_copies(tmp_path):
+    for name in (
+        "riding_a_bike/b.mp4",
+        "riding_a_bike/deep/a.MKV",
+        "abseiling/c.mp4",
+        ".cache/x.mp4",
+        "abseiling/notes",
+    ):
+        (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "v" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "z.mp4").touch()
+    (tmp_path / "v" / "zumba").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "v" / "zumba")
+    index = read_index(tmp_path / "v", classes_file="kinetics400_classes.txt")
+    assert [(os.path.relpath(path, tmp_path / "v"), index.classes[label]) for path, label in entries(index)] == [
+        ("abseiling/c.mp4", "abseiling"),
+        ("riding_a_bike/b.mp4", "riding a bike"),
+        ("riding_a_bike/deep/a.MKV", "riding a bike"),
+        ("zumba/z.mp4", "zumba"),
+    ]
+    assert read_index(tmp_path / "v").classes == ["abseiling", "riding_a_bike", "zumba"]
+    with pytest.raises(UserError, match="absent: cannot be listed"):
+        list(scan_videos(tmp_path / "absent"))
+
+
+def test_names_of_another_encoding(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/x"
+    os.mkdir(folder)
+    open(folder + b"/v\xe4ter.mp4", "w").close()
+    assert os.path.isfile(read_index(tmp_path).path(0))
+
+
+def test_labels_follow_the_names(tmp_path):
+    index = VideoIndex(["a.mp4", "b.mp4", "c.mp4"], [1, -1, 0], ["x", "z"], root="r")
+    moved = index.renumbered(["w", "x", "y", "z"])
+    assert entries(moved) == [("r/a.mp4", 3), ("r/b.mp4", -1), ("r/c.mp4", 1)] and moved.classes == ["w", "x", "y", "z"]
+    assert list(index.labels) == [1, -1, 0]
+    with pytest.raises(KeyError):
+        index.renumbered(["x"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -249,3 +251,29 @@ def test_failed_videos_are_listed(small_run, video_folder, tmp_path, capsys):
     assert metrics["failed"][0]["path"] == str(broken)
     assert call(small_run("out", *test)) == 2
     assert "1 of 8 videos cannot be read" in capsys.readouterr().err
+
+
+def test_a_test_takes_the_class_order_of_its_checkpoint(small_run, video_folder, tmp_path, capsys):
+    """A folder that lacks a class, and a file of names in another order: the scores stay with their names."""
+    assert call(small_run("train", "TEST.ENABLE", "False", "TRAIN.STEPS", "2")) == 0
+    test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "train" / "checkpoints" / "last.pt")]
+
+    def rows(output, *overrides):
+        assert call(small_run(output, *test, *overrides)) == 0
+        with (tmp_path / output / "predictions.csv").open(newline="") as file:
+            return {Path(row.pop("path")).name + row["label"]: row for row in csv.DictReader(file)}
+
+    whole = rows("whole")
+    assert {row["label"] for row in whole.values()} == {"down", "right"}
+    shutil.copytree(video_folder / "val" / "right", tmp_path / "videos" / "right")
+    part = rows("part", "DATA.VAL", str(tmp_path / "videos"))
+    assert part == {key: row for key, row in whole.items() if row["label"] == "right"} and len(part) == 4
+    (tmp_path / "names.txt").write_text("right\ndown\n")
+    assert rows("turned", "DATA.CLASSES", str(tmp_path / "names.txt")) == whole
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "turned")]
+    assert metrics[0]["per_class"] == metrics[1]["per_class"] and metrics[0]["top1"] == metrics[1]["top1"]
+
+    shutil.move(tmp_path / "videos" / "right", tmp_path / "videos" / "up")
+    assert call(small_run("other", *test, "DATA.VAL", str(tmp_path / "videos"))) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has the class 'up', which" in error and "('down', 'right', ...): set DATA.CLASSES" in error

@@ -1,0 +1,156 @@
+"""List files: the styles of other projects, what is written is read, and what a long list costs."""
+
+import multiprocessing
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octvideo.data import read_index
+from octvideo.data.lists import format_row, read_rows, write_lines
+from octvideo.data.loaders import TrainSampler
+from octvideo.errors import UserError
+
+CLASSES = ["tennis", "playing tennis", "clap, then wave", "9", "tying knot (not on a tie)"]
+
+
+def rows(tmp_path, *lines, classes=()):
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    return [(path.decode(), label) for path, label in read_rows(tmp_path / "list.txt", classes)]
+
+
+def test_lists_of_pyslowfast(tmp_path):
+    """`path label`, below DATA.PATH_PREFIX, which is DATA.ROOT here; also its absolute paths and other separators."""
+    (tmp_path / "train.csv").write_text("abseiling/0wR5jVB-WPk.mp4 0\nzumba/ZVDR2od1gn8.mp4 399\n/abs/x.webm 7\n")
+    index = read_index(tmp_path / "train.csv", root="/prefix", classes_file="kinetics400_classes.txt")
+    assert [index.path(i) for i in range(3)] == [
+        "/prefix/abseiling/0wR5jVB-WPk.mp4", "/prefix/zumba/ZVDR2od1gn8.mp4", "/abs/x.webm",
+    ]  # fmt: skip
+    assert list(index.labels) == [0, 399, 7] and index.classes[399] == "zumba"
+    assert rows(tmp_path, "a.mp4,0", "b.mp4,12345") == [("a.mp4", 0), ("b.mp4", 12345)]
+
+
+def test_lists_of_mmaction2(tmp_path):
+    assert rows(tmp_path, "some/path/000.mp4 1", "some/path/001.mp4 2") == [
+        ("some/path/000.mp4", 1), ("some/path/001.mp4", 2),
+    ]  # fmt: skip
+    # its test lists have paths alone
+    assert rows(tmp_path, "some/path/000.mp4", "002 b.mkv") == [("some/path/000.mp4", -1), ("002 b.mkv", -1)]
+
+
+@pytest.mark.parametrize("line", ["some/directory-1 163 1", "a b/dir-2 122 0", "dir-3,258,2", "a.mp4 0 1 3"])
+def test_lists_of_frames_are_refused(tmp_path, line):
+    with pytest.raises(UserError, match=r"list.txt:2: .*`folder total_frames label`, rawframes\).*not supported"):
+        rows(tmp_path, "# rawframes", line)
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "label"),
+    [
+        ("a.mp4 playing tennis", "a.mp4", 1),
+        ("a.mp4 tennis", "a.mp4", 0),
+        ("no suffix tennis", "no suffix", 0),
+        ("no_suffix 3", "no_suffix", 3),
+        ('"take 5" 3', "take 5", 3),
+        ("b, c.mp4 playing tennis", "b, c.mp4", 1),
+        ('a.mp4,"clap, then wave"', "a.mp4", 2),
+        ('"a ""b"".mp4","clap, then wave"', 'a "b".mp4', 2),
+        ("a.mp4\ttying knot (not on a tie)", "a.mp4", 4),
+        ("a.mp4 9", "a.mp4", 9),
+        ("a.mp4 , 2 ", "a.mp4", 2),
+        ("x.mp4 y.mp4 2", "x.mp4 y.mp4", 2),
+        ("ä ö.mp4 playing tennis", "ä ö.mp4", 1),
+    ],
+)
+def test_labels_with_blanks_and_quotes(tmp_path, line, path, label):
+    assert rows(tmp_path, line, classes=[*CLASSES, *"abcdefgh"]) == [(path, label)]
+
+
+@pytest.mark.parametrize("label", [100_000, 10**30])
+def test_a_number_that_is_no_label(tmp_path, label):
+    with pytest.raises(UserError, match="list.txt:2: label 10+ is not below the number of classes"):
+        rows(tmp_path, "a.mp4 99999", f"a.mp4 {label}")
+
+
+NAMES = st.text(st.sampled_from("ab ,\"'#\t.4\rä\u2028\\/()"), min_size=1, max_size=12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.builds("{}{}".format, NAMES, st.sampled_from(["", ".mp4", ".MKV"])), st.integers(0, 4))))
+def test_what_is_written_is_read(tmp_path_factory, entries):
+    file = tmp_path_factory.mktemp("lists") / "list.csv"
+    for classes in ((), CLASSES):
+        write_lines(file, (format_row(path, label) for path, label in entries))
+        assert list(read_rows(file, classes)) == [(path.encode(), label) for path, label in entries]
+    write_lines(file, (format_row(path) for path, _ in entries))
+    assert list(read_rows(file)) == [(path.encode(), -1) for path, _ in entries]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    write_lines(tmp_path / "list.csv", ["a.mp4"])
+    for path in ("a\nb.mp4", "v\udce4ter.mp4"):
+        with pytest.raises(UserError, match="rename it"):
+            write_lines(tmp_path / "list.csv", [format_row(path)])
+    with pytest.raises(UserError, match="absent/list.csv: cannot be written"):
+        write_lines(tmp_path / "absent" / "list.csv", ["a.mp4"])
+    assert [file.name for file in tmp_path.iterdir()] == ["list.csv"]
+    assert (tmp_path / "list.csv").read_text() == "a.mp4\n"
+
+
+COUNT = 200_000
+
+
+@pytest.fixture(scope="module")
+def long_list(tmp_path_factory):
+    """200,000 rows of 41 bytes of path each; the last is of another style."""
+    file = tmp_path_factory.mktemp("long") / "list.txt"
+    lines = (f"train/riding_a_bike/abc{i:07d}_000010.mp4 {i % 400}\n" for i in range(COUNT - 1))
+    file.write_text("".join(lines) + f"train/riding a bike/{'z' * 17}.mp4,399\n")
+    return file
+
+
+def test_a_long_list_is_three_arrays(long_list):
+    """A million videos of such paths: 57 MB in memory and 77 MB at most while the list is read."""
+    tracemalloc.start()
+    try:
+        index = read_index(long_list, root="/videos")
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert index.path(COUNT - 2) == f"/videos/train/riding_a_bike/abc{COUNT - 2:07d}_000010.mp4"
+    assert (len(index), index.label(401), index.label(COUNT - 1)) == (COUNT, 1, 399)
+    arrays = [value for value in vars(index).values() if isinstance(value, np.ndarray)]
+    size = sum(array.nbytes for array in arrays)
+    assert len(arrays) == 3 and size == COUNT * (41 + 8 + 8)
+    assert kept < 1.2 * size and peak < 1.35 * size
+
+
+def ask(index, numbers, answers):
+    answers.put([(index.path(number), index.label(number)) for number in numbers])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_get_the_arrays(long_list, method):
+    index = read_index(long_list, root="/videos")
+    size = sum(value.nbytes for value in vars(index).values() if isinstance(value, np.ndarray))
+    assert len(pickle.dumps(index)) < size + 20_000, "the arrays and the 400 class names, no string a video"
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    process = context.Process(target=ask, args=(index, [0, COUNT - 1], answers))
+    process.start()
+    assert answers.get(timeout=60) == [(index.path(0), 0), (index.path(COUNT - 1), 399)]
+    process.join()
+
+
+def test_the_order_of_a_million_videos_is_a_tensor():
+    batches = iter(TrainSampler(1_000_000, 4, seed=0))
+    tracemalloc.start()  # which does not see tensors
+    try:
+        keys = [key for _ in range(50) for key in next(batches)]
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+    assert len({number for number, _ in keys}) == 200 and all(type(number) is int for number, _ in keys)
