@@ -60,6 +60,7 @@ def train(cfg: CfgNode, rounds: int) -> Report:
         torch.randint(0, cfg.MODEL.NUM_CLASSES, (clips,)),
         torch.arange(clips),
         [],
+        torch.arange(clips),
     )
     twins = _twins(cfg)
     steps: dict[str, Callable[[], None]] = {

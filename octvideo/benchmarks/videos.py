@@ -102,6 +102,7 @@ def views(cfg: CfgNode, rounds: int) -> Report:
         short_side=cfg.DATA.TEST_SHORT_SIDE,
         num_clips=cfg.TEST.NUM_CLIPS,
         num_crops=cfg.TEST.NUM_CROPS,
+        sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
     )
     dataset = TestDataset(index, **settings)
@@ -132,12 +133,14 @@ def view_by_view(
     num_clips: int,
     num_crops: int,
     decoder: str,
+    sampling: str = "even",
 ) -> Tensor:
     """The frames that ``TestDataset`` gives, ``(clips * crops, T, H, W, 3)``, each view read from the file anew."""
     found = []
     for view in range(num_clips * num_crops):
         with open_video(path, decoder) as video:
-            indices = uniform_clips(len(video), num_frames, sampling_rate, num_clips)[view // num_crops]
+            clips = uniform_clips(len(video), num_frames, sampling_rate, num_clips, sampling=sampling, fps=video.fps)
+            indices = clips[view // num_crops]
             frames = resize_short_side(torch.from_numpy(video.frames(indices)), short_side)
         found.append(spatial_crops(frames, crop, num_crops)[view % num_crops])
     return torch.stack(found)

@@ -22,6 +22,7 @@ _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
     "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
+    "DATA.SAMPLING": ("even", "pyslowfast", "pytorchvideo"),
     "DATA.DECODER": ("auto", "decord", "pyav"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
@@ -32,9 +33,9 @@ _CHOICES = {
 _POSITIVE = (
     "MODEL.NUM_CLASSES MODEL.WIDTH OCTAVE.MULTIPLE DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TRAIN_CROP DATA.TEST_CROP "
     "DATA.TEST_SHORT_SIDE TRAIN.STEPS TRAIN.BATCH_SIZE TRAIN.ACCUMULATE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS "
-    "TRAIN.LOG_EVERY TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO MODEL.SLOWFAST.CHANNEL_RATIO"
+    "DATA.REPEATS TRAIN.LOG_EVERY TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO MODEL.SLOWFAST.CHANNEL_RATIO"
 ).split()
-_SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.MAX_FAILED".split()
+_SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.RANDOM_ERASING DATA.MAX_FAILED".split()
 
 
 def config_folder() -> Path:
@@ -132,8 +133,33 @@ def check_cfg(cfg: CfgNode) -> None:
             f"DATA.TRAIN_SHORT_SIDE is [{low}, {high}]: it must be a range that starts at DATA.TRAIN_CROP "
             f"({cfg.DATA.TRAIN_CROP}) or above"
         )
+    _check_augmentation(cfg)
     if cfg.DATA.TEST_CROP > cfg.DATA.TEST_SHORT_SIDE:
         raise UserError(f"DATA.TEST_CROP is {cfg.DATA.TEST_CROP}: it must not exceed DATA.TEST_SHORT_SIDE")
+
+
+def _check_augmentation(cfg: CfgNode) -> None:
+    data, train = cfg.DATA, cfg.TRAIN
+    crop = data.RANDOM_RESIZED_CROP
+    numbers = all(type(value) in (int, float) for value in crop)
+    if crop and not (numbers and len(crop) == 4 and 0 < crop[0] <= crop[1] <= 1 and 0 < crop[2] <= crop[3]):
+        raise UserError(
+            f"DATA.RANDOM_RESIZED_CROP is {crop}: it must be [] or four numbers, a range of areas within 0 and 1 and a "
+            "range of width / height, such as [0.08, 1.0, 0.75, 1.3333]"
+        )
+    rand = data.RANDAUGMENT
+    if not (len(rand) == 2 and all(type(value) is int for value in rand) and rand[0] >= 0 and 0 <= rand[1] <= 30):
+        raise UserError(
+            f"DATA.RANDAUGMENT is {rand}: it must be two whole numbers, operations and magnitude (0 to 30), such as "
+            "[2, 9]"
+        )
+    for name in ("MIXUP", "CUTMIX"):
+        if not 0 <= train[name] < float("inf"):
+            raise UserError(f"TRAIN.{name} is {train[name]}: it must be at least 0")
+    if train.BATCH_SIZE % data.REPEATS:
+        raise UserError(
+            f"TRAIN.BATCH_SIZE is {train.BATCH_SIZE}: it must be divisible by DATA.REPEATS ({data.REPEATS})"
+        )
 
 
 def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:

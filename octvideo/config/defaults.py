@@ -50,12 +50,17 @@ _C.DATA.ROOT = ""  # put before relative paths of a list file; "" = the list's o
 _C.DATA.CLASSES = ""  # class names, one a line; "" = the folders' names, or the numbers
 _C.DATA.NUM_FRAMES = 8  # frames of a clip
 _C.DATA.SAMPLING_RATE = 8  # one frame is taken of so many
+_C.DATA.SAMPLING = "even"  # even | pyslowfast | pytorchvideo: the rule for a clip's frames and starts (docs/data.md)
 _C.DATA.TRAIN_CROP = 224  # pixels, square
 _C.DATA.TEST_CROP = 256  # pixels, square
 _C.DATA.TRAIN_SHORT_SIDE = [256, 320]  # range of the short side in training (scale jitter), pixels
 _C.DATA.TEST_SHORT_SIDE = 256  # pixels
+_C.DATA.RANDOM_RESIZED_CROP = []  # in place of scale jitter: area share from, to, width / height from, to; [] = off
 _C.DATA.FLIP = 0.5  # probability of a horizontal flip in training
 _C.DATA.COLOR_JITTER = 0.0  # strength of brightness, contrast and saturation jitter in training; 0 = off
+_C.DATA.RANDAUGMENT = [0, 0]  # operations per clip, and their magnitude of 0 to 30; [0, 0] = off
+_C.DATA.RANDOM_ERASING = 0.0  # probability that a box of 2 to 33 % of a clip becomes noise
+_C.DATA.REPEATS = 1  # clips of each video in a batch, each augmented by itself (repeated augmentation)
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of frames in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]
 _C.DATA.DECODER = "auto"  # auto (decord, then PyAV) | decord | pyav
@@ -72,6 +77,8 @@ _C.TRAIN.BATCH_SIZE = 64  # clips per optimiser step, over all ranks and accumul
 _C.TRAIN.ACCUMULATE = 1  # parts a batch is split into on each rank
 _C.TRAIN.PRECISION = "fp32"  # fp32 | bf16 | fp16 (autocast)
 _C.TRAIN.LABEL_SMOOTHING = 0.0
+_C.TRAIN.MIXUP = 0.0  # alpha of mixup; 0 = off; with TRAIN.CUTMIX too, one of both is drawn for each batch
+_C.TRAIN.CUTMIX = 0.0  # alpha of cutmix; 0 = off
 _C.TRAIN.CLIP_GRAD_NORM = 0.0  # 0 = off
 _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps
 _C.TRAIN.KEEP_CHECKPOINTS = 2  # newest step checkpoints kept, beside the best

@@ -13,7 +13,14 @@ from torch.utils.data import Dataset
 from octvideo.data.decode import DecodeError, open_video
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import random_clip, uniform_clips
-from octvideo.data.transforms import color_jitter, random_crop, resize_short_side, spatial_crops
+from octvideo.data.seeds import seed_of
+from octvideo.data.transforms import (
+    color_jitter,
+    random_crop,
+    random_resized_crop,
+    resize_short_side,
+    spatial_crops,
+)
 from octvideo.errors import UserError
 
 __all__ = ["Batch", "Failure", "Sample", "TestDataset", "TrainDataset", "VideoViews", "collate"]
@@ -27,21 +34,23 @@ class Failure(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One training clip: frames ``(T, H, W, 3)`` uint8."""
+    """One training clip: frames ``(T, H, W, 3)`` uint8; ``seed`` is that of what is drawn for it on the device."""
 
     frames: Tensor
     label: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     failed: list[Failure]
+    seed: int
 
 
 class Batch(NamedTuple):
-    """Training clips: frames ``(N, T, H, W, 3)`` uint8, labels and video numbers ``(N,)``, and what was replaced."""
+    """Training clips: frames ``(N, T, H, W, 3)`` uint8; labels, video numbers and seeds ``(N,)``; what was replaced."""
 
     frames: Tensor
     labels: Tensor
     indices: Tensor
     failed: list[Failure]
+    seeds: Tensor
 
 
 class VideoViews(NamedTuple):
@@ -60,6 +69,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([sample.label for sample in samples]),
         torch.tensor([sample.index for sample in samples]),
         [failure for sample in samples for failure in sample.failed],
+        torch.tensor([sample.seed for sample in samples]),
     )
 
 
@@ -73,8 +83,10 @@ class TrainDataset(Dataset[Sample]):
         index: the videos; every one needs a label.
         num_frames, sampling_rate: of a clip.
         crop, short_side: pixels, see ``random_crop``.
+        resized: area and aspect ranges of ``random_resized_crop``, four numbers; empty for ``random_crop``.
         flip: probability.
         color: strength of ``color_jitter``.
+        sampling: the rule for the clip's frames, see ``octvideo.data.sampling``.
         decoder: see ``open_video``.
         retries: further attempts.
         seed: of all random numbers.
@@ -90,6 +102,8 @@ class TrainDataset(Dataset[Sample]):
         short_side: Sequence[int],
         flip: float,
         color: float,
+        resized: Sequence[float] = (),
+        sampling: str = "even",
         decoder: str = "auto",
         retries: int = 2,
         seed: int = 0,
@@ -97,7 +111,7 @@ class TrainDataset(Dataset[Sample]):
         self.index = index
         self.num_frames, self.sampling_rate = num_frames, sampling_rate
         self.crop, self.short_side = crop, tuple(short_side)
-        self.flip, self.color = flip, color
+        self.resized, self.flip, self.color, self.sampling = tuple(resized), flip, color, sampling
         self.decoder, self.retries, self.seed = decoder, retries, seed
 
     def __len__(self) -> int:
@@ -105,6 +119,7 @@ class TrainDataset(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         number, draw = key
+        seed = seed_of(self.seed, draw, number, 2)
         rng = np.random.default_rng((self.seed, draw, number))
         failed: list[Failure] = []
         for _ in range(_REPLACEMENTS):
@@ -114,12 +129,17 @@ class TrainDataset(Dataset[Sample]):
                 failed.append(Failure(error.path, error.reason))
                 number = int(rng.integers(0, len(self.index)))
                 continue
-            frames = random_crop(frames, self.crop, self.short_side, self.flip, rng)
-            return Sample(color_jitter(frames, self.color, rng), self.index.label(number), number, failed)
+            frames = color_jitter(self._cropped(frames, rng), self.color, rng)
+            return Sample(frames, self.index.label(number), number, failed, seed)
         raise UserError(
             f"{failed[-1].path}: {failed[-1].reason}; {_REPLACEMENTS} drawn videos in a row cannot be read: check the "
             "data"
         )
+
+    def _cropped(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
+        if self.resized:
+            return random_resized_crop(frames, self.crop, self.resized[:2], self.resized[2:], self.flip, rng)
+        return random_crop(frames, self.crop, self.short_side, self.flip, rng)
 
     def _read(self, number: int, draw: int) -> Tensor:
         path = self.index.path(number)
@@ -127,7 +147,9 @@ class TrainDataset(Dataset[Sample]):
             rng = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
             try:
                 with open_video(path, self.decoder) as video:
-                    indices = random_clip(len(video), self.num_frames, self.sampling_rate, rng)
+                    indices = random_clip(
+                        len(video), self.num_frames, self.sampling_rate, rng, sampling=self.sampling, fps=video.fps
+                    )
                     return torch.from_numpy(video.frames(indices))
             except DecodeError:
                 if attempt == self.retries:
@@ -146,7 +168,7 @@ class TestDataset(Dataset[VideoViews]):
         num_frames, sampling_rate: of a clip.
         crop, short_side: pixels.
         num_clips, num_crops: views are their product.
-        decoder, retries: as in training.
+        sampling, decoder, retries: as in training.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -161,13 +183,14 @@ class TestDataset(Dataset[VideoViews]):
         short_side: int,
         num_clips: int,
         num_crops: int,
+        sampling: str = "even",
         decoder: str = "auto",
         retries: int = 2,
     ) -> None:
         self.index = index
         self.num_frames, self.sampling_rate = num_frames, sampling_rate
         self.crop, self.short_side = crop, short_side
-        self.num_clips, self.num_crops = num_clips, num_crops
+        self.num_clips, self.num_crops, self.sampling = num_clips, num_crops, sampling
         self.decoder, self.retries = decoder, retries
 
     def __len__(self) -> int:
@@ -184,7 +207,9 @@ class TestDataset(Dataset[VideoViews]):
 
     def _views(self, path: str) -> Tensor:
         with open_video(path, self.decoder) as video:
-            indices = uniform_clips(len(video), self.num_frames, self.sampling_rate, self.num_clips)
+            indices = uniform_clips(
+                len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps
+            )
             unique, inverse = np.unique(indices, return_inverse=True)
             frames = resize_short_side(torch.from_numpy(video.frames(unique)), self.short_side)
         crops = spatial_crops(frames, self.crop, self.num_crops)

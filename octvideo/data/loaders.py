@@ -28,34 +28,49 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
         3 1 4 0 2 | 2 0 3 1 4 | ...        batch size 4, 2 ranks
         r0--r1--  r0--r1--
 
+    With ``repeats`` R, a batch has 1 / R as many videos, all of them R times with draws of their own: first each once,
+    then each again, so that neighbours, which mixup pairs, are different videos ::
+
+        step 0      step 1      batch size 4, R = 2: two videos a step
+        3 1 3 1  |  4 0 4 0     video
+        0 0 1 1  |  0 0 1 1     draw: in the next pass 2 and 3
+
     Args:
         num_videos: of the index.
-        batch_size: of all ranks together, divisible by ``world_size``.
+        batch_size: of all ranks together, divisible by ``world_size`` and by ``repeats``.
         seed: of the order.
         rank, world_size: which part.
         start_step: the first step; a resumed run goes on where it was.
+        repeats: how often a batch has each of its videos.
     """
 
     def __init__(
-        self, num_videos: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, start_step: int = 0
+        self,
+        num_videos: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+        repeats: int = 1,
     ) -> None:
         self.num_videos, self.batch_size, self.seed = num_videos, batch_size, seed
-        self.rank, self.world_size, self.start_step = rank, world_size, start_step
+        self.rank, self.world_size, self.start_step, self.repeats = rank, world_size, start_step, repeats
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_rank = self.batch_size // self.world_size
+        per_rank, videos = self.batch_size // self.world_size, self.batch_size // self.repeats
         order = torch.empty(0, dtype=torch.long)  # a tensor: a list of a million numbers is 36 MB
         shuffled = -1
         step = self.start_step
         while True:
-            first = step * self.batch_size + self.rank * per_rank
             batch = []
-            for position in range(first, first + per_rank):
-                draw, place = divmod(position, self.num_videos)
-                if draw != shuffled:
-                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-                    order, shuffled = torch.randperm(self.num_videos, generator=generator), draw
-                batch.append((int(order[place]), draw))
+            for position in range(self.rank * per_rank, (self.rank + 1) * per_rank):
+                repeat, offset = divmod(position, videos)
+                past, place = divmod(step * videos + offset, self.num_videos)
+                if past != shuffled:
+                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + past)
+                    order, shuffled = torch.randperm(self.num_videos, generator=generator), past
+                batch.append((int(order[place]), past * self.repeats + repeat))
             yield batch
             step += 1
 
@@ -83,11 +98,15 @@ def build_train_loader(
     ``index`` is that of DATA.TRAIN where it is there already.
 
     Raises:
-        UserError: the batch does not divide by the number of ranks, or a video has no label.
+        UserError: the batch does not divide by the number of ranks, has nothing to mix, or a video has no label.
     """
     index = index or build_index(cfg, "train")
     if cfg.TRAIN.BATCH_SIZE % world_size:
         raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {world_size} ranks")
+    if (cfg.TRAIN.MIXUP or cfg.TRAIN.CUTMIX) and cfg.TRAIN.BATCH_SIZE == world_size:
+        raise UserError(
+            f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, one clip for each rank: TRAIN.MIXUP and TRAIN.CUTMIX need two"
+        )
     if (index.labels < 0).any():
         raise UserError(f"{cfg.DATA.TRAIN}: its videos have no labels; training needs `path label` lines")
     dataset = TrainDataset(
@@ -98,11 +117,15 @@ def build_train_loader(
         short_side=cfg.DATA.TRAIN_SHORT_SIDE,
         flip=cfg.DATA.FLIP,
         color=cfg.DATA.COLOR_JITTER,
+        resized=cfg.DATA.RANDOM_RESIZED_CROP,
+        sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
         seed=cfg.SEED,
     )
-    sampler = TrainSampler(len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step)
+    sampler = TrainSampler(
+        len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step, repeats=cfg.DATA.REPEATS
+    )
     pin = torch.cuda.is_available() and cfg.DEVICE != "cpu"
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
 
@@ -134,6 +157,7 @@ def build_test_loader(
         short_side=cfg.DATA.TEST_SHORT_SIDE,
         num_clips=num_clips or cfg.TEST.NUM_CLIPS,
         num_crops=num_crops or cfg.TEST.NUM_CROPS,
+        sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
     )

@@ -7,9 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-__all__ = ["color_jitter", "normalize_clips", "random_crop", "resize_short_side", "spatial_crops"]
+from octvideo.data.seeds import torch_draws
+
+__all__ = [
+    "color_jitter",
+    "normalize_clips",
+    "random_crop",
+    "random_resized_crop",
+    "resize_short_side",
+    "spatial_crops",
+]
 
 
 def normalize_clips(
@@ -37,6 +47,25 @@ def random_crop(frames: Tensor, size: int, short_side: Sequence[int], flip: floa
     edge = min(height, width, round(size * min(height, width) / rng.integers(short_side[0], short_side[1] + 1)))
     top, left = int(rng.integers(0, height - edge + 1)), int(rng.integers(0, width - edge + 1))
     frames = _resize(frames[:, top : top + edge, left : left + edge], (size, size))
+    return frames.flip(2) if rng.random() < flip else frames
+
+
+def random_resized_crop(
+    frames: Tensor, size: int, area: Sequence[float], aspect: Sequence[float], flip: float, rng: np.random.Generator
+) -> Tensor:
+    """A crop of random area and aspect ratio (torchvision's), and a random flip: ``(T, size, size, 3)`` uint8.
+
+    Args:
+        frames: ``(T, H, W, 3)`` uint8.
+        size: pixels.
+        area: range of the crop's share of the frame.
+        aspect: range of the crop's width / height.
+        flip: probability.
+        rng: of all that is drawn.
+    """
+    crop = v2.RandomResizedCrop(size, scale=(area[0], area[1]), ratio=(aspect[0], aspect[1]), antialias=True)
+    with torch_draws(int(rng.integers(2**63))):
+        frames = crop(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return frames.flip(2) if rng.random() < flip else frames
 
 

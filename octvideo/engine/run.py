@@ -12,6 +12,8 @@ from torch import nn
 
 from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader, build_train_loader
+from octvideo.data.augment import Augmentation
+from octvideo.data.mixing import Mixing
 from octvideo.engine.checkpoints import (
     load_weights,
     newest_checkpoint,
@@ -113,6 +115,8 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         accumulate=cfg.TRAIN.ACCUMULATE,
         clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
         label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
+        augment=_augmentation(cfg),
+        mix=_mixing(cfg),
         max_failed=cfg.DATA.MAX_FAILED,
         path_of=index.path,
         seed=cfg.SEED,
@@ -136,6 +140,17 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     if world.is_main:
         save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
     return 0
+
+
+def _augmentation(cfg: CfgNode) -> Augmentation:
+    num_ops, magnitude = cfg.DATA.RANDAUGMENT
+    return Augmentation(num_ops=num_ops, magnitude=magnitude, erasing=cfg.DATA.RANDOM_ERASING, fill=cfg.DATA.MEAN)
+
+
+def _mixing(cfg: CfgNode) -> Mixing | None:
+    if not (cfg.TRAIN.MIXUP or cfg.TRAIN.CUTMIX):
+        return None
+    return Mixing(mixup=cfg.TRAIN.MIXUP, cutmix=cfg.TRAIN.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
 
 
 def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:

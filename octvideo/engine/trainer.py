@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from octvideo.data import Batch, normalize_clips
+from octvideo.data.augment import Augmentation
+from octvideo.data.mixing import Mixing
+from octvideo.data.seeds import seed_of
 from octvideo.engine.distributed import World
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.errors import UserError
@@ -43,9 +46,11 @@ class Trainer:
         accumulate: parts that a rank's batch is split into.
         clip_grad_norm: 0 for none.
         label_smoothing: of the loss.
+        augment: what becomes of each clip on the device; None for nothing.
+        mix: mixes the clips of this rank's batch; None for none. Accuracy is then that of the heavier label.
         max_failed: share of the drawn videos that may be unreadable.
         path_of: the path of a video of the training list, for messages.
-        seed: of the random numbers on the device (dropout); each step has its own, so a resumed run draws the same.
+        seed: of the random numbers of a step (dropout, mixing); each has its own, so a resumed run draws the same.
         hooks: called after every step.
 
     Attributes:
@@ -68,6 +73,8 @@ class Trainer:
         accumulate: int = 1,
         clip_grad_norm: float = 0.0,
         label_smoothing: float = 0.0,
+        augment: Augmentation | None = None,
+        mix: Mixing | None = None,
         max_failed: float = 0.1,
         path_of: Callable[[int], str] = str,
         seed: int = 0,
@@ -77,6 +84,7 @@ class Trainer:
         self.steps, self.world, self.mean, self.std = steps, world, mean, std
         self.precision, self.accumulate, self.clip_grad_norm = precision, accumulate, clip_grad_norm
         self.label_smoothing, self.max_failed = label_smoothing, max_failed
+        self.augment, self.mix = augment or Augmentation(), mix
         self.path_of, self.seed = path_of, seed
         self.hooks = hooks
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
@@ -116,15 +124,17 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        count, loss, scores = len(batch.labels), 0.0, []
-        parts = list(zip(batch.frames.chunk(self.accumulate), batch.labels.chunk(self.accumulate)))
-        for number, (frames, labels) in enumerate(parts):
-            with self._synchronised(number == len(parts) - 1):
-                part_loss, logits = self._forward(frames, labels)
-                self.scaler.scale(part_loss * (len(labels) / count)).backward()
-            loss += float(part_loss.detach()) * len(labels) / count
+        count, done, loss, scores, labels = len(batch.labels), 0, 0.0, [], []
+        for clips, targets in self._parts(batch):
+            done += len(clips)
+            with self._synchronised(done == count):
+                part_loss, logits = self._forward(clips, targets)
+                self.scaler.scale(part_loss * (len(clips) / count)).backward()
+            loss += float(part_loss.detach()) * len(clips) / count
             scores.append(logits.detach().float().cpu())
-        self.last = {"lr": lr, "loss": loss, "top1": top_k_accuracy(torch.cat(scores), batch.labels, 1), "clips": count}
+            labels.append((targets if targets.dim() == 1 else targets.argmax(1)).cpu())
+        top1 = top_k_accuracy(torch.cat(scores), torch.cat(labels), 1)
+        self.last = {"lr": lr, "loss": loss, "top1": top1, "clips": count}
         # The ranks must agree to stop, or the others would wait for this one for ever.
         if self.world.any(not math.isfinite(loss)):
             self._give_up(batch, f"the loss is {loss}", lr)
@@ -135,13 +145,24 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _forward(self, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        device = self.world.device
-        clips = normalize_clips(frames.to(device, non_blocking=True), self.mean, self.std)
-        labels = labels.to(device, non_blocking=True)
-        with autocast(device, self.precision):
+    def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batch in ``accumulate`` parts on the device: clips ``(n, 3, T, H, W)``, labels ``(n,)`` or targets."""
+        # Mixing pairs clips of different parts, so then the whole batch is prepared at once.
+        pieces = [part.chunk(1 if self.mix else self.accumulate) for part in (batch.frames, batch.labels, batch.seeds)]
+        for frames, labels, seeds in zip(*pieces, strict=True):
+            frames = self.augment.frames(frames.to(self.world.device, non_blocking=True), seeds)
+            clips = self.augment.clips(normalize_clips(frames, self.mean, self.std), seeds)
+            targets = labels.to(self.world.device, non_blocking=True)
+            if self.mix is None:
+                yield clips, targets
+            else:
+                clips, targets = self.mix(clips, targets, seed_of(self.seed, self.step, self.world.rank))
+                yield from zip(clips.chunk(self.accumulate), targets.chunk(self.accumulate))
+
+    def _forward(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.world.device, self.precision):
             logits = self.wrapped(clips)
-        return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing), logits
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing), logits
 
     def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
         if isinstance(self.wrapped, DistributedDataParallel) and not last:

@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from octvideo.data.decode import DecodeError, open_video
-from octvideo.data.sampling import clip_indices, uniform_clips
+from octvideo.data.sampling import TARGET_FPS, clip_indices, uniform_clips
 from octvideo.data.transforms import normalize_clips, resize_short_side, spatial_crops
 from octvideo.errors import UserError
 from octvideo.inference.backends import create_runner
@@ -69,7 +69,7 @@ class Predictor:
         self._num_frames, self._rate = settings.DATA.NUM_FRAMES, settings.DATA.SAMPLING_RATE
         self._short_side, self._crop_size = settings.DATA.TEST_SHORT_SIDE, settings.DATA.TEST_CROP
         self._mean, self._std = settings.DATA.MEAN, settings.DATA.STD
-        self._decoder = settings.DATA.DECODER
+        self._decoder, self._sampling = settings.DATA.DECODER, settings.DATA.SAMPLING
         self._batch = settings.TEST.MAX_VIEWS
         self._run = create_runner(backend, network.model, network.clip_shape, where)
 
@@ -81,7 +81,7 @@ class Predictor:
         """
         try:
             with open_video(str(path), self._decoder) as video:
-                clips = uniform_clips(len(video), self._num_frames, self._rate, self.views)
+                clips = self._clips(len(video), video.fps)
                 unique, inverse = np.unique(clips, return_inverse=True)
                 parts = (video.frames(unique[start : start + _CHUNK]) for start in range(0, len(unique), _CHUNK))
                 crops = torch.cat([self._crops(torch.from_numpy(part)) for part in parts])
@@ -93,13 +93,15 @@ class Predictor:
     def predict_frames(self, frames: np.ndarray | Tensor, top_k: int = 5) -> list[Prediction]:
         """As ``predict``, of consecutive frames in memory: uint8 ``(T, H, W, 3)`` RGB, any T, at the video's own rate.
 
+        Where DATA.SAMPLING asks for frames per second, 30 are assumed.
+
         Raises:
             ValueError: another type or shape.
         """
         tensor = torch.as_tensor(frames)
         if tensor.dtype != torch.uint8 or tensor.dim() != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
             raise ValueError(f"frames must be uint8 (T, H, W, 3), not {tensor.dtype} {tuple(tensor.shape)}")
-        clips = uniform_clips(len(tensor), self._num_frames, self._rate, self.views)
+        clips = self._clips(len(tensor), TARGET_FPS)
         return top_predictions(self._score(self._crops(tensor)[torch.from_numpy(clips)]).mean(0), self.classes, top_k)
 
     def crop(self, frame: np.ndarray) -> Tensor:
@@ -112,6 +114,10 @@ class Predictor:
         indices = clip_indices(start, len(crops), self._num_frames, self._rate)
         clip = torch.stack([crops[index] for index in indices])
         return top_predictions(self._score(clip[None])[0], self.classes, top_k)
+
+    def _clips(self, video_frames: int, fps: float) -> np.ndarray:
+        """The frame numbers that testing takes: ``(views, T)``."""
+        return uniform_clips(video_frames, self._num_frames, self._rate, self.views, sampling=self._sampling, fps=fps)
 
     def _crops(self, frames: Tensor) -> Tensor:
         """Centre crops ``(n, size, size, 3)`` of frames ``(n, H, W, 3)``, in memory of their own."""

@@ -10,6 +10,7 @@ from octvideo.cli import run
 from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
 from octvideo.data.loaders import TrainSampler
+from octvideo.data.transforms import resize_short_side, spatial_crops
 from octvideo.errors import UserError
 
 
@@ -26,7 +27,10 @@ def take(loader, count):
 
 
 def same(a, b):
-    return all(torch.equal(x.frames, y.frames) and torch.equal(x.indices, y.indices) for x, y in zip(a, b))
+    return all(
+        torch.equal(x.frames, y.frames) and torch.equal(x.indices, y.indices) and torch.equal(x.seeds, y.seeds)
+        for x, y in zip(a, b)
+    )
 
 
 def test_batches_depend_on_seed_and_step_alone(video_folder):
@@ -40,11 +44,14 @@ def test_batches_depend_on_seed_and_step_alone(video_folder):
     assert not torch.equal(alone[0].frames, alone[2].frames)
 
 
-def test_ranks_share_the_global_batch(video_folder):
-    whole = take(build_train_loader(cfg_of(video_folder)), 3)
-    parts = [take(build_train_loader(cfg_of(video_folder), rank=rank, world_size=2), 3) for rank in range(2)]
+@pytest.mark.parametrize("repeats", ["1", "2"])
+def test_ranks_share_the_global_batch(video_folder, repeats):
+    cfg = cfg_of(video_folder, "DATA.REPEATS", repeats)
+    whole = take(build_train_loader(cfg), 3)
+    parts = [take(build_train_loader(cfg, rank=rank, world_size=2), 3) for rank in range(2)]
     for step in range(3):
         assert torch.equal(torch.cat([part[step].frames for part in parts]), whole[step].frames)
+        assert torch.equal(torch.cat([part[step].seeds for part in parts]), whole[step].seeds)
     with pytest.raises(UserError, match="divisible by the 3 ranks"):
         build_train_loader(cfg_of(video_folder), world_size=3)
 
@@ -55,6 +62,60 @@ def test_sampler_crosses_passes():
     flat = first + second + third
     assert [draw for _, draw in flat] == [0] * 5 + [1] * 5 + [2] * 2
     assert sorted(number for number, draw in flat if draw == 1) == [0, 1, 2, 3, 4]
+
+
+def test_sampler_repeats_by_hand():
+    keys = TrainSampler(5, 4, seed=0, repeats=2)
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(0)).tolist()
+    after = torch.randperm(5, generator=torch.Generator().manual_seed(1)).tolist()
+    a, b, c, d, e = order
+    steps = [batch for batch, _ in zip(keys, range(4))]
+    assert steps[0] == [(a, 0), (b, 0), (a, 1), (b, 1)]
+    assert steps[1] == [(c, 0), (d, 0), (c, 1), (d, 1)]
+    assert steps[2] == [(e, 0), (after[0], 2), (e, 1), (after[0], 3)], "across the passes"
+    assert next(iter(TrainSampler(5, 4, seed=0, repeats=2, start_step=3))) == steps[3]
+    halves = [next(iter(TrainSampler(5, 4, seed=0, rank=rank, world_size=2, repeats=2))) for rank in range(2)]
+    assert halves == [steps[0][:2], steps[0][2:]]
+
+
+def test_repeats_of_a_video_are_augmented_each_by_itself(video_folder):
+    crop = ["DATA.RANDOM_RESIZED_CROP", "[0.2,0.9,0.75,1.3333]"]
+    batches = take(build_train_loader(cfg_of(video_folder, "DATA.REPEATS", "2", *crop)), 4)
+    for batch in batches:
+        assert batch.indices[:2].tolist() == batch.indices[2:].tolist() and len(batch.indices.unique()) == 2
+        assert len(batch.seeds.unique()) == 4
+        assert not torch.equal(batch.frames[0], batch.frames[2]) and not torch.equal(batch.frames[1], batch.frames[3])
+    assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == sorted([*range(8), *range(8)])
+
+
+@pytest.mark.parametrize("sampling", ["pyslowfast", "pytorchvideo"])
+def test_everything_on_is_the_same_for_any_number_of_workers(video_folder, sampling):
+    crop = ["DATA.RANDOM_RESIZED_CROP", "[0.2,0.9,0.75,1.3333]", "DATA.REPEATS", "2", "DATA.SAMPLING", sampling]
+    alone = take(build_train_loader(cfg_of(video_folder, *crop)), 3)
+    for workers in ("1", "2"):
+        assert same(alone, take(build_train_loader(cfg_of(video_folder, *crop, "NUM_WORKERS", workers)), 3))
+    assert not same(alone, take(build_train_loader(cfg_of(video_folder)), 3))
+
+
+@pytest.mark.parametrize("sampling", ["even", "pyslowfast", "pytorchvideo"])
+def test_the_sampling_key_reaches_both_loaders(video_folder, sampling):
+    cfg = cfg_of(
+        video_folder, "DATA.SAMPLING", sampling, "TEST.NUM_CLIPS", "2", "TEST.NUM_CROPS", "1", "DATA.FLIP", "0"
+    )
+    item = next(iter(build_test_loader(cfg)))
+    with dataset_module.open_video(str(video_folder / "val" / "down" / "video 0.mp4")) as video:
+        # 24 frames at 25 a second, clips of 4 at rate 2: 8 / 30 s or 6.67 frames, room for 17.33 frames before them
+        numbers = {
+            "even": [[0, 2, 4, 6], [17, 19, 21, 23]],
+            "pyslowfast": [[0, 1, 3, 5], [8, 10, 12, 14]],  # 8.67 to 14.33, 1.89 apart
+            "pytorchvideo": [[0, 2, 4, 6], [9, 11, 13, 15]],  # those that begin from 8.67 to 15.33: 9 to 15
+        }[sampling]
+        assert video.fps == 25 and len(video) == 24
+        frames = [resize_short_side(torch.from_numpy(video.frames(clip)), 40) for clip in numbers]
+    assert torch.equal(item.frames, torch.stack([spatial_crops(clip, 32, 1)[0] for clip in frames]))
+    clip = next(iter(build_train_loader(cfg))).frames
+    other = next(iter(build_train_loader(cfg_of(video_folder, "DATA.FLIP", "0")))).frames
+    assert torch.equal(clip, other) == (sampling == "even")
 
 
 def test_every_view_of_every_video_with_one_decoding(video_folder, monkeypatch):
@@ -107,6 +168,13 @@ def test_a_data_set_of_broken_files_ends_in_one_line(tmp_path, capsys, workers):
     assert run(lambda _: next(iter(loader))) == 2
     err = capsys.readouterr().err.strip()
     assert err.startswith("error: ") and "x.mp4" in err and "20 drawn videos in a row" in err and "\n" not in err
+
+
+def test_mixing_needs_two_clips_on_each_rank(video_folder):
+    cfg = cfg_of(video_folder, "TRAIN.MIXUP", "0.8")
+    build_train_loader(cfg, world_size=2)
+    with pytest.raises(UserError, match="TRAIN.BATCH_SIZE is 4, one clip for each rank: TRAIN.MIXUP"):
+        build_train_loader(cfg, world_size=4)
 
 
 def test_training_needs_labels(video_folder, tmp_path):

@@ -24,7 +24,7 @@ def batches(world: World) -> Iterator[Batch]:
     while True:
         frames = torch.randint(0, 256, (8, 4, 8, 8, 3), generator=generator, dtype=torch.uint8)
         labels = torch.randint(0, 3, (8,), generator=generator)
-        yield Batch(frames[share], labels[share], torch.arange(8)[share], [])
+        yield Batch(frames[share], labels[share], torch.arange(8)[share], [], torch.arange(8)[share])
 
 
 def train(out: str, parts: int) -> None:

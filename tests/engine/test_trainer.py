@@ -75,7 +75,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
         std=[0.225] * 3,
         path_of=lambda index: f"video{index}.mp4",
     )
-    batch = Batch(torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), torch.arange(2), [])
+    numbers = torch.arange(2)
+    batch = Batch(torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.zeros_like(numbers), numbers, [], numbers)
     with pytest.raises(UserError, match=r"step 1: the gradient norm is (inf|nan) at learning rate 0.1.*video0.mp4"):
         trainer.train(iter([batch]))
     assert torch.equal(net.weight.detach(), torch.zeros(3))

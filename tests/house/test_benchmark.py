@@ -71,9 +71,11 @@ def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
     assert found["ratio"]["one per view / one opening"] > 1
 
 
-def test_both_ways_to_the_views_give_the_same_frames(video_folder: Path) -> None:
+@pytest.mark.parametrize("sampling", ["even", "pytorchvideo"])
+def test_both_ways_to_the_views_give_the_same_frames(video_folder: Path, sampling: str) -> None:
     index = read_index(str(video_folder / "val"))
-    options = dict(num_frames=4, sampling_rate=2, crop=32, short_side=40, num_clips=4, num_crops=3, decoder="auto")
+    sizes = dict(num_frames=4, sampling_rate=2, crop=32, short_side=40, num_clips=4, num_crops=3)
+    options = dict(**sizes, decoder="auto", sampling=sampling)
     expected = TestDataset(index, **options)[0].frames  # type: ignore[arg-type]
     assert torch.equal(view_by_view(index.path(0), **options), expected)  # type: ignore[arg-type]
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from octvideo.data import open_video
+from octvideo.config import CfgNode
+from octvideo.data import build_test_loader, open_video
 from octvideo.data.transforms import normalize_clips
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
@@ -46,6 +48,25 @@ def test_scores_are_the_mean_of_softmax_over_the_views(checkpoint: Path, predict
         scores = network.model(normalize_clips(clips, network.cfg.DATA.MEAN, network.cfg.DATA.STD)).softmax(1).mean(0)
     for label, score in predictor.predict(data / CLIP, top_k=6):
         assert score == pytest.approx(scores[network.classes.index(label)].item(), abs=2e-3)
+
+
+def test_prediction_takes_the_frames_of_testing(
+    checkpoint: Path, small_cfg: Callable[..., CfgNode], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{data / CLIP}\n")
+    seen = []
+    for sampling in ("even", "pyslowfast", "pytorchvideo"):
+        settings = ["DATA.VAL", str(tmp_path / "list.txt"), "DATA.SAMPLING", sampling, "TEST.NUM_CROPS", "1"]
+        cfg = small_cfg(*settings, "NUM_WORKERS", "0")
+        predictor = Predictor(checkpoint, cfg, device="cpu")
+        network = load_network(checkpoint, cfg, as_2d=True)
+        frames = next(iter(build_test_loader(cfg))).frames
+        with torch.inference_mode():
+            scores = network.model(normalize_clips(frames, cfg.DATA.MEAN, cfg.DATA.STD)).softmax(1).mean(0)
+        found = dict(predictor.predict(data / CLIP, 6))
+        assert [found[label] for label in network.classes] == pytest.approx(scores.tolist(), abs=1e-5)
+        seen.append(found)
+    assert seen[0] != seen[1] != seen[2] != seen[0]
 
 
 def test_frames_in_memory_give_the_file_s_result(predictor: Predictor, data: Path) -> None:
