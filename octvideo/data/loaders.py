@@ -15,7 +15,7 @@ from octvideo.errors import UserError
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
-_TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as hanging
+_TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as hanging, where reading has no limit
 
 
 class TrainSampler(Sampler[list[tuple[int, int]]]):
@@ -70,7 +70,8 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
     return {
         "num_workers": cfg.NUM_WORKERS,
         "worker_init_fn": _one_thread,
-        "timeout": _TIMEOUT,
+        # Where each attempt has its limit, a batch may take many of them; a worker that dies is noticed without this.
+        "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
     }
 
@@ -96,6 +97,7 @@ def build_train_loader(cfg: CfgNode, *, rank: int = 0, world_size: int = 1, star
         color=cfg.DATA.COLOR_JITTER,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
+        item_timeout=cfg.DATA.ITEM_TIMEOUT,
         seed=cfg.SEED,
     )
     sampler = TrainSampler(len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step)
@@ -131,6 +133,7 @@ def build_test_loader(
         num_crops=num_crops or cfg.TEST.NUM_CROPS,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
+        item_timeout=cfg.DATA.ITEM_TIMEOUT,
     )
     part: Sequence[int] = range(rank, len(index), world_size)
     return DataLoader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))
