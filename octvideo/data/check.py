@@ -71,7 +71,7 @@ def check_video(path: str) -> Checked:
         found.read(os.path.abspath(path))  # FFmpeg takes a relative `a:b.mp4` for an address
     except _Broken as error:
         reason = str(error)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # decoders raise errors of many kinds
         text = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         where = f"after frame {found.frames}" if found.codec else "while opening"
         reason = f"error {where}: {text}"
@@ -112,6 +112,8 @@ class _Found:
             if not isinstance(stream, av.VideoStream):
                 raise _Broken("no video stream")
             context = stream.codec_context
+            if context is None:
+                raise _Broken("no decoder for its codec")
             # Frame threads can hang on a corrupt file; without threads, VP8's errors are lost.
             context.thread_type, context.thread_count = "SLICE", 2
             context.options = {"err_detect": "explode"}
