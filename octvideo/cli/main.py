@@ -20,11 +20,12 @@ COMMANDS = {
     "export": "write a trained network as ONNX, OpenVINO or a torch.export program",
     "benchmark": "measure speed, beside the alternative",
     "submit": "run on SLURM",
+    "check-videos": "decode every video of a list wholly, and name those that are broken",
 }
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:12s}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:14s}{text}" for name, text in COMMANDS.items())
     return f"usage: octvideo COMMAND [--help] ...\n\n{octvideo.__doc__}\n\ncommands:\n{commands}"
 
 

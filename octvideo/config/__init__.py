@@ -123,6 +123,8 @@ def check_cfg(cfg: CfgNode) -> None:
     for name in _SHARES:
         if not 0 <= _get(cfg, name) <= 1:
             raise UserError(f"{name} is {_get(cfg, name)}: it must be between 0 and 1")
+    if cfg.DATA.ITEM_TIMEOUT < 0:
+        raise UserError(f"DATA.ITEM_TIMEOUT is {cfg.DATA.ITEM_TIMEOUT:g}: it must be at least 0")
     if len(cfg.MODEL.BLOCKS) != 4 or len(cfg.MODEL.NONLOCAL) != 4:
         raise UserError("MODEL.BLOCKS and MODEL.NONLOCAL must have 4 entries, for res2 to res5")
     if not set(cfg.OCTAVE.STAGES) <= {2, 3, 4, 5}:

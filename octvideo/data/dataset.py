@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from octvideo.data.decode import DecodeError, open_video
+from octvideo.data.guarded import Lost, guarded
 from octvideo.data.index import VideoIndex
 from octvideo.data.sampling import random_clip, uniform_clips
 from octvideo.data.seeds import seed_of
@@ -73,6 +74,25 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+T = TypeVar("T")
+
+
+def _attempt(read: Callable[..., T], retries: int, path: str, *args: object) -> T:
+    """``read(path, *args)``, tried ``retries`` more times where the video cannot be read.
+
+    Raises:
+        DecodeError: of the last attempt.
+    """
+    for _ in range(retries + 1):
+        try:
+            return read(path, *args)
+        except DecodeError as error:
+            failure = error
+        except Lost as error:
+            failure = DecodeError(path, str(error))
+    raise failure
+
+
 class TrainDataset(Dataset[Sample]):
     """Random clips. An item is asked for by ``(index, draw)``; both and the seed decide its random numbers.
 
@@ -89,6 +109,7 @@ class TrainDataset(Dataset[Sample]):
         sampling: the rule for the clip's frames, see ``octvideo.data.sampling``.
         decoder: see ``open_video``.
         retries: further attempts.
+        item_timeout: seconds that an attempt may take, in a process of its own; 0 reads in this one.
         seed: of all random numbers.
     """
 
@@ -106,6 +127,7 @@ class TrainDataset(Dataset[Sample]):
         sampling: str = "even",
         decoder: str = "auto",
         retries: int = 2,
+        item_timeout: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.index = index
@@ -113,6 +135,7 @@ class TrainDataset(Dataset[Sample]):
         self.crop, self.short_side = crop, tuple(short_side)
         self.resized, self.flip, self.color, self.sampling = tuple(resized), flip, color, sampling
         self.decoder, self.retries, self.seed = decoder, retries, seed
+        self._read = guarded(self._clip, item_timeout)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -124,37 +147,31 @@ class TrainDataset(Dataset[Sample]):
         failed: list[Failure] = []
         for _ in range(_REPLACEMENTS):
             try:
-                frames = self._read(number, draw)
+                frames = _attempt(self._read, self.retries, self.index.path(number), number, draw, rng)
             except DecodeError as error:
                 failed.append(Failure(error.path, error.reason))
                 number = int(rng.integers(0, len(self.index)))
                 continue
-            frames = color_jitter(self._cropped(frames, rng), self.color, rng)
-            return Sample(frames, self.index.label(number), number, failed, seed)
+            return Sample(torch.from_numpy(frames), self.index.label(number), number, failed, seed)
         raise UserError(
             f"{failed[-1].path}: {failed[-1].reason}; {_REPLACEMENTS} drawn videos in a row cannot be read: check the "
             "data"
         )
 
+    def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
+        """Frames ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
+        start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
+        with open_video(path, self.decoder) as video:
+            indices = random_clip(
+                len(video), self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=video.fps
+            )
+            frames = torch.from_numpy(video.frames(indices))
+        return color_jitter(self._cropped(frames, rng), self.color, rng).contiguous().numpy()
+
     def _cropped(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
         if self.resized:
             return random_resized_crop(frames, self.crop, self.resized[:2], self.resized[2:], self.flip, rng)
         return random_crop(frames, self.crop, self.short_side, self.flip, rng)
-
-    def _read(self, number: int, draw: int) -> Tensor:
-        path = self.index.path(number)
-        for attempt in range(self.retries + 1):
-            rng = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
-            try:
-                with open_video(path, self.decoder) as video:
-                    indices = random_clip(
-                        len(video), self.num_frames, self.sampling_rate, rng, sampling=self.sampling, fps=video.fps
-                    )
-                    return torch.from_numpy(video.frames(indices))
-            except DecodeError:
-                if attempt == self.retries:
-                    raise
-        raise AssertionError("unreachable")
 
 
 _REPLACEMENTS = 20  # that many broken videos in a row are a broken data set
@@ -168,7 +185,7 @@ class TestDataset(Dataset[VideoViews]):
         num_frames, sampling_rate: of a clip.
         crop, short_side: pixels.
         num_clips, num_crops: views are their product.
-        sampling, decoder, retries: as in training.
+        sampling, decoder, retries, item_timeout: as in training.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -186,32 +203,34 @@ class TestDataset(Dataset[VideoViews]):
         sampling: str = "even",
         decoder: str = "auto",
         retries: int = 2,
+        item_timeout: float = 0.0,
     ) -> None:
         self.index = index
         self.num_frames, self.sampling_rate = num_frames, sampling_rate
         self.crop, self.short_side = crop, short_side
         self.num_clips, self.num_crops, self.sampling = num_clips, num_crops, sampling
         self.decoder, self.retries = decoder, retries
+        self._read = guarded(self._frames, item_timeout)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, number: int) -> VideoViews:
         path, label = self.index.path(number), self.index.label(number)
-        for _ in range(self.retries + 1):
-            try:
-                return VideoViews(self._views(path), label, number, None)
-            except DecodeError as error:
-                failure = Failure(error.path, error.reason)
-        return VideoViews(None, label, number, failure)
+        try:
+            frames, clips = _attempt(self._read, self.retries, path)
+        except DecodeError as error:
+            return VideoViews(None, label, number, Failure(error.path, error.reason))
+        crops = spatial_crops(torch.from_numpy(frames), self.crop, self.num_crops)
+        views = torch.stack([crop[clip] for clip in torch.from_numpy(clips) for crop in crops])
+        return VideoViews(views, label, number, None)
 
-    def _views(self, path: str) -> Tensor:
+    def _frames(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        """The frames of all clips once, resized: ``(n, H, W, 3)``, and which make a clip: ``(clips, T)``."""
         with open_video(path, self.decoder) as video:
             indices = uniform_clips(
                 len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps
             )
             unique, inverse = np.unique(indices, return_inverse=True)
             frames = resize_short_side(torch.from_numpy(video.frames(unique)), self.short_side)
-        crops = spatial_crops(frames, self.crop, self.num_crops)
-        clips = torch.from_numpy(inverse.reshape(indices.shape))
-        return torch.stack([crop[clip] for clip in clips for crop in crops])
+        return frames.contiguous().numpy(), inverse.reshape(indices.shape)

@@ -15,7 +15,7 @@ from octvideo.errors import UserError
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
-_TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as hanging
+_TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as hanging, where reading has no limit
 
 
 class TrainSampler(Sampler[list[tuple[int, int]]]):
@@ -85,7 +85,8 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
     return {
         "num_workers": cfg.NUM_WORKERS,
         "worker_init_fn": _one_thread,
-        "timeout": _TIMEOUT,
+        # Where each attempt has its limit, a batch may take many of them; a worker that dies is noticed without this.
+        "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
     }
 
@@ -121,6 +122,7 @@ def build_train_loader(
         sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
+        item_timeout=cfg.DATA.ITEM_TIMEOUT,
         seed=cfg.SEED,
     )
     sampler = TrainSampler(
@@ -160,6 +162,7 @@ def build_test_loader(
         sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
         retries=cfg.DATA.RETRIES,
+        item_timeout=cfg.DATA.ITEM_TIMEOUT,
     )
     part: Sequence[int] = range(rank, len(index), world_size)
     return DataLoader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))

@@ -51,6 +51,14 @@ class World:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return bool(tensor.item())
 
+    def sum(self, *counts: int) -> list[int]:
+        """Each count, summed over the ranks."""
+        if self.size == 1:
+            return list(counts)
+        tensor = torch.tensor(counts, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every rank the first one's buffers: DDP does so before a forward, and batch norm changes them in it."""
         if self.size > 1:

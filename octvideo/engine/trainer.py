@@ -14,7 +14,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from octvideo.data import Batch, normalize_clips
+from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
@@ -48,13 +48,14 @@ class Trainer:
         label_smoothing: of the loss.
         augment: what becomes of each clip on the device; None for nothing.
         mix: mixes the clips of this rank's batch; None for none. Accuracy is then that of the heavier label.
-        max_failed: share of the drawn videos that may be unreadable.
+        max_failed: share of the videos drawn by all ranks that may be unreadable.
         path_of: the path of a video of the training list, for messages.
         seed: of the random numbers of a step (dropout, mixing); each has its own, so a resumed run draws the same.
         hooks: called after every step.
 
     Attributes:
         step: steps done.
+        drawn, failed: videos of all ranks so far.
         last: figures of the last step.
         stop: set it to end after the current step.
     """
@@ -109,11 +110,12 @@ class Trainer:
             start = time.perf_counter()
             batch = next(batches)
             loaded = time.perf_counter()
-            self._count_failures(batch)
             self._update(batch)
             self.step += 1
+            # The ranks have just waited for each other's gradients, so this costs no waiting.
+            failed = self._count_failures(batch)
             end = time.perf_counter()
-            self.last.update(data_time=loaded - start, step_time=end - start, failed=batch.failed)
+            self.last.update(data_time=loaded - start, step_time=end - start, failed=failed)
             for hook in self.hooks:
                 hook(self)
 
@@ -181,15 +183,20 @@ class Trainer:
             f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {videos}"
         )
 
-    def _count_failures(self, batch: Batch) -> None:
-        self.drawn += len(batch.labels) + len(batch.failed)
-        self.failed += len(batch.failed)
+    def _count_failures(self, batch: Batch) -> list[Failure]:
+        """The step's failures of all ranks, which count them together: so all of them stop, or none."""
+        drawn, failed = self.world.sum(len(batch.labels) + len(batch.failed), len(batch.failed))
+        self.drawn += drawn
+        self.failed += failed
+        if not failed:
+            return []
+        failures = [failure for part in self.world.gather(batch.failed) for failure in part]
         if self.failed > max(10, self.max_failed * self.drawn):
-            last = batch.failed[-1] if batch.failed else None
             raise UserError(
                 f"{self.failed} of {self.drawn} drawn videos cannot be read, more than DATA.MAX_FAILED "
-                f"({self.max_failed}) allows; the last: {last.path if last else '-'}: {last.reason if last else '-'}"
+                f"({self.max_failed}) allows; the last: {failures[-1].path}: {failures[-1].reason}"
             )
+        return failures
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly here."""

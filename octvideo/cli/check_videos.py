@@ -1,0 +1,120 @@
+"""``data_tools/verify_videos.py``: decodes every video of a list or a folder wholly, and names the broken ones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from octvideo.cli.predict import positive
+from octvideo.errors import UserError
+
+if TYPE_CHECKING:
+    from octvideo.data.check import Checked
+
+__all__ = ["main"]
+
+_LINES = 20  # of progress, where there is no terminal
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="check-videos",
+        description=__doc__.split(": ", 1)[1],
+        epilog="Exit code: 0 when all files were checked, broken ones or not; 2 where the arguments are wrong.",
+    )
+    parser.add_argument("source", type=Path, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`")
+    parser.add_argument("--root", default="", metavar="DIR", help="put before a list's relative paths (DATA.ROOT)")
+    parser.add_argument("--classes", default="", metavar="FILE", help="class names that a list uses (DATA.CLASSES)")
+    parser.add_argument(
+        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
+    )
+    parser.add_argument("--timeout", type=_seconds, default=120.0, metavar="S", help="limit of one file (120)")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a row a file (.csv or .jsonl); files that it has already, unchanged, are not decoded again",
+    )
+    parser.add_argument(
+        "--clean-list", type=Path, metavar="FILE", help="write the list again, without the files that do not decode"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
+    return parser.parse_args(argv)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 when all files were checked.
+
+    Raises:
+        UserError: no such list or folder, no videos in it, a report or a list that cannot be written.
+    """
+    arguments = _parse(argv)
+    if arguments.report is not None and arguments.report.suffix.lower() not in (".csv", ".jsonl"):
+        raise UserError(f"--report {arguments.report}: give a name that ends in .csv or .jsonl")
+    # Torch, which the data package imports, takes seconds: --help and wrong arguments are answered without it.
+    from octvideo.data.check import BROKEN, OK, UNFINISHED
+    from octvideo.data.check_files import CheckReport, read_source, write_text
+
+    source = read_source(arguments.source, arguments.root, arguments.classes)
+    if arguments.clean_list:
+        source.check_target(arguments.clean_list)
+    start = time.monotonic()
+    counts: Counter[str] = Counter()
+    readable: set[str] = set()
+    with CheckReport(arguments.report) as report:
+        found = _progress(report.check(source.paths, arguments.workers, arguments.timeout), len(source.paths), counts)
+        for checked in found:
+            if checked.status == OK:
+                readable.add(checked.path)
+            if arguments.json:
+                _say(json.dumps(asdict(checked), ensure_ascii=False))
+            elif checked.error:
+                _say(f"{checked.path}: {checked.error}")
+        known = report.reused
+    if arguments.clean_list:
+        kept = "".join(f"{line}\n" for line, path in source.lines if path is None or path in readable)
+        write_text(arguments.clean_list, kept)
+    print(
+        f"{len(source.paths)} videos checked in {time.monotonic() - start:.1f} s: {counts[OK]} ok, {counts[BROKEN]} "
+        f"broken, {counts[UNFINISHED]} that a decoder did not finish; {known} of them known from the report before",
+        file=sys.stderr if arguments.json else sys.stdout,
+    )
+    return 0
+
+
+def _progress(found: Iterator[Checked], total: int, counts: Counter[str]) -> Iterator[Checked]:
+    """Counts by status, and shows a bar on a terminal, else a line now and then."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    every = max(1, total // _LINES)
+    with tqdm(total=total, unit="video", disable=not terminal) as bar:
+        for number, checked in enumerate(found, 1):
+            counts[checked.status] += 1
+            bad = number - counts["ok"]
+            bar.set_postfix_str(f"{bad} do not decode", refresh=False)
+            bar.update()
+            if not terminal and number % every == 0:
+                print(f"checked {number}/{total}, {bad} do not decode", file=sys.stderr, flush=True)
+            yield checked
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text)  # to stdout, beside the bar

@@ -1,0 +1,229 @@
+"""The check of whole files: each broken one is named, nothing else is; reports, clean lists, interrupted checks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from octvideo.cli import run
+from octvideo.cli.check_videos import main
+from octvideo.data import check_files, read_index
+from octvideo.data.check import Checked, check_video
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(video_folder: Path, tmp_path: Path) -> Path:
+    """Two classes of four videos, of which three are broken, each in its way."""
+    copy = tmp_path / "videos"
+    shutil.copytree(video_folder / "train", copy)
+    (copy / "down" / "video 1.mp4").write_bytes(b"")
+    (copy / "right" / "video 0.mp4").write_text("not a video")
+    cut = copy / "right" / "video 2.mp4"
+    cut.write_bytes(cut.read_bytes()[:1500])
+    return copy
+
+
+BROKEN = ["down/video 1.mp4", "right/video 0.mp4", "right/video 2.mp4"]
+SOUND = ["down/video 0.mp4", "down/video 2.mp4", "down/video 3.mp4", "right/video 1.mp4", "right/video 3.mp4"]
+
+
+def rows_of(report: Path) -> list[dict[str, str]]:
+    with report.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_real_files(data, tmp_path):
+    """AV1, no duration, one pixel, edit lists, 10 bits, turned: odd, and sound."""
+    script = ROOT / "data_tools" / "verify_videos.py"
+    report, formats = tmp_path / "report.csv", data / "clips" / "formats"
+    done = subprocess.run(
+        [sys.executable, str(script), str(formats), "--report", str(report), "--workers", "2"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {Path(row["path"]).name: row for row in rows_of(report)}
+    assert sorted(rows) == list(rows) == sorted(path.name for path in formats.iterdir())
+    broken = {name: row["error"] for name, row in rows.items() if row["status"] != "ok"}
+    assert sorted(broken) == ["decord_corrupted.mp4", "moviepy_empty_result.webm"]
+    assert broken["decord_corrupted.mp4"].startswith("error after frame 2")
+    assert broken["moviepy_empty_result.webm"] == "the file is empty"
+    assert all(f"{name}: {error}" in done.stdout for name, error in broken.items())
+    assert done.stdout.splitlines()[-1].startswith("18 videos checked in ") and "16 ok, 2 broken" in done.stdout
+    with (data / "manifest.csv").open() as file:
+        known = {Path(row["file"]).name: row for row in csv.DictReader(file)}
+    for name in set(rows) - set(broken) - {"torchcodec_nasa_13013.mp4"}:  # of two streams, the manifest has the other
+        row, size = rows[name], (known[name]["width"], known[name]["height"])
+        turned = int(known[name]["rotation"]) % 180 != 0
+        assert (row["width"], row["height"]) == (size[::-1] if turned else size), name
+        assert (row["frames"], row["codec"]) == (known[name]["frames_pyav"], known[name]["codec"]), name
+        assert float(row["fps"]) == pytest.approx(float(known[name]["fps"]), abs=0.01), name
+
+
+def test_every_real_clip_is_sound(data):
+    clips = [path for name in ("actions", "asl_gestures") for path in sorted((data / "clips" / name).iterdir())]
+    small = [path for path in clips if path.stat().st_size < 1_000_000]
+    assert len(small) >= 8
+    assert [checked for checked in map(check_video, map(str, small)) if checked.status != "ok"] == []
+
+
+@pytest.mark.parametrize("name", ["mmaction2_part_0.mp4", "decord_flipping_a_pancake.mkv", "paddlevideo_archery.avi"])
+def test_a_cut_or_damaged_real_clip_is_found(data, tmp_path, name):
+    content = (data / "clips" / "actions" / name).read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / name).write_bytes(content[: int(share * len(content))])
+        checked = check_video(str(tmp_path / name))
+        assert checked.status == "broken" and checked.error, share
+    middle = len(content) // 2
+    (tmp_path / name).write_bytes(content[:middle] + bytes(400) + content[middle + 400 :])
+    assert "error after frame" in check_video(str(tmp_path / name)).error
+
+
+def test_class_folders_give_a_clean_list_that_trains(folder, tmp_path, capsys):
+    clean = tmp_path / "clean.txt"
+    assert main([str(folder), "--clean-list", str(clean), "--workers", "3"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split(": ")[0] for line in out.splitlines()[:-1]] == [str(folder / name) for name in BROKEN]
+    assert "8 videos checked" in out and "5 ok, 3 broken, 0" in out
+    index, whole = read_index(clean), read_index(folder)
+    labels = {whole.path(number): whole.label(number) for number in range(8)}
+    assert [index.path(number) for number in range(5)] == [str(folder / name) for name in SOUND]
+    assert all(index.label(number) == labels[index.path(number)] for number in range(5))
+
+
+def test_a_list_keeps_its_lines(folder, tmp_path):
+    lines = [
+        "# ours",
+        "down/video 0.mp4 0",
+        "",
+        '"right/video 0.mp4",1',
+        "right/video 1.mp4\t1",
+        "absent.mp4 0",
+        f"{folder / 'down' / 'video 2.mp4'} 0",
+        "down/video 0.mp4 0",
+    ]
+    source, clean = folder / "list.txt", folder / "clean.txt"
+    source.write_text("\n".join(lines) + "\n")
+    assert main([str(source), "--clean-list", str(clean), "--report", str(tmp_path / "r.jsonl")]) == 0
+    assert clean.read_text().splitlines() == [lines[number] for number in (0, 1, 2, 4, 6, 7)]
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [row["error"] for row in rows if row["path"].endswith("absent.mp4")] == ["no such file"]
+    assert len(rows) == 5, "a video that is listed twice is checked once"
+    code = main([str(source), "--clean-list", str(tmp_path / "elsewhere.txt"), "--root", str(folder)])
+    assert code == 0 and (tmp_path / "elsewhere.txt").read_text() == clean.read_text()
+
+
+def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
+    (folder / "top.mp4").write_bytes((folder / SOUND[0]).read_bytes())
+    assert main([str(folder), "--json", "--clean-list", str(tmp_path / "clean.txt")]) == 0
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["path"] for row in rows] == [str(folder / name) for name in sorted([*BROKEN, *SOUND, "top.mp4"])]
+    assert rows[0] | {"mtime": 0, "size": 0, "path": ""} == {
+        **{"path": "", "status": "ok", "codec": "h264", "width": 80, "height": 64, "fps": 25.0, "frames_header": 24},
+        **{"frames": 24, "duration": 0.96, "size": 0, "mtime": 0, "error": ""},
+    }
+    assert "6 ok, 3 broken" in captured.err
+    clean = read_index(tmp_path / "clean.txt")
+    assert len(clean) == 6 and clean.label(0) == -1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_what_the_report_knows_is_not_decoded_again(folder, tmp_path, capsys, monkeypatch, suffix):
+    report = tmp_path / f"report{suffix}"
+    assert main([str(folder), "--report", str(report)]) == 0
+    first = report.read_text()
+    shutil.copy(folder / SOUND[0], folder / BROKEN[1])
+    os.utime(folder / SOUND[2], (1, 1))
+    decoded = tmp_path / "decoded"
+
+    def noting(path: str) -> Checked:
+        with decoded.open("a") as file:
+            file.write(f"{Path(path).relative_to(folder)}\n")
+        return check_video(path)
+
+    monkeypatch.setattr(check_files, "check_video", noting)
+    capsys.readouterr()
+    assert main([str(folder), "--report", str(report)]) == 0
+    assert sorted(decoded.read_text().splitlines()) == sorted([BROKEN[1], SOUND[2]])
+    assert "6 ok, 2 broken" in capsys.readouterr().out
+    again = report.read_text()
+    assert again != first and len(again.splitlines()) == len(first.splitlines())
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp_path, capsys, monkeypatch):
+    def faulty(path: str) -> Checked:
+        if path.endswith(SOUND[0]):
+            time.sleep(600)
+        if path.endswith(SOUND[3]):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return check_video(path)
+
+    report = ["--report", str(tmp_path / "report.csv")]
+    with monkeypatch.context() as patch:
+        patch.setattr(check_files, "check_video", faulty)
+        assert main([str(folder), *report, "--timeout", "2", "--workers", "2"]) == 0
+    rows = {str(Path(row["path"]).relative_to(folder)): row for row in rows_of(tmp_path / "report.csv")}
+    unfinished = {name: row["error"] for name, row in rows.items() if row["status"] == "unfinished"}
+    assert unfinished == {SOUND[0]: "took longer than 2 s", SOUND[3]: "the decoder crashed (signal 11)"}
+    assert "3 ok, 3 broken, 2 that a decoder did not finish" in capsys.readouterr().out
+    assert main([str(folder), *report]) == 0
+    assert "5 ok, 3 broken, 0 that a decoder did not finish; 6 of them" in capsys.readouterr().out
+
+
+def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
+    report = tmp_path / "report.csv"
+    rows = list(check_files.CheckReport(None).check([str(folder / name) for name in (SOUND[0], BROKEN[0])], 1, 60))
+    with check_files.CheckReport(report) as unfinished:
+        next(unfinished.check([str(folder / SOUND[0])], 1, 60))
+        # as a kill leaves it
+        part = (tmp_path / "report.csv.part").read_text()
+        assert part.strip() == check_files._json_line(rows[0]).strip()
+    report.unlink()
+    half = check_files._json_line(rows[1])[:70]
+    (tmp_path / "report.csv.part").write_text(part + half)
+    assert main([str(folder), "--report", str(report)]) == 0
+    assert "8 videos checked" in (out := capsys.readouterr().out) and "1 of them known" in out
+    assert len(rows_of(report)) == 8 and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "absent: no such list file or folder"),
+        (["empty"], "empty: no videos in this folder"),
+        (["videos", "--report", "r.txt"], "r.txt: give a name that ends in .csv or .jsonl"),
+        (["videos", "--report", "other.csv"], "other.csv: there is a file already"),
+        (["videos", "--report", "other.jsonl"], "other.jsonl: there is a file already"),
+        (["videos", "--report", "no/where/r.csv"], "no/where/r.csv: cannot be written"),
+        (["videos", "--clean-list", "no/where/c.txt"], "no/where/c.txt: cannot be written"),
+        (["videos/list.txt", "--clean-list", "videos/list.txt"], "this is the list itself"),
+        (["videos/list.txt", "--clean-list", "c.txt"], "relative to its own folder"),
+        (["bad.txt"], "bad.txt:1: "),
+    ],
+)
+def test_user_errors_end_in_one_line(folder, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "bad.txt").write_text("a.mp4 jmup\n")
+    (folder / "list.txt").write_text("down/video 0.mp4 0\n")
+    assert run(main, arguments) == 2
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if not line.startswith("checked ")]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and message in errors[0]
+    assert (tmp_path / "other.csv").read_text() == "a,b\n1,2\n"
+    assert (folder / "list.txt").read_text() == "down/video 0.mp4 0\n"
