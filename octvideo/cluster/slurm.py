@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -196,7 +197,10 @@ def submit(
 
 
 def _executor(resources: Resources, folder: Path, cluster: str, loaders: int) -> submitit.AutoExecutor:
-    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=_MAX_TIMEOUTS)
+    # Python is killed by an announcement that comes before submitit handles it. Ignored, it is followed by SIGTERM.
+    announcement = submitit.JobEnvironment.USR_SIG
+    python = f'sh -c \'trap "" {announcement}; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
+    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=_MAX_TIMEOUTS, slurm_python=python)
     executor.update_parameters(
         name="octvideo",
         nodes=resources.nodes,

@@ -50,7 +50,7 @@ class Run:
             stderr=subprocess.PIPE,
         )
 
-    def finish(self, seconds: float = 150) -> tuple[int, str, str]:
+    def finish(self, seconds: float = 300) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of the command."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err
@@ -117,7 +117,7 @@ def go_on(tasks: list[int]) -> None:
         os.kill(task, signal.SIGCONT)
 
 
-def until(condition: Callable[[], bool], complaint: str, seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -> None:
     """Waits for the condition."""
     end = time.monotonic() + seconds
     while not condition():
@@ -203,7 +203,7 @@ def test_a_killed_task_ends_the_job_which_can_be_requeued(
     run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
     tasks = run.stop_at(EVERY + 1)
     os.kill(tasks[1], signal.SIGKILL)  # as when memory runs out; rank 0 stays stopped and cannot notice
-    code, out, err = run.finish(60)
+    code, out, err = run.finish(60)  # seconds
     assert code == 1, out + err
     assert err == f"error: job {run.job} failed: Killed (task 1 on {NODES[1]}); see {run.output / 'slurm'}\n"
     assert not _tasks(run.job)
@@ -217,10 +217,27 @@ def test_one_failing_rank_names_the_cause(cluster: Cluster, video_folder: Path, 
     """Only rank 0 writes, so only rank 0 fails; the other one waits for it."""
     folder = tmp_path / "job"
     more = ["--folder", str(folder), "--wait", "OUTPUT_DIR", "/proc/nowhere"]
-    code, out, err = Run(cluster, video_folder, tmp_path / "out", *more).finish(60)
+    code, out, err = Run(cluster, video_folder, tmp_path / "out", *more).finish()
     assert code == 1, out + err
     assert err.count("\n") == 1 and f"(task 0 on {NODES[0]})" in err
     assert "UserError: OUTPUT_DIR /proc/nowhere: cannot be written" in err and str(folder) in err
+
+
+def test_an_announcement_while_python_starts_does_not_kill(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
+    until(lambda: bool(list(tmp_path.rglob("*_config.yaml"))), "the job is not submitted")
+    until(lambda: len(_tasks(run.job)) == len(NODES), "the tasks do not start")
+    tasks = _tasks(run.job)
+    for task in tasks:
+        os.kill(task, signal.SIGSTOP)
+    cluster.run("scancel", "--signal=USR2", run.job)
+    run.await_signal(signal.SIGUSR2)
+    go_on(tasks)
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    assert equal(run.weights(), undisturbed.weights())
 
 
 def test_a_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
