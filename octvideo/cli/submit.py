@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from octvideo.cli.predict import positive
-from octvideo.config import load_cfg
+from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
 __all__ = ["main"]
@@ -29,8 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name in ("partition", "qos", "account", "constraint", "mem"):
         parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
+    parser.add_argument(
+        "--alphas", nargs="+", metavar="A", help="one run for each, all as one array job, in OUTPUT_DIR/alpha-A"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
     parser.add_argument("--wait", action="store_true", help="wait for the end; the exit code says how it was")
+    parser.add_argument("--tail", action="store_true", help="wait, and show what rank 0 prints")
     parser.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
@@ -43,16 +48,40 @@ def _count(text: str) -> int:
     return value
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _sweep(cfg: str, alphas: Sequence[str], overrides: Sequence[str]) -> list[CfgNode]:
+    """One configuration for each alpha; the one of the overrides where there is none."""
+    base = load_cfg(cfg, overrides)
+    if len({float(alpha) for alpha in alphas}) < len(alphas):
+        raise UserError(f"--alphas {' '.join(alphas)}: the same one twice; each run has a folder of its own")
+    folders = [str(Path(base.OUTPUT_DIR) / f"alpha-{alpha}") for alpha in alphas]
+    changes = [["OCTAVE.ALPHA", alpha, "OUTPUT_DIR", folder] for alpha, folder in zip(alphas, folders)]
+    return [load_cfg(cfg, [*overrides, *change]) for change in changes] or [base]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submits; with ``--wait`` returns 1 where the job failed.
+    """Submits; with ``--wait`` or ``--tail`` returns 1 where a job failed.
 
     Raises:
         UserError: a wrong configuration, no SLURM, a job that is refused.
     """
     # Intermixed: options may stand on either side of KEY VALUE pairs.
     args = _parser().parse_intermixed_args(argv)
-    cfg = load_cfg(args.cfg, args.overrides)
+    # KEY VALUE pairs that follow the alphas are not alphas.
+    alphas = list(itertools.takewhile(_is_number, args.alphas or []))
+    if args.alphas and not alphas:
+        raise UserError(f"--alphas {args.alphas[0]}: it must be a number, like 0.125")
+    overrides = [*(args.alphas or [])[len(alphas) :], *args.overrides]
+    cfgs = _sweep(args.cfg, alphas, overrides)
     try:
+        from octvideo.cluster.follow import follow, why
         from octvideo.cluster.slurm import Resources, submit
     except ImportError:
         raise UserError("submitit is needed for this; install it with: pip install submitit") from None
@@ -68,18 +97,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         constraint=args.constraint,
         mem=args.mem,
     )
-    folder = args.folder or Path(cfg.OUTPUT_DIR) / "slurm"
-    job = submit(cfg, resources, folder, args.cluster)
-    print(f"job {job.job_id}: files in {folder}, results in {cfg.OUTPUT_DIR}", flush=True)
-    if not args.wait:
+    folder = args.folder or Path(load_cfg(args.cfg, overrides).OUTPUT_DIR) / "slurm"
+    jobs = submit(cfgs, resources, folder, args.cluster)
+    for job, cfg in zip(jobs, cfgs):
+        print(f"job {job.job_id}: files in {folder}, results in {cfg.OUTPUT_DIR}", flush=True)
+    if not (args.wait or args.tail):
         return 0
-    job.wait()
-    error = job.exception()
-    if error is None:
-        print(f"job {job.job_id}: done")
-        return 0
-    # Submitit puts the job's traceback between two rules.
-    parts = str(error).split("-" * 22)
-    reason = parts[1 if len(parts) > 2 else 0].strip().splitlines()[-1]
-    print(f"error: job {job.job_id} failed: {reason}; see {job.paths.folder}", file=sys.stderr)
-    return 1
+    states = follow(jobs, args.tail)
+    failed = False
+    for job in jobs:
+        reason = why(job, states[job.job_id])
+        if reason is None:
+            print(f"job {job.job_id}: done")
+        else:
+            failed = True
+            print(f"error: job {job.job_id} failed: {reason}; see {folder}", file=sys.stderr)
+    return int(failed)

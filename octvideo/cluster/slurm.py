@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,6 +20,7 @@ import submitit
 import yaml
 from submitit.core.utils import FailedJobError
 
+from octvideo.cluster.follow import TURN
 from octvideo.config import CfgNode
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
@@ -50,6 +54,7 @@ class Job:
             UserError: as ``octvideo.engine.run.run``.
         """
         environment = submitit.JobEnvironment()
+        _forget_earlier_turn(environment.paths.result_pickle)
         os.environ.update(ranks(environment))
         # Torch takes seconds to import, and is not needed to submit.
         from octvideo.engine.run import run
@@ -98,10 +103,17 @@ class _StopThenRequeue:
         """Hands over to submitit, which requeues the job in rank 0; no rank returns."""
         signal.alarm(0)
         self._handler(self._announcement, frame)
-        # Other ranks than 0 get here. Some clusters end a job with its first task, so rank 0 gets time to requeue it;
-        # an exception would make submitit note that the job has failed.
+        # Other ranks than 0 get here. The job ends with its first task, so rank 0 gets time to requeue it; SLURM then
+        # ends this one. An exception would make submitit note that the job has failed.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(_GRACE)
         sys.exit(1)
+
+
+def _forget_earlier_turn(result: Path) -> None:
+    """A task that was stopped has left its result, or, killed while writing it, a file that submitit stumbles over."""
+    for path in (result, result.with_name(f"{result.name}.save_tmp")):
+        path.unlink(missing_ok=True)
 
 
 def ranks(environment: Any) -> dict[str, str]:
@@ -140,21 +152,26 @@ class Resources:
     mem: str | None = None
 
 
-def submit(cfg: CfgNode, resources: Resources, folder: Path, cluster: str = "slurm") -> submitit.Job[int]:
-    """Queues a run and returns its job; the resolved configuration is ``JOBID_config.yaml`` in the folder.
+def submit(
+    cfgs: Sequence[CfgNode], resources: Resources, folder: Path, cluster: str = "slurm"
+) -> list[submitit.Job[int]]:
+    """Queues runs that get the same resources, several as one array job.
+
+    The resolved configuration of each is ``JOBID_config.yaml`` in the folder.
 
     Args:
-        cfg: the run.
-        resources: what it gets.
-        folder: of the job's files; on a file system that all nodes see.
+        cfgs: the runs, each with an OUTPUT_DIR of its own.
+        resources: what each of them gets.
+        folder: of the jobs' files; on a file system that all nodes see.
         cluster: ``"slurm"``, or ``"local"`` for processes on this machine.
 
     Raises:
-        UserError: there is no SLURM, it refuses the job, or the batch does not divide by the tasks.
+        UserError: there is no SLURM, it refuses the job, or a batch does not divide by the tasks.
     """
     tasks = resources.nodes * max(1, resources.gpus_per_node)
-    if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % tasks:
-        raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {tasks} tasks")
+    for cfg in cfgs:
+        if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % tasks:
+            raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {tasks} tasks")
     missing = [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]
     if cluster == "slurm" and missing:
         raise UserError(f"{missing[0]} is not on the PATH: submit from a SLURM login node, or use --cluster local")
@@ -163,27 +180,42 @@ def submit(cfg: CfgNode, resources: Resources, folder: Path, cluster: str = "slu
     # The job imports this package wherever it was submitted from; sbatch hands the environment on.
     root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    texts = [cfg.dump() for cfg in cfgs]
     try:
-        executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=_MAX_TIMEOUTS)
-        executor.update_parameters(
-            name="octvideo",
-            nodes=resources.nodes,
-            tasks_per_node=max(1, resources.gpus_per_node),
-            gpus_per_node=resources.gpus_per_node or None,
-            cpus_per_task=resources.cpus_per_task or cfg.NUM_WORKERS + 1,
-            timeout_min=resources.timeout,
-            slurm_partition=resources.partition,
-            slurm_qos=resources.qos,
-            slurm_account=resources.account,
-            slurm_constraint=resources.constraint,
-            slurm_mem=resources.mem,
-            slurm_signal_delay_s=_SIGNAL_DELAY,
-        )
-        text = cfg.dump()
-        job = executor.submit(Job(text))
-        (folder / f"{job.job_id}_config.yaml").write_text(text)
+        executor = _executor(resources, folder, cluster, loaders=max(cfg.NUM_WORKERS for cfg in cfgs))
+        # Submitit repeats what sbatch has said before it raises it.
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+            jobs = [executor.submit(Job(text)) for text in texts]
+        for job, text in zip(jobs, texts):
+            (folder / f"{job.job_id}_config.yaml").write_text(text)
     except OSError as error:
         raise UserError(f"--folder {folder}: cannot be written ({error.strerror}); choose another one") from None
     except FailedJobError as error:
-        raise UserError(f"sbatch refused the job: {' '.join(str(error).split())}") from None
-    return job
+        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"sbatch refused the job: {'; '.join(lines)}") from None
+    return jobs
+
+
+def _executor(resources: Resources, folder: Path, cluster: str, loaders: int) -> submitit.AutoExecutor:
+    # Python is killed by an announcement that comes before submitit handles it. Ignored, it is followed by SIGTERM.
+    announcement = submitit.JobEnvironment.USR_SIG
+    python = f'sh -c \'trap "" {announcement}; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
+    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=_MAX_TIMEOUTS, slurm_python=python)
+    executor.update_parameters(
+        name="octvideo",
+        nodes=resources.nodes,
+        tasks_per_node=max(1, resources.gpus_per_node),
+        gpus_per_node=resources.gpus_per_node or None,
+        cpus_per_task=resources.cpus_per_task or loaders + 1,
+        timeout_min=resources.timeout,
+        slurm_partition=resources.partition,
+        slurm_qos=resources.qos,
+        slurm_account=resources.account,
+        slurm_constraint=resources.constraint,
+        slurm_mem=resources.mem,
+        slurm_signal_delay_s=_SIGNAL_DELAY,
+        slurm_setup=[f'echo "{TURN} $SLURM_JOB_NODELIST at $(date +%FT%T)" >&2'],
+        # SLURM lets the other tasks of a job live when one fails, and they would wait for it.
+        slurm_srun_args=["--kill-on-bad-exit=1"],
+    )
+    return executor

@@ -1,4 +1,4 @@
-"""Jobs through submitit: really run by its local executor, and written for SLURM by its own code."""
+"""Jobs through submitit's local executor, and what sbatch is given; ``tests/slurm`` has them on a real SLURM."""
 
 from __future__ import annotations
 
@@ -126,8 +126,25 @@ def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) 
     assert "--nodes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("alphas", "message"),
+    [
+        (["many"], "--alphas many: it must be a number"),
+        (["0.5", "0.50"], "the same one twice"),
+        (["0", "1.5"], "OCTAVE.ALPHA is 1.5"),
+        (["0", "OCTAVE.ALPHAS", "0.5"], "unknown key OCTAVE.ALPHAS"),
+    ],
+)
+def test_alphas_that_make_no_sweep(
+    tmp_path: Path, video_folder: Path, capsys: pytest.CaptureFixture[str], alphas: list[str], message: str
+) -> None:
+    assert run(main, [*arguments(video_folder, tmp_path / "out"), "--cluster", "local", "--alphas", *alphas]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+
+
 def test_what_sbatch_is_given(tmp_path: Path, video_folder: Path) -> None:
-    """With a stand-in for sbatch, which is not here: the file that submitit writes is the real one."""
+    """With a stand-in for sbatch, as there are no GPUs to ask for: the file that submitit writes is the real one."""
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script.sh\necho Submitted batch job 4711\n')
@@ -141,7 +158,7 @@ def test_what_sbatch_is_given(tmp_path: Path, video_folder: Path) -> None:
     script = (tmp_path / "script.sh").read_text()
     for flag in "nodes=2 ntasks-per-node=4 gpus-per-node=4 time=90 partition=gpu mem=64GB cpus-per-task=1".split():
         assert f"#SBATCH --{flag}\n" in script
-    assert "#SBATCH --signal=USR2@120\n" in script
+    assert "#SBATCH --signal=USR2@120\n" in script and " --kill-on-bad-exit=1 " in script
     assert (tmp_path / "out" / "slurm" / "4711_config.yaml").is_file()
 
 

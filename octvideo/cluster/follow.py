@@ -1,0 +1,155 @@
+"""What becomes of a job: its state, what rank 0 prints, and why it failed."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import submitit
+
+__all__ = ["TURN", "follow", "why"]
+
+TURN = "octvideo: a new turn on"  # printed by the batch script when the job starts, and each time that it starts again
+
+# All other states go on: a job that is requeued is COMPLETING, then PENDING.
+_ENDED = frozenset(
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE ENDED FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
+)
+_FORGOTTEN = "unknown to SLURM"  # the controller forgets a job some minutes after its end
+_TASK = re.compile(r"^srun: error: (?P<node>\S+): tasks? (?P<tasks>[\d,-]+): (?P<how>.+)$", re.MULTILINE)
+_PAUSE = 1.0  # seconds between looks at the output; SLURM is asked less and less often
+_MAX_PAUSE = 15.0
+
+
+@dataclass(frozen=True)
+class _State:
+    """Of a job: SLURM's word for it, and what is known beside (a reason, or the nodes)."""
+
+    word: str
+    detail: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.word in _ENDED or self.word == _FORGOTTEN
+
+
+def follow(jobs: Sequence[submitit.Job[int]], tail: bool) -> dict[str, str]:
+    """Waits until all jobs have ended; says when one waits, runs or ends.
+
+    SLURM is asked through ``squeue``, which works without an accounting database; submitit would ask that. A result
+    that a task has left does not end the waiting: a job that SLURM stops and requeues leaves one too.
+
+    Args:
+        jobs: of one cluster.
+        tail: print what rank 0 of each job prints.
+
+    Returns:
+        The last state of each job: ``"COMPLETED"``, ``"FAILED"``, ...
+    """
+    tails = [_Tail(job, prefix=f"{job.job_id}: " if len(jobs) > 1 else "") for job in jobs] if tail else []
+    known: dict[str, _State] = {}
+    pause, asked = _PAUSE, float("-inf")
+    while True:
+        if time.monotonic() - asked >= pause:
+            pause, asked = min(1.2 * pause, _MAX_PAUSE), time.monotonic()
+            for name, state in _states([job for job in jobs if not _ended(known, job)]).items():
+                if state != known.get(name):
+                    print(f"job {name}: {state.word} {state.detail}".rstrip(), flush=True)
+                known[name] = state
+        ended = all(_ended(known, job) for job in jobs)
+        for each in tails:
+            each.show()
+        if ended:
+            return {name: state.word for name, state in known.items()}
+        time.sleep(_PAUSE)
+
+
+def _ended(known: dict[str, _State], job: submitit.Job[int]) -> bool:
+    return job.job_id in known and known[job.job_id].ended
+
+
+def _states(jobs: Sequence[submitit.Job[int]]) -> dict[str, _State]:
+    """The states of the jobs; nothing where SLURM does not answer."""
+    names = [job.job_id for job in jobs]
+    if not isinstance(jobs[0], submitit.SlurmJob):
+        return {job.job_id: _State("ENDED" if job.done() else "RUNNING") for job in jobs}
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(names)}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return {}
+    found = {}
+    for line in done.stdout.splitlines():
+        name, word, reason, nodes = line.split("|")
+        found[name] = _State(word, f"on {nodes}" if nodes else f"({reason})")
+    return {name: found.get(name, _State(_FORGOTTEN)) for name in names}
+
+
+class _Tail:
+    """Prints what rank 0 of a job has printed since the last look."""
+
+    def __init__(self, job: submitit.Job[int], prefix: str) -> None:
+        self.prefix = prefix
+        paths = job.task(0).paths
+        self._files: list[tuple[Path, TextIO]] = [(paths.stdout, sys.stdout), (paths.stderr, sys.stderr)]
+        self._seen = {path: 0 for path, _ in self._files}
+
+    def show(self) -> None:
+        """Whole lines only: the rest of one comes next time."""
+        for path, stream in self._files:
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                file.seek(self._seen[path])
+                new = file.read()
+            new = new[: new.rfind(b"\n") + 1]
+            self._seen[path] += len(new)
+            for line in new.decode(errors="replace").splitlines():
+                print(f"{self.prefix}{line}", file=stream, flush=True)
+
+
+def why(job: submitit.Job[int], state: str) -> str | None:
+    """None for a job that has done its work, or else the cause in one line.
+
+    When one task fails, the others fail with it: their connections break, or SLURM ends them. ``srun`` names the first.
+    """
+    results = {task: result for task in range(job.num_tasks) if (result := _result(job.task(task)))}
+    if len(results) == job.num_tasks and all(outcome == "success" for outcome, _ in results.values()):
+        return None
+    errors = {task: str(trace) for task, (outcome, trace) in results.items() if outcome == "error"}
+    printed = _last_turn(job.task(0).paths.stderr)
+    first = _TASK.search(printed)
+    if first is not None:
+        task = int(re.split("[,-]", first["tasks"])[0])
+        how = _last_line(errors[task]) if first["how"].startswith("Exited") and task in errors else first["how"]
+        return f"{how} (task {task} on {first['node']})"
+    if state in ("CANCELLED", "TIMEOUT", "DEADLINE", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY"):
+        return f"SLURM ended it: {state}"
+    if errors:
+        # Without srun the earliest result tells which failed first.
+        return _last_line(errors[min(errors, key=lambda task: job.task(task).paths.result_pickle.stat().st_mtime)])
+    return _last_line(printed) or state
+
+
+def _result(task: submitit.Job[int]) -> tuple[str, Any] | None:
+    """What the task has left: ``("success", 0)`` or ``("error", traceback)``; None where it was killed."""
+    try:
+        return pickle.loads(task.paths.result_pickle.read_bytes())
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return None
+
+
+def _last_turn(path: Path) -> str:
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    return text[text.rfind(TURN) :] if TURN in text else text
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

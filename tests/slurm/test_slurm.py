@@ -1,0 +1,280 @@
+"""Runs submitted with ``tools/submit.py`` to a real SLURM: two nodes on this host, gloo on the CPU.
+
+Where SLURM must act in the middle of a run, the run's tasks are stopped (SIGSTOP) for as long as SLURM needs, so that
+no test depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from slurm_cluster import CPUS, NODES, Cluster
+
+pytestmark = pytest.mark.slurm
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 12
+EVERY = 4  # steps between periodic checkpoints
+SMALL = (
+    "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 2 MODEL.STEM_KERNEL [1,5,5] MODEL.CONV_AS_2D True "
+    "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 "
+    "DATA.TEST_SHORT_SIDE 40 DATA.COLOR_JITTER 0.2 TRAIN.BATCH_SIZE 4 TRAIN.EVAL_EVERY 0 TRAIN.LOG_EVERY 1 "
+    "TEST.NUM_CLIPS 1 TEST.NUM_CROPS 1 OCTAVE.ALPHA 0.25 SOLVER.BASE_LR 0.001 NUM_WORKERS 0 DEVICE cpu "
+    f"TRAIN.STEPS {STEPS} TRAIN.CHECKPOINT_EVERY {EVERY}"
+).split()
+
+
+class Run:
+    """A run on all of the cluster, one task a node, submitted with more options or ``KEY VALUE`` pairs."""
+
+    def __init__(self, cluster: Cluster, videos: Path, output: Path, *more: str) -> None:
+        self.cluster, self.output = cluster, output
+        data = ["DATA.TRAIN", str(videos / "train"), "DATA.VAL", str(videos / "val"), "OUTPUT_DIR", str(output)]
+        size = ["--nodes", str(len(NODES)), "--gpus-per-node", "0", "--cpus-per-task", str(CPUS)]
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools" / "submit.py"), "--cfg", "small.yaml", *size, *SMALL, *data, *more],
+            cwd="/",
+            env={**os.environ, **cluster.environment, "OMP_NUM_THREADS": "1"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def finish(self, seconds: float = 300) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of the command."""
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+    @property
+    def job(self) -> str:
+        """The job's number; the array's, for a sweep."""
+        return next((self.output / "slurm").glob("*_config.yaml")).name.split("_")[0]
+
+    @property
+    def log(self) -> str:
+        """What rank 0 has said."""
+        return (self.output / "slurm" / f"{self.job}_0_log.err").read_text()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that were logged, over all turns of the job."""
+        path = self.output / "log.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return [record["step"] for record in records if record["kind"] == "train"]
+
+    def stop_at(self, step: int) -> list[int]:
+        """Stops the tasks once the step is done; returns the processes, by rank."""
+        until(lambda: step in self.steps, f"step {step} is never done")
+        tasks = _tasks(self.job)
+        assert len(tasks) == len(NODES)
+        for task in tasks:
+            os.kill(task, signal.SIGSTOP)
+        assert max(self.steps) < STEPS, "the run was over before it was stopped"
+        return tasks
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Of the trained network."""
+        return torch.load(self.output / "checkpoints" / "last.pt", weights_only=True)["model"]
+
+    def show(self) -> str:
+        """What SLURM knows of the job."""
+        return self.cluster.run("scontrol", "show", "job", self.job).stdout
+
+    def await_signal(self, number: int) -> None:
+        """Until SLURM has signalled the task of every node."""
+        sent = re.compile(rf"Sent signal {number} to StepId={self.job}\.0")
+        logs = [self.cluster.folder / f"slurmd.{node}.log" for node in NODES]
+        until(lambda: all(sent.search(log.read_text()) for log in logs), f"SLURM does not send signal {number}")
+
+
+def _tasks(job: str) -> list[int]:
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if b"python" in arguments[0] and b"submitit.core._submit" in arguments and f"SLURM_JOB_ID={job}" in environment:
+            rank = next(value for value in environment if value.startswith("SLURM_PROCID="))
+            found[int(rank.split("=")[1])] = int(folder.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+def go_on(tasks: list[int]) -> None:
+    """Ends the pause of ``stop_at``."""
+    for task in tasks:
+        os.kill(task, signal.SIGCONT)
+
+
+def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -> None:
+    """Waits for the condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, complaint
+        time.sleep(0.1)
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """To the last bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster, video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run to its end."""
+    run = Run(cluster, video_folder, tmp_path_factory.mktemp("undisturbed") / "out", "--tail")
+    run.ended = run.finish()  # type: ignore[attr-defined]
+    return run
+
+
+def test_two_nodes_train_to_the_end(undisturbed: Run, cluster: Cluster, tmp_path: Path) -> None:
+    code, out, err = undisturbed.ended  # type: ignore[attr-defined]
+    assert code == 0, out + err
+    job = undisturbed.job
+    assert f"job {job}: files in {undisturbed.output / 'slurm'}, results in {undisturbed.output}\n" in out
+    assert f"job {job}: RUNNING on 127.0.0.[2-3]" in out and f"job {job}: done" in out
+    assert "2 process(es) on cpu" in err and f"train {STEPS}/{STEPS}" in err  # --tail
+    assert undisturbed.steps == list(range(1, STEPS + 1))
+    metrics = json.loads((undisturbed.output / "metrics.json").read_text())
+    assert metrics["num_videos"] == 8 and metrics["num_failed"] == 0 and 0 <= metrics["top1"] <= 100
+    results = sorted(path.name for path in (undisturbed.output / "slurm").glob("*_result.pkl"))
+    assert results == [f"{job}_0_result.pkl", f"{job}_1_result.pkl"]
+
+
+def test_preempted_requeued_resumed_is_bit_identical(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--partition", "low", "--wait", "TEST.ENABLE", "False")
+    tasks = run.stop_at(EVERY + 1)
+    first = ["sbatch", "--partition=high", f"--nodes={len(NODES)}", f"--cpus-per-task={CPUS}", "--output=/dev/null"]
+    assert cluster.run(*first, "--wrap=sleep 1").returncode == 0
+    run.await_signal(signal.SIGUSR2)
+    go_on(tasks)
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    assert "Restarts=1" in run.show()
+    # The step in progress was finished and saved, and no step done twice.
+    assert run.steps == list(range(1, STEPS + 1)) and "going on at step" in run.log
+    assert equal(run.weights(), undisturbed.weights())
+
+
+def test_a_job_goes_on_after_its_time_limit(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--timeout", "3", "--wait", "TEST.ENABLE", "False")
+    tasks = run.stop_at(EVERY + 1)
+    # SLURM announces the end two minutes before, and looks for what is due every half a minute.
+    cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
+    run.await_signal(signal.SIGUSR2)
+    go_on(tasks)
+    until(lambda: "Restarts=1" in run.show(), "the job is not requeued")
+    cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=30")
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    assert "Job has timed out" in (run.output / "slurm" / f"{run.job}_0_log.out").read_text()
+    assert run.steps == list(range(1, STEPS + 1)) and "going on at step" in run.log
+    assert equal(run.weights(), undisturbed.weights())
+
+
+def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
+    run.stop_at(EVERY + 1)
+    cluster.run("scontrol", "requeue", run.job)  # sends SIGCONT and SIGTERM, and SIGKILL after KillWait
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    assert "Restarts=1" in run.show() and "going on at step" in run.log
+    assert equal(run.weights(), undisturbed.weights())
+
+
+def test_a_killed_task_ends_the_job_which_can_be_requeued(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
+    tasks = run.stop_at(EVERY + 1)
+    os.kill(tasks[1], signal.SIGKILL)  # as when memory runs out; rank 0 stays stopped and cannot notice
+    code, out, err = run.finish(60)  # seconds
+    assert code == 1, out + err
+    assert err == f"error: job {run.job} failed: Killed (task 1 on {NODES[1]}); see {run.output / 'slurm'}\n"
+    assert not _tasks(run.job)
+    cluster.run("scontrol", "requeue", run.job)
+    until(lambda: "JobState=COMPLETED" in run.show(), "the job does not run again")
+    assert f"going on at step {EVERY} " in run.log  # the last periodic checkpoint
+    assert equal(run.weights(), undisturbed.weights())
+
+
+def test_one_failing_rank_names_the_cause(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+    """Only rank 0 writes, so only rank 0 fails; the other one waits for it."""
+    folder = tmp_path / "job"
+    more = ["--folder", str(folder), "--wait", "OUTPUT_DIR", "/proc/nowhere"]
+    code, out, err = Run(cluster, video_folder, tmp_path / "out", *more).finish()
+    assert code == 1, out + err
+    assert err.count("\n") == 1 and f"(task 0 on {NODES[0]})" in err
+    assert "UserError: OUTPUT_DIR /proc/nowhere: cannot be written" in err and str(folder) in err
+
+
+def test_an_announcement_while_python_starts_does_not_kill(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
+    until(lambda: bool(list(tmp_path.rglob("*_config.yaml"))), "the job is not submitted")
+    until(lambda: len(_tasks(run.job)) == len(NODES), "the tasks do not start")
+    tasks = _tasks(run.job)
+    for task in tasks:
+        os.kill(task, signal.SIGSTOP)
+    cluster.run("scancel", "--signal=USR2", run.job)
+    run.await_signal(signal.SIGUSR2)
+    go_on(tasks)
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    assert equal(run.weights(), undisturbed.weights())
+
+
+def test_a_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait")
+    run.stop_at(1)
+    cluster.run("scancel", run.job)
+    code, out, err = run.finish(60)
+    assert code == 1 and err.count("\n") == 1 and "CANCELLED" in err, out + err
+    assert "Restarts=0" in run.show()
+
+
+def test_a_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+    few = ["--nodes", "1", "--cpus-per-task", "1", "--alphas", "0", "0.5", "TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
+    run = Run(cluster, video_folder, tmp_path / "out", "--tail", *few)
+    code, out, err = run.finish()
+    assert code == 0, out + err
+    job = run.job
+    for number, alpha in enumerate(("0", "0.5")):
+        output = tmp_path / "out" / f"alpha-{alpha}"
+        assert f"job {job}_{number}: files in {tmp_path / 'out' / 'slurm'}, results in {output}\n" in out
+        assert f"job {job}_{number}: done" in out and f"{job}_{number}: training on 8 videos" in err
+        saved = torch.load(output / "checkpoints" / "last.pt", weights_only=True)["config"]
+        assert f"ALPHA: {float(alpha)}\n" in saved
+    assert f"ArrayJobId={job}" in run.show()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--partition", "nowhere", "invalid partition"),
+        ("--constraint", "h100", "feature"),
+        ("--mem", "many", "mem"),
+    ],
+)
+def test_what_slurm_refuses_ends_in_one_line(
+    cluster: Cluster, video_folder: Path, tmp_path: Path, option: str, value: str, message: str
+) -> None:
+    code, out, err = Run(cluster, video_folder, tmp_path / "out", option, value).finish()
+    assert code == 2 and not out, out
+    assert err.count("\n") == 1 and err.startswith("error: sbatch refused the job: ") and message in err.lower(), err
