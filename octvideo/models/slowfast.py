@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from pytorchvideo.models.net import MultiPathWayWithFuse, Net
 from pytorchvideo.models.slowfast import PoolConcatPathway
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from octvideo.models.blocks import HeadPool, Octave, create_head, create_stage, create_stem
 from octvideo.octave import Feature, merge
@@ -44,6 +44,14 @@ class SlowFast(Net):
         return super().forward([clips.index_select(2, slow), clips])  # type: ignore[arg-type]
 
 
+@fx.wrap  # one step for torch.fx, which could not follow the sizes
+def _merge_pathways(pathways: list[Feature]) -> tuple[Tensor, Tensor]:
+    slow, fast = (merge(x) for x in pathways)
+    # A pair without a high group (alpha 1) does not know whether its size was odd.
+    height, width = (min(edges) for edges in zip(slow.shape[-2:], fast.shape[-2:]))
+    return slow[..., :height, :width], fast[..., :height, :width]
+
+
 class MergingFusion(nn.Module):
     """PyTorchVideo's ``FuseFastToSlow`` on merged features, with its names (that class cannot be subclassed: its
     ``set_attributes(self, locals())`` also sets ``__class__``).
@@ -54,10 +62,7 @@ class MergingFusion(nn.Module):
         self.conv_fast_to_slow, self.norm, self.activation = conv_fast_to_slow, norm, activation
 
     def forward(self, pathways: list[Feature]) -> list[Tensor]:
-        slow, fast = (merge(x) for x in pathways)
-        # A pair without a high group (alpha 1) does not know whether its size was odd.
-        height, width = (min(edges) for edges in zip(slow.shape[-2:], fast.shape[-2:]))
-        slow, fast = slow[..., :height, :width], fast[..., :height, :width]
+        slow, fast = _merge_pathways(pathways)
         lateral = self.activation(self.norm(self.conv_fast_to_slow(fast)))
         return [torch.cat([slow, lateral], dim=1), fast]
 

@@ -1,6 +1,7 @@
 """Octave convolution and its algebra, on torch alone."""
 
 from octvideo.octave.conv import OctConv2d, OctConv3d
+from octvideo.octave.fuse import fold_batch_norm
 from octvideo.octave.layers import OctMap, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
 from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
 from octvideo.octave.octavize import describe, octavize
@@ -17,6 +18,7 @@ __all__ = [
     "OctSqueezeExcitation",
     "OctaveTensor",
     "describe",
+    "fold_batch_norm",
     "map_groups",
     "merge",
     "octavize",
