@@ -142,6 +142,6 @@ class _Found:
             raise _Broken(f"cut short: {packets} of {self.frames_header} frames are there")
         missing = self.duration - end
         # Without a count, durations are all there is, and they are less exact.
-        if not self.frames_header and missing > max(3 / self.fps if self.fps else 1, self.duration / 50):
+        if not self.frames_header and missing > max(1.5 / float(self.fps or 1), float(self.duration) / 100):
             raise _Broken(f"cut short: {float(end):.2f} of {float(self.duration):.2f} s are there")
         self.duration = self.duration or end

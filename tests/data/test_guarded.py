@@ -135,9 +135,9 @@ def test_a_child_that_dies(guard, order, message):
 
 
 def test_a_child_that_hangs(guard):
-    call = guard(obey, 0.5)
+    call = guard(obey, 1.5)
     first = call("")
-    with pytest.raises(Lost, match="took longer than 0.5 s"):
+    with pytest.raises(Lost, match="took longer than 1.5 s"):
         call("hang")
     assert is_reaped(first) and call("") != first
 
@@ -263,11 +263,11 @@ def test_a_limit_of_zero_is_no_guard():
 
 def test_many_children_answer_in_order():
     orders = ["", "SIGSEGV", "", "hang", "", "", "exit", ""]
-    results = list(map_guarded(obey, orders, workers=3, timeout=1.0))
+    results = list(map_guarded(obey, orders, workers=3, timeout=2.0))
     assert [order if isinstance(result, Lost) else "" for order, result in zip(orders, results, strict=True)] == orders
     assert [str(result) for result in results if isinstance(result, Lost)] == [
         "the decoder crashed (signal 11)",
-        "took longer than 1 s",
+        "took longer than 2 s",
         "the decoder ended its process (exit code 3)",
     ]
     assert all(is_reaped(result) for result in results if isinstance(result, int))
