@@ -19,6 +19,7 @@ from octvideo.engine.optim import build_optimizer
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.octave import fold_batch_norm
 from octvideo.octave.complexity import count
 
 __all__ = ["forward", "train"]
@@ -27,27 +28,29 @@ _LR = 1e-6  # the frames are noise: nothing is to be learned, and the loss must 
 
 
 def forward(cfg: CfgNode, rounds: int) -> Report:
-    """One clip through the octave network and its vanilla twin, each with 3D convolutions and with them run as 2D."""
+    """One clip through the octave network and its vanilla twin: 3D convolutions, run as 2D, and batch norms folded."""
     device = _device(cfg)
     frames, size = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP
-    clip = torch.randn(1, 3, frames, size, size, device=device)
+    # As the loader gives it: channels last.
+    clip = torch.randn(1, frames, size, size, 3, device=device).permute(0, 4, 1, 2, 3)
     variants, facts = {}, {}
     for kind, settings in _twins(cfg).items():
         for conv, as_2d in (("conv3d", False), ("as 2D", True)):
             chosen = _changed(settings, "MODEL.CONV_AS_2D", as_2d)
             cost = count(build_model(chosen), clip.shape).as_dict()
             model = _on_device(chosen, device).eval()
-            variants[f"{kind} {conv}"] = partial(timed, partial(_infer, model, clip))
-            facts[f"{kind} {conv}"] = {"gflops": cost["gflops"], "params_m": cost["params_m"]}
-            facts[f"{kind} {conv}"] |= _warm_up(model, clip)
+            for name, network in ((f"{kind} {conv}", model), (f"{kind} {conv} folded", fold_batch_norm(model))):
+                variants[name] = partial(timed, partial(_infer, network, clip))
+                facts[name] = {"gflops": cost["gflops"], "params_m": cost["params_m"], **_warm_up(network, clip)}
     seconds = interleaved(variants, rounds)
     report = Report(
         [{"name": name, "seconds": time, "clips_per_s": 1 / time, **facts[name]} for name, time in seconds.items()]
     )
-    for conv in ("conv3d", "as 2D"):
+    for conv in ("conv3d", "as 2D", "conv3d folded", "as 2D folded"):
         report.compare(f"vanilla {conv}", f"octave {conv}")
     for kind in ("vanilla", "octave"):
         report.compare(f"{kind} conv3d", f"{kind} as 2D")
+        report.compare(f"{kind} as 2D", f"{kind} as 2D folded")
     return report
 
 

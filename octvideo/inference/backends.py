@@ -2,7 +2,7 @@
 
 All three take float32 clips ``(N, 3, T, H, W)`` with any N and give logits ``(N, classes)``. T, H and W are those that
 the network was exported for. Both other runtimes start from the graph of ``torch.export``; for one session nothing
-is written to disk.
+is written to disk. Batch norms are folded first (``octvideo.octave.fuse``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.errors import UserError
+from octvideo.octave import fold_batch_norm
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -44,6 +45,7 @@ def create_runner(backend: str, model: nn.Module, clip_shape: Sequence[int], dev
     Raises:
         UserError: unknown backend, not installed, or the network cannot be exported for it.
     """
+    model = fold_batch_norm(model)
     if backend == "torch":
         return _torch_runner(model.to(device), device)
     if backend == "onnxruntime":
@@ -74,7 +76,7 @@ def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path
         _require("onnx", "onnxscript", "onnxruntime")
     elif format == "openvino":
         _require("openvino")
-    program = _export(model, clip_shape)
+    program = _export(fold_batch_norm(model), clip_shape)
     if format == "onnx":
         _onnx_program(program, clip_shape).save(str(path))
     elif format == "openvino":
