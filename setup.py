@@ -47,6 +47,7 @@ setup(
             "pre-commit",
             "pytest>=8",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff>=0.6",
             "setuptools>=77",
             "types-PyYAML",
