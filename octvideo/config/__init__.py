@@ -22,7 +22,7 @@ _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
     "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
-    "DATA.DECODER": ("auto", "decord", "pyav"),
+    "DATA.DECODER": ("auto", "decord", "pyav", "torchcodec"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "steps"),

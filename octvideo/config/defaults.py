@@ -57,7 +57,7 @@ _C.DATA.FLIP = 0.5  # probability of a horizontal flip in training
 _C.DATA.COLOR_JITTER = 0.0  # strength of brightness, contrast and saturation jitter in training; 0 = off
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of frames in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]
-_C.DATA.DECODER = "auto"  # auto (decord, then PyAV) | decord | pyav
+_C.DATA.DECODER = "auto"  # auto (decord where it numbers frames right, PyAV elsewhere) | decord | pyav | torchcodec
 _C.DATA.RETRIES = 2  # further attempts to read a video before it counts as failed
 _C.DATA.MAX_FAILED = 0.1  # share of videos that may fail before a run stops with an error
 

@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from octvideo.data.dataset import TestDataset, TrainDataset, collate
+from octvideo.data.decode import check_decoder
 from octvideo.data.index import build_index
 from octvideo.errors import UserError
 
@@ -81,6 +82,7 @@ def build_train_loader(cfg: CfgNode, *, rank: int = 0, world_size: int = 1, star
     Raises:
         UserError: the batch does not divide by the number of ranks, or a video has no label.
     """
+    check_decoder(cfg.DATA.DECODER)
     index = build_index(cfg, "train")
     if cfg.TRAIN.BATCH_SIZE % world_size:
         raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {world_size} ranks")
@@ -120,6 +122,7 @@ def build_test_loader(
 
     Every video is in exactly one rank's part, however uneven.
     """
+    check_decoder(cfg.DATA.DECODER)
     index = build_index(cfg, split)
     dataset = TestDataset(
         index,
