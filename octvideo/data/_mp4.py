@@ -1,7 +1,8 @@
 """Which MP4 files decord numbers right: read from the header alone, in a fraction of a millisecond.
 
 decord numbers every packet and seeks to every keyframe. That is right unless an edit list hides frames, a keyframe is
-followed by frames that are shown before it (an open GOP), or the header does not list the frames (fragments).
+followed by frames that are shown before it (an open GOP) or needs earlier ones (intra refresh), or the header does not
+list the frames (fragments).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = ["is_plain_mp4"]
 
 _MAX_HEADER = 64 << 20  # bytes
 _MAX_FRAMES = 1 << 24
+_KEYFRAMES = 3  # that are looked at, after the first one: an encoder makes all of them in the same way
 _EIGHT_BIT = (66, 77, 88, 100)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
 
 
@@ -32,11 +34,9 @@ def is_plain_mp4(source: str | bytes) -> bool:
     """
     try:
         if isinstance(source, bytes):
-            header = _header(io.BytesIO(source), len(source))
-        else:
-            with open(source, "rb") as file:
-                header = _header(file, os.fstat(file.fileno()).st_size)
-        return _is_plain(header)
+            return _is_plain(io.BytesIO(source), len(source))
+        with open(source, "rb") as file:
+            return _is_plain(file, os.fstat(file.fileno()).st_size)
     except (_Unusual, OSError, KeyError, ValueError, IndexError, ZeroDivisionError):
         return False
 
@@ -83,8 +83,8 @@ def _timescale(data: bytes) -> int:
     return _integer(data, 20 if data[0] else 12, 4)
 
 
-def _is_plain(header: bytes) -> bool:
-    movie = list(_boxes(header))
+def _is_plain(file: BinaryIO, size: int) -> bool:
+    movie = list(_boxes(_header(file, size)))
     tracks = [dict(_boxes(content)) for kind, content in movie if kind == b"trak"]
     media = [dict(_boxes(track[b"mdia"])) for track in tracks if b"mdia" in track]
     video = [number for number, box in enumerate(media) if box.get(b"hdlr", b"")[8:12] == b"vide"]
@@ -92,7 +92,8 @@ def _is_plain(header: bytes) -> bool:
         return False
     track, box = tracks[video[0]], media[video[0]]
     tables = dict(_boxes(dict(_boxes(box[b"minf"]))[b"stbl"]))
-    if not {b"stsd", b"stts"} <= set(tables) or {b"stps", b"sgpd"} & set(tables) or not _is_8_bit(tables[b"stsd"]):
+    settings = _h264_settings(tables[b"stsd"])
+    if settings[1] not in _EIGHT_BIT or {b"stps", b"sgpd"} & set(tables):
         return False
     times = _times(tables)
     keyframes = np.arange(len(times))
@@ -103,16 +104,18 @@ def _is_plain(header: bytes) -> bool:
     earliest_from_here = np.minimum.accumulate(times[::-1])[::-1]
     if (times[keyframes] != earliest_from_here[keyframes]).any():
         return False
+    places = _places(tables)[keyframes[1 : 1 + _KEYFRAMES]]
+    if not all(_is_fresh_start(file, place, (settings[4] & 3) + 1) for place in places):
+        return False
     first, end = _edit(track.get(b"edts", b""), _timescale(box[b"mdhd"]) / _timescale(dict(movie)[b"mvhd"]))
     return bool((times >= first).all() and (times < end).all())
 
 
-def _is_8_bit(description: bytes) -> bool:
-    """Whether an ``stsd`` box says one kind of sample, H.264 with 8 bits and 4:2:0."""
+def _h264_settings(description: bytes) -> bytes:
+    """The ``avcC`` box in an ``stsd`` box that knows one kind of sample, H.264."""
     if _integer(description, 4, 4) != 1 or description[12:16] not in (b"avc1", b"avc3"):
-        return False
-    entry = description[16 : 8 + _integer(description, 8, 4)]
-    return any(kind == b"avcC" and content[1] in _EIGHT_BIT for kind, content in _boxes(entry, 78))
+        raise _Unusual
+    return dict(_boxes(description[16 : 8 + _integer(description, 8, 4)], 78))[b"avcC"]
 
 
 def _table(content: bytes, columns: int) -> np.ndarray:
@@ -133,6 +136,47 @@ def _times(tables: dict[bytes, bytes]) -> np.ndarray:
     if counts.sum() != len(decoded):
         raise _Unusual
     return decoded + np.repeat(offsets.astype(np.uint32).astype(np.int32), counts)
+
+
+def _places(tables: dict[bytes, bytes]) -> np.ndarray:
+    """Where each sample begins in the file: int64 ``(samples,)``.
+
+    Samples lie in chunks, which begin at ``stco``; in each chunk they lie end to end ::
+
+        stco [100, 900]   samples in a chunk [2, 1]   stsz [10, 20, 30]   ->   [100, 110, 900]
+    """
+    same, count = _integer(tables[b"stsz"], 4, 4), _integer(tables[b"stsz"], 8, 4)
+    if count > _MAX_FRAMES:
+        raise _Unusual
+    sizes = np.full(count, same) if same else np.frombuffer(tables[b"stsz"], ">u4", count, 12).astype(np.int64)
+    wide = b"co64" in tables
+    content = tables[b"co64" if wide else b"stco"]
+    chunks = np.frombuffer(content, ">u8" if wide else ">u4", _integer(content, 4, 4), 8).astype(np.int64)
+    runs = _table(tables[b"stsc"], 3)  # first chunk (from 1), samples in each, description
+    in_chunk = np.repeat(runs[:, 1], np.diff(runs[:, 0], append=len(chunks) + 1))
+    if len(in_chunk) != len(chunks) or in_chunk.sum() != count:
+        raise _Unusual
+    ends = np.cumsum(sizes)
+    before_chunk = (ends - sizes)[np.cumsum(in_chunk) - in_chunk]
+    return ends - sizes + np.repeat(chunks - before_chunk, in_chunk)
+
+
+def _is_fresh_start(file: BinaryIO, place: int, wide: int) -> bool:
+    """Whether the first picture data of a sample are of an IDR picture, after which nothing refers to earlier frames.
+
+    Args:
+        place: where the sample begins.
+        wide: bytes of the length before each unit.
+    """
+    while True:
+        file.seek(place)
+        start = file.read(wide + 1)
+        if len(start) <= wide:
+            raise _Unusual
+        kind = start[wide] & 31
+        if 1 <= kind <= 5:
+            return kind == 5
+        place += wide + int.from_bytes(start[:wide], "big")
 
 
 def _edit(content: bytes, scale: float) -> tuple[float, float]:

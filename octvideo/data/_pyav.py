@@ -16,7 +16,7 @@ _EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
 
 
 def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """The stream is the one that decord takes too: the best one, not the first."""
+    """The stream that FFmpeg calls the best one, which may not be the first."""
     file = source if isinstance(source, str) else io.BytesIO(source)
     container = av.open(file, "r", metadata_errors="replace")
     stream = container.streams.best("video")
@@ -50,8 +50,6 @@ class PyAVReader:
 
     Attributes:
         fps: average frames per second.
-        hidden: number of packets that an edit list hides.
-        closed: no frame is shown before a keyframe that it follows in the file.
 
     Raises (also ``frames``):
         CannotCount: timestamps are missing, repeated or contradict what is decoded; ``SequentialReader`` can read it.
@@ -71,24 +69,19 @@ class PyAVReader:
         shown: list[int] = []
         hidden: list[int] = []
         keyframes: list[int] = []
-        latest, self.closed = -(2**63), True
         for packet in self._container.demux(self._stream):
             if not packet.size:
                 continue  # the end, or a frame that AVI repeats
             if packet.pts is None:
                 raise CannotCount("a packet has no timestamp")
-            (hidden if packet.is_discard else shown).append(packet.pts)
+            (hidden if packet.is_discard else shown).append(packet.pts)  # an edit list hides frames
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-            self.closed &= not keyframes or packet.pts >= keyframes[-1]
-            self.closed &= not packet.is_keyframe or packet.pts > latest
-            latest = max(latest, packet.pts)
         if not shown:
             raise ValueError("no frames")
         # AVI has no timestamps: FFmpeg makes them up, and wrong ones where frames are not decoded in the order shown.
         made_up = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
         self._times, self._keyframes = np.sort(shown), np.sort(keyframes)
-        self.hidden = len(hidden)
         if made_up or len({*shown, *hidden}) < len(shown) + len(hidden):
             raise CannotCount("its timestamps do not order its frames")
         if not keyframes or self._keyframes[0] > self._times[0]:

@@ -128,8 +128,8 @@ def open_video(
 
     Args:
         source: a path, or the content of a video file.
-        decoder: ``"auto"`` (see above), ``"decord"``, ``"pyav"`` or ``"torchcodec"``. decord and torchcodec leave the
-            files to PyAV whose frames they would number wrong, and only those.
+        decoder: ``"auto"`` (see above), ``"decord"`` (the same, but what decord cannot decode is an error), ``"pyav"``
+            or ``"torchcodec"`` (MP4 and Matroska; other kinds of files are read by PyAV).
         name: what errors call a ``source`` of bytes.
         short_side: the frames come scaled so that their shorter side has so many pixels, the other one in proportion;
             cheaper than scaling them afterwards, but each decoder has its own filter. None: as they are in the file.
@@ -144,43 +144,20 @@ def open_video(
         if not os.path.isfile(source):
             raise DecodeError(source, "no such file")
         source = os.path.abspath(source)  # FFmpeg takes a relative `a:b.mp4` for an address
-    return Video(source, name, _OPENERS[decoder](source), short_side)
+    return Video(source, name, _openers(source, decoder), short_side)
 
 
-def _auto(source: str | bytes) -> Sequence[_Opener]:
-    return (DecordReader, *_PYAV) if is_installed() and is_plain_mp4(source) else _PYAV
-
-
-def _decord(source: str | bytes) -> Sequence[_Opener]:
-    return (DecordReader,) if is_plain_mp4(source) or _ordered_by_packets(source) else _PYAV
-
-
-def _torchcodec_(source: str | bytes) -> Sequence[_Opener]:
-    return (TorchcodecReader,) if _has_timestamps(source) else _PYAV
-
-
-_OPENERS: dict[str, Callable[[str | bytes], Sequence[_Opener]]] = {
-    "auto": _auto,
-    "decord": _decord,
-    "pyav": lambda _: _PYAV,
-    "torchcodec": _torchcodec_,
-}
-
-
-def _ordered_by_packets(source: str | bytes) -> bool:
-    """Whether to trust decord with a file that is no plain MP4: every packet is shown, and no GOP is open."""
-    if not _has_timestamps(source):
-        return False
-    try:
-        reader = PyAVReader(source)
-    except Exception:  # whatever it is, it is not a file of which this is known
-        return False
-    reader.close()
-    return reader.closed and not reader.hidden
+def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:
+    """What reads a file, in the order in which it is tried."""
+    if decoder == "torchcodec" and _has_timestamps(source):
+        return (TorchcodecReader,)
+    if decoder in ("auto", "decord") and is_installed() and is_plain_mp4(source):
+        return (DecordReader, *_PYAV) if decoder == "auto" else (DecordReader,)
+    return _PYAV
 
 
 def _has_timestamps(source: str | bytes) -> bool:
-    """MP4, MOV, Matroska and WebM say when each frame is shown and where keyframes are; other kinds guess."""
+    """MP4, MOV, Matroska and WebM say when each frame is shown; torchcodec numbers frames of other kinds wrong."""
     if isinstance(source, bytes):
         start = source[:12]
     else:
