@@ -40,6 +40,8 @@ setup(
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18", "openvino>=2024.4"],
         "app": ["gradio>=6"],
+        # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
+        "torchcodec": ["torchcodec>=0.10"],
         "dev": [
             "build",
             "hypothesis",

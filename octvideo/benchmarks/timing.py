@@ -23,10 +23,12 @@ class Report:
     Attributes:
         results: one entry a variant: ``name``, ``seconds`` (the median) and what belongs to it.
         ratio: ``"a / b"``: seconds of a over seconds of b.
+        memory: what the process holds, in MB, and after how much work; empty where that was not measured.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     ratio: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
     def compare(self, slow: str, fast: str) -> None:
         """Adds the ratio of two results."""

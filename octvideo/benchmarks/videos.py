@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +19,8 @@ from torch import Tensor
 
 from octvideo.benchmarks.timing import Report, interleaved, timed
 from octvideo.data import build_index, build_train_loader
+from octvideo.data._decord import DecordReader, is_installed
+from octvideo.data._mp4 import is_plain_mp4
 from octvideo.data.dataset import TestDataset
 from octvideo.data.decode import DecodeError, open_video
 from octvideo.data.loaders import TrainSampler
@@ -30,10 +35,13 @@ _BATCHES = 4  # that a round times
 _PREFETCHED = 2  # batches that a worker has ready, by default
 _VIDEOS = 4  # that a round of `views` reads
 _NEXT = 3  # predictions after the first
+_OPENINGS = 200  # of a video, for each round
 
 
 def data(cfg: CfgNode, rounds: int) -> Report:
     """Training clips a second: the loader with 1 and 2 workers, beside nothing but decoding and resizing.
+
+    Also what a process holds after so many openings more: what a worker may grow by.
 
     Raises:
         UserError: DATA.TRAIN does not fit, or a video of it cannot be decoded.
@@ -50,6 +58,8 @@ def data(cfg: CfgNode, rounds: int) -> Report:
     )
     report.compare("bare decode and resize", "loader, 1 worker")
     report.compare("bare decode and resize", "loader, 2 workers")
+    report.compare("loader, 1 worker", "loader, 2 workers")
+    report.memory = _memory(cfg, rounds)
     return report
 
 
@@ -81,15 +91,43 @@ def _bare(cfg: CfgNode) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # like a worker
     try:
-        return timed(read)
-    except DecodeError as error:
-        raise UserError(f"{error.path}: cannot be decoded ({error.reason}); leave it out of --data") from None
+        with _named_failures():
+            return timed(read)
     finally:
         torch.set_num_threads(threads)
 
 
+def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
+    """MB that the process holds after _OPENINGS clips, each from a video opened anew, and after so many a round."""
+    status = Path("/proc/self/statm")
+    if not status.is_file():
+        return {}
+    index = build_index(cfg, "train")
+    rng = np.random.default_rng(cfg.SEED)
+    held: list[float] = []
+    for opening in range(_OPENINGS * rounds):
+        with _named_failures(), open_video(index.path(opening % len(index)), cfg.DATA.DECODER) as video:
+            video.frames(random_clip(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, rng))
+        if (opening + 1) % _OPENINGS == 0:
+            held.append(int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    first, last = f"after {_OPENINGS} openings", f"after {_OPENINGS * rounds} openings"
+    return {first: held[0], last: held[-1], "growth": held[-1] - held[0]}
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    """A video that cannot be decoded is the user's to leave out."""
+    try:
+        yield
+    except DecodeError as error:
+        raise UserError(f"{error.path}: cannot be decoded ({error.reason}); leave it out of --data") from None
+
+
 def views(cfg: CfgNode, rounds: int) -> Report:
     """All test views of a video from one opening, beside opening and decoding the video for each view.
+
+    Where decord reads the videos, also the frames of all clips read once each and in order, as ``Video.frames`` does,
+    beside asking decord for them clip by clip.
 
     Raises:
         UserError: DATA.TEST does not fit, or a video of it cannot be decoded.
@@ -110,17 +148,38 @@ def views(cfg: CfgNode, rounds: int) -> Report:
     for number in numbers:  # warms the files' cache
         if (failure := dataset[number].failed) is not None:
             raise UserError(f"{failure.path}: cannot be decoded ({failure.reason}); leave it out of --data")
-    variants = {
+    variants: dict[str, Callable[[], float]] = {
         "one opening": lambda: timed(lambda: [dataset[number] for number in numbers]),
         "one per view": lambda: timed(lambda: [view_by_view(index.path(number), **settings) for number in numbers]),
     }
+    frames = {index.path(number): _clips_of(index.path(number), cfg) for number in numbers}
+    if is_installed() and all(is_plain_mp4(path) for path in frames):
+        variants |= {
+            "frames sorted, once each": lambda: timed(lambda: [_read_sorted(*item) for item in frames.items()]),
+            "frames as asked": lambda: timed(
+                lambda: [DecordReader(path).frames(wanted.tolist()) for path, wanted in frames.items()]
+            ),
+        }
     count = cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS
     seconds = {name: time / len(numbers) for name, time in interleaved(variants, rounds).items()}
     report = Report(
         [{"name": name, "seconds": time, "views_per_s": count / time, "views": count} for name, time in seconds.items()]
     )
     report.compare("one per view", "one opening")
+    if "frames as asked" in variants:
+        report.compare("frames as asked", "frames sorted, once each")
     return report
+
+
+def _clips_of(path: str, cfg: CfgNode) -> np.ndarray:
+    """Frame numbers of all test clips, clip by clip."""
+    with open_video(path, cfg.DATA.DECODER) as video:
+        return uniform_clips(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.TEST.NUM_CLIPS).ravel()
+
+
+def _read_sorted(path: str, indices: np.ndarray) -> np.ndarray:
+    with open_video(path, "decord") as video:
+        return video.frames(indices)
 
 
 def view_by_view(
@@ -144,6 +203,10 @@ def view_by_view(
             frames = resize_short_side(torch.from_numpy(video.frames(indices)), short_side)
         found.append(spatial_crops(frames, crop, num_crops)[view % num_crops])
     return torch.stack(found)
+
+
+def _read_as_asked(path: str, indices: np.ndarray) -> np.ndarray:
+    return DecordReader(path).frames(indices.tolist())
 
 
 def end_to_end(cfg: CfgNode | None, checkpoint: str | None, video: Path, rounds: int) -> Report:

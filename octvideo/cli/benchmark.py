@@ -21,8 +21,8 @@ _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
 forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D
 train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla
-data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing
-views       the test views of a video from one opening, and opening it once per view
+data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
+views       the test views of a video from one opening, and opening it once per view; frames sorted, and as asked
 end-to-end  load a network, first prediction of a video, next predictions
 """
 _NEEDS_DATA = ("data", "views", "end-to-end")
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     found = {"benchmark": name, "hardware": hardware(), "rounds": args.rounds}
     found |= {"results": report.results, "ratio": report.ratio}
+    if report.memory:
+        found["memory"] = report.memory
     print(json.dumps(found, indent=1) if args.json else _as_text(found))
     return 0
 
@@ -107,4 +109,7 @@ def _as_text(found: dict[str, Any]) -> str:
         lines.append(f"{result['name']:26s}" + "".join(f"{result[column]:16.4g}" for column in columns))
     lines += ["", "ratio of seconds"]
     lines += [f"  {name:48s}{value:8.2f}" for name, value in found["ratio"].items()]
+    if "memory" in found:
+        lines += ["", "memory"]
+        lines += [f"  {name:48s}{value:8.1f}" for name, value in found["memory"].items()]
     return "\n".join(lines)

@@ -23,7 +23,7 @@ _CHOICES = {
     "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
     "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
     "DATA.SAMPLING": ("even", "pyslowfast", "pytorchvideo"),
-    "DATA.DECODER": ("auto", "decord", "pyav"),
+    "DATA.DECODER": ("auto", "decord", "pyav", "torchcodec"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "steps"),

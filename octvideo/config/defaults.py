@@ -63,8 +63,8 @@ _C.DATA.RANDOM_ERASING = 0.0  # probability that a box of 2 to 33 % of a clip be
 _C.DATA.REPEATS = 1  # clips of each video in a batch, each augmented by itself (repeated augmentation)
 _C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of frames in [0, 1]
 _C.DATA.STD = [0.225, 0.225, 0.225]
-_C.DATA.DECODER = "auto"  # auto (decord, then PyAV) | decord | pyav
 _C.DATA.ITEM_TIMEOUT = 60.0  # seconds that an attempt to read a video may take in its own process; 0 = no such process
+_C.DATA.DECODER = "auto"  # auto (decord where it numbers frames right, PyAV elsewhere) | decord | pyav | torchcodec
 _C.DATA.RETRIES = 2  # further attempts to read a video before it counts as failed
 _C.DATA.MAX_FAILED = 0.1  # share of videos that may fail before a run stops with an error
 

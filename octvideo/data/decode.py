@@ -1,26 +1,33 @@
-"""Frames of a video file by number: decord first, PyAV where decord cannot. Both give the same frames, upright."""
+"""Frames of a video by number, whatever the decoder: the same frames for the same numbers, upright.
+
+Which decoder reads a file with ``decoder="auto"``:
+
+- decord, where the file's header shows that it numbers the frames right (``_mp4``) and it is installed;
+- PyAV otherwise, or where decord fails, by timestamps;
+- PyAV by decoding everything from the beginning, where timestamps are missing or wrong.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Protocol
 
-import av
 import numpy as np
 
-# decord repeats a read at the end of a file this many times before it gives up; its default takes half a minute.
-os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
+from octvideo.data._decord import DecordReader, is_installed
+from octvideo.data._mp4 import is_plain_mp4
+from octvideo.data._pyav import PyAVReader, SequentialReader
+from octvideo.data._reader import Reader
+from octvideo.data._torchcodec import TorchcodecReader, why_not
+from octvideo.errors import UserError
 
-try:
-    import decord
-except ImportError:  # no wheel for this platform
-    decord = None
-else:
-    decord.logging.set_level(decord.logging.QUIET)
+__all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
 
-__all__ = ["DecodeError", "Video", "open_video"]
+DECODERS = ("auto", "decord", "pyav", "torchcodec")
+
+_Opener = Callable[[str | bytes, int | None], Reader]
+_PYAV: tuple[_Opener, ...] = (PyAVReader, SequentialReader)
 
 
 class DecodeError(Exception):
@@ -34,78 +41,28 @@ class DecodeError(Exception):
         return f"{self.path}: {self.reason}"
 
 
-class _Decoder(Protocol):
-    fps: float
-
-    def __len__(self) -> int: ...
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Sorted, unique frame numbers to uint8 ``(n, H, W, 3)``."""
-
-
-class _Decord:
-    def __init__(self, path: str) -> None:
-        # One thread: the loader's processes are the parallelism.
-        self._reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-        if not len(self._reader):
-            raise ValueError("no frames")
-        self.fps = float(self._reader.get_avg_fps())
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        return self._reader.get_batch(list(indices)).asnumpy()
-
-
-class _PyAV:
-    """Decodes from the beginning and counts: slow, but right where headers and timestamps are not."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        with av.open(path) as container:
-            stream = _best_stream(container)
-            self.fps = float(stream.average_rate or 25)
-            # Headers may promise more frames than there are, or none.
-            self._count = sum(1 for _ in container.decode(stream))
-        if not self._count:
-            raise ValueError("no frames")
-
-    def __len__(self) -> int:
-        return self._count
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        wanted = set(indices)
-        found: dict[int, np.ndarray] = {}
-        with av.open(self._path) as container:
-            for number, frame in enumerate(container.decode(_best_stream(container))):
-                if number in wanted:
-                    found[number] = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-                    if len(found) == len(wanted):
-                        break
-        return np.stack([found[index] for index in indices])
-
-
-def _best_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream that decord takes: the best one, not the first."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise ValueError("no video stream")
-    stream.thread_type = "SLICE"  # frame threads can hang on a corrupt file
-    return stream
-
-
 class Video:
     """An open video. Use as a context manager; indices out of order and repeated are read once.
 
     Attributes:
-        path: of the file.
+        path: of the file, or the name that was given for its content.
         fps: average frames per second.
     """
 
-    def __init__(self, path: str, decoder: _Decoder, fall_back: bool) -> None:
-        self.path, self._decoder, self._fall_back = path, decoder, fall_back
-        self.fps = decoder.fps
+    def __init__(self, source: str | bytes, path: str, openers: Sequence[_Opener], short_side: int | None) -> None:
+        self._source, self.path, self._short_side = source, path, short_side
+        self._reader, self._others = self._open(openers)
+        self.fps = self._reader.fps
+
+    def _open(self, openers: Sequence[_Opener]) -> tuple[Reader, Sequence[_Opener]]:
+        """The first of ``openers`` that succeeds, and those after it."""
+        for number, opener in enumerate(openers, 1):
+            try:
+                return opener(self._source, self._short_side), openers[number:]
+            except Exception as error:  # decoders raise errors of many kinds
+                if number == len(openers):
+                    raise DecodeError(self.path, str(error)) from error
+        raise AssertionError("no openers")
 
     def __enter__(self) -> Video:
         return self
@@ -113,13 +70,16 @@ class Video:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        del self._decoder
+        self._reader.close()
 
     def __len__(self) -> int:
-        return len(self._decoder)
+        return len(self._reader)
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Frames ``indices`` (any order, repeats allowed) as uint8 RGB ``(n, H, W, 3)``.
+
+        Where the file breaks its promise of so many frames, ``len`` becomes what can be decoded, and the indices are
+        stretched over that.
 
         Raises:
             IndexError: a number is not below the number of frames.
@@ -127,52 +87,80 @@ class Video:
         """
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if len(unique) and not 0 <= unique[0] <= unique[-1] < len(self):
-            raise IndexError(f"{self.path}: frame {unique[-1]} of {len(self)}")
-        try:
-            frames = self._decoder.frames(unique.tolist())
-        except Exception as error:  # decoders raise errors of many kinds
-            if not (self._fall_back and isinstance(self._decoder, _Decord)):
-                raise DecodeError(self.path, str(error)) from error
-            decoder = _open(_PyAV, self.path)
-            if len(decoder) != len(self):
-                # The numbers were drawn for another length: stretch them over what can be decoded.
-                unique = (unique * len(decoder)) // len(self)
-                unique, again = np.unique(unique, return_inverse=True)
-                inverse = again[inverse]
-            self._decoder = decoder
+            wrong = unique[0] if unique[0] < 0 else unique[-1]
+            raise IndexError(f"{self.path}: frame {wrong} of {len(self)}")
+        while True:
             try:
-                frames = decoder.frames(unique.tolist())
-            except Exception as second:
-                raise DecodeError(self.path, str(second)) from second
-        return frames[inverse]
+                return self._reader.frames(unique.tolist())[inverse]
+            except Exception as error:  # decoders raise errors of many kinds
+                if not self._others:
+                    raise DecodeError(self.path, str(error)) from error
+                promised = len(self)
+                self._reader.close()
+                self._reader, self._others = self._open(self._others)
+            if len(self) != promised:
+                unique, again = np.unique(unique * len(self) // promised, return_inverse=True)
+                inverse = again[inverse]
 
 
-def _open(decoder: type[_Decord] | type[_PyAV], path: str) -> _Decord | _PyAV:
-    try:
-        return decoder(path)
-    except Exception as error:  # decoders raise errors of many kinds
-        raise DecodeError(path, str(error)) from error
-
-
-def open_video(path: str, decoder: str = "auto") -> Video:
-    """Opens a video file.
-
-    Args:
-        path: of the file.
-        decoder: ``"auto"`` (decord, then PyAV), ``"decord"`` or ``"pyav"``.
+def check_decoder(decoder: str) -> None:
+    """Ends where a decoder is asked for that this machine does not have.
 
     Raises:
-        DecodeError: it is missing, or no decoder reads it.
+        UserError: it is not installed, or its libraries cannot be loaded.
+        ValueError: there is no decoder of that name.
     """
-    if not os.path.isfile(path):
-        raise DecodeError(path, "no such file")
-    path = os.path.abspath(path)  # FFmpeg takes a relative `a:b.mp4` for an address
-    if decoder == "decord" and decord is None:
-        raise DecodeError(path, "decord is not installed; use DATA.DECODER auto or pyav")
-    if decoder != "pyav" and decord is not None:
-        try:
-            return Video(path, _open(_Decord, path), fall_back=decoder == "auto")
-        except DecodeError:
-            if decoder == "decord":
-                raise
-    return Video(path, _open(_PyAV, path), fall_back=False)
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
+    if decoder == "decord" and not is_installed():
+        raise UserError("DATA.DECODER is decord, which is not installed; use auto or pyav")
+    if decoder == "torchcodec" and (reason := why_not()):
+        raise UserError(
+            f"DATA.DECODER is torchcodec, which cannot be loaded here ({reason}); use auto, or install "
+            "octvideo[torchcodec] and FFmpeg"
+        )
+
+
+def open_video(
+    source: str | bytes, decoder: str = "auto", *, name: str = "video in memory", short_side: int | None = None
+) -> Video:
+    """Opens a video.
+
+    Args:
+        source: a path, or the content of a video file.
+        decoder: ``"auto"`` (see above), ``"decord"`` (the same, but what decord cannot decode is an error), ``"pyav"``
+            or ``"torchcodec"`` (MP4 and Matroska; other kinds of files are read by PyAV).
+        name: what errors call a ``source`` of bytes.
+        short_side: the frames come scaled so that their shorter side has so many pixels, the other one in proportion;
+            cheaper than scaling them afterwards, but each decoder has its own filter. None: as they are in the file.
+
+    Raises:
+        DecodeError: it is missing, or the decoder cannot read it.
+        UserError: see ``check_decoder``.
+    """
+    check_decoder(decoder)
+    if isinstance(source, str):
+        name = source
+        if not os.path.isfile(source):
+            raise DecodeError(source, "no such file")
+        source = os.path.abspath(source)  # FFmpeg takes a relative `a:b.mp4` for an address
+    return Video(source, name, _openers(source, decoder), short_side)
+
+
+def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:
+    """What reads a file, in the order in which it is tried."""
+    if decoder == "torchcodec" and _has_timestamps(source):
+        return (TorchcodecReader,)
+    if decoder in ("auto", "decord") and is_installed() and is_plain_mp4(source):
+        return (DecordReader, *_PYAV) if decoder == "auto" else (DecordReader,)
+    return _PYAV
+
+
+def _has_timestamps(source: str | bytes) -> bool:
+    """MP4, MOV, Matroska and WebM say when each frame is shown; torchcodec numbers frames of other kinds wrong."""
+    if isinstance(source, bytes):
+        start = source[:12]
+    else:
+        with open(source, "rb") as file:
+            start = file.read(12)
+    return start[4:8] == b"ftyp" or start[:4] == b"\x1aE\xdf\xa3"

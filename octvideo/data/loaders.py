@@ -10,6 +10,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from octvideo.data.dataset import TestDataset, TrainDataset, collate
+from octvideo.data.decode import check_decoder
 from octvideo.data.index import VideoIndex, build_index
 from octvideo.errors import UserError
 
@@ -101,6 +102,7 @@ def build_train_loader(
     Raises:
         UserError: the batch does not divide by the number of ranks, has nothing to mix, or a video has no label.
     """
+    check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, "train")
     if cfg.TRAIN.BATCH_SIZE % world_size:
         raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {world_size} ranks")
@@ -150,6 +152,7 @@ def build_test_loader(
 
     Every video is in exactly one rank's part, however uneven. ``index`` is that of the split where it is there already.
     """
+    check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, split)
     dataset = TestDataset(
         index,

@@ -1,6 +1,5 @@
-"""Both decoders on real files: the same frames for the same numbers, upright; broken files are named."""
+"""Reading videos: broken files are named and do not hang, frames come in any order."""
 
-import csv
 import shutil
 import subprocess
 import sys
@@ -9,67 +8,6 @@ import numpy as np
 import pytest
 
 from octvideo.data import DecodeError, open_video
-
-# decord and PyAV bring different versions of FFmpeg: these differ by rounding in colour conversion, or in frame count.
-_APPROXIMATE = {"torchcodec_h264_10bits.mp4", "torchcodec_h265_video.mp4"}
-# decord opens this one, and fails on its 1x1 pixels.
-_NOT_BY_DECORD = {"moviepy_bitmap.mp4"}
-# Its first five frames are not to be shown: decord counts them.
-_COUNTS_DIFFER = {"torchcodec_discard_first_keyframe.mp4"}
-
-
-def manifest(data):
-    with (data / "manifest.csv").open() as file:
-        return [row for row in csv.DictReader(file) if row["file"].startswith("clips/")]
-
-
-def test_decoders_agree_on_real_files(data):
-    checked = 0
-    for row in manifest(data):
-        path = str(data / row["file"])
-        if (
-            not (row["frames_decord"] and row["frames_pyav"])
-            or row["file"].rsplit("/")[-1] in _COUNTS_DIFFER | _NOT_BY_DECORD
-        ):
-            continue
-        with open_video(path, "decord") as fast, open_video(path, "pyav") as exact:
-            if len(exact) * np.prod(exact.frames([0]).shape) > 4e8:
-                continue
-            assert len(fast) == len(exact), path
-            numbers = [0, len(exact) // 2, len(exact) // 3, len(exact) - 1]
-            a, b = fast.frames(numbers), exact.frames(numbers)
-            assert a.shape == b.shape, path
-            if row["file"].rsplit("/")[-1] in _APPROXIMATE:
-                assert np.abs(a.astype(int) - b).mean() < 4, path
-            else:
-                assert np.array_equal(a, b), path
-            assert fast.fps == pytest.approx(exact.fps, rel=0.02), path
-        checked += 1
-    assert checked >= 20
-
-
-@pytest.mark.parametrize("decoder", ["decord", "pyav"])
-def test_rotated_files_are_upright(data, decoder):
-    for name, shape in {
-        "decord_video_0.mov": (320, 568, 3),
-        "decord_video_90.mov": (568, 320, 3),
-        "decord_video_180.mov": (320, 568, 3),
-        "torchcodec_nasa_13013_rotated.mp4": (480, 270, 3),
-    }.items():
-        with open_video(str(data / "clips" / "formats" / name), decoder) as video:
-            assert video.frames([0]).shape[1:] == shape
-
-
-@pytest.mark.parametrize(
-    ("name", "frames"),
-    [("torchcodec_av1_video.mkv", 125), ("moviepy_no_duration.webm", 74), ("moviepy_bitmap.mp4", 5)],
-)
-def test_what_decord_cannot_read_falls_back(data, name, frames):
-    path = str(data / "clips" / "formats" / name)
-    with open_video(path) as video:
-        assert len(video.frames([0, frames - 1])) == 2 and len(video) == frames
-    with pytest.raises(DecodeError), open_video(path, "decord") as video:
-        video.frames([0])
 
 
 @pytest.mark.parametrize("name", ["decord_corrupted.mp4", "moviepy_empty_result.webm"])

@@ -15,6 +15,7 @@ from octvideo.cli import run
 from octvideo.cli.benchmark import main
 from octvideo.config import load_cfg, save_cfg
 from octvideo.data import read_index
+from octvideo.data._decord import is_installed
 from octvideo.data.dataset import TestDataset
 from octvideo.models import build_model
 
@@ -30,7 +31,8 @@ def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     capsys.readouterr()
     assert run(main, [*arguments, "--rounds", "2", "--json"]) == 0, capsys.readouterr().err
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio"]
+    memory = ["memory"] if arguments[0] == "data" and Path("/proc/self/statm").is_file() else []
+    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio", *memory]
     assert found["benchmark"] == arguments[0] and found["rounds"] == 2
     assert found["hardware"]["cpu"] and found["hardware"]["cores"] and found["hardware"]["torch"] == torch.__version__
     seconds = {result["name"]: result["seconds"] for result in found["results"]}
@@ -64,12 +66,18 @@ def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
         "loader, 2 workers",
     ]
     assert all(result["clips_per_s"] == pytest.approx(1 / result["seconds"]) for result in found["results"])
+    assert "loader, 1 worker / loader, 2 workers" in found["ratio"]
+    if "memory" in found:
+        before, after, growth = found["memory"].values()
+        assert list(found["memory"]) == ["after 200 openings", "after 400 openings", "growth"]
+        assert before > 50 and growth == pytest.approx(after - before)
 
 
 def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
     found = measure(capsys, "views", "--data", str(video_folder / "val"), *SMALL)
     assert all(result["views"] == 12 for result in found["results"])
     assert found["ratio"]["one per view / one opening"] > 1
+    assert ("frames as asked / frames sorted, once each" in found["ratio"]) == is_installed()
 
 
 @pytest.mark.parametrize("sampling", ["even", "pytorchvideo"])
