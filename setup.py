@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+KINETICS = ["httpx>=0.27", "rich>=13", "yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 
 setup(
     name="octvideo",
@@ -40,7 +41,9 @@ setup(
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18", "openvino>=2024.4"],
         "app": ["gradio>=6"],
+        "kinetics": KINETICS,
         "dev": [
+            *KINETICS,
             "build",
             "hypothesis",
             "mypy>=1.10",
