@@ -180,7 +180,7 @@ class WebFiles:
                 version_file.write_text(version, encoding="latin-1")
         received = 0
         with target:
-            for data in response.iter_raw(_CHUNK):
+            for data in response.iter_raw():  # as it comes: what was not written is lost when it breaks off
                 with writing(partial):
                     target.write(data)
                 received += len(data)
