@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+KINETICS = ["httpx>=0.27", "rich>=13", "yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 
 setup(
     name="octvideo",
@@ -42,7 +43,9 @@ setup(
         "app": ["gradio>=6"],
         # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
         "torchcodec": ["torchcodec>=0.10"],
+        "kinetics": KINETICS,
         "dev": [
+            *KINETICS,
             "build",
             "hypothesis",
             "mypy>=1.10",

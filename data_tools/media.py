@@ -1,0 +1,296 @@
+"""Video files by PyAV: whether one opens, and re-encoding one smaller, upright, with short GOPs, or cut in time."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.video.frame import VideoFrame
+
+__all__ = ["Encoded", "MediaError", "check_video", "output_size", "transcode"]
+
+# Containers of videos. Not among them: pictures, and playlists, which would have FFmpeg open what they name.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ogg,nut,ivf,rm"
+)
+_TICK = Fraction(1, 5000)  # seconds; at the least between two frames, more than a tick of any output
+_REORDER = 16  # frames, at the most, that a time is away from its place
+_TURNS = {90: "transpose=cclock", 180: "hflip,vflip", 270: "transpose=clock"}
+
+
+class MediaError(Exception):
+    """A file that is not a video which can be read, and why; one line."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(" ".join(str(reason).split())[:300])
+
+
+class Encoded(NamedTuple):
+    """What ``transcode`` wrote: frames, size in pixels, seconds, and how many packets of the source were damaged."""
+
+    frames: int
+    width: int
+    height: int
+    seconds: float
+    damaged: int
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
+    """Opens a video; an absolute path, as FFmpeg takes a relative `a:b.mp4` for an address."""
+    try:
+        return av.open(os.path.abspath(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
+    except av.error.FFmpegError as error:
+        raise MediaError(f"not a video ({error.strerror})") from None
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream):
+        raise MediaError("no video stream")
+    stream.thread_type = "SLICE"  # frame threads can hang on a corrupt file
+    stream.codec_context.thread_count = 1  # several files at once are the parallelism
+    return stream
+
+
+def check_video(path: str | Path, *, whole: bool = False) -> None:
+    """Opens a video and decodes its first frame.
+
+    Args:
+        whole: also read every packet: a file that ends in the middle of one is refused.
+
+    Raises:
+        MediaError: it is not a video, or the first frame cannot be decoded.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container)
+        try:
+            first = next(container.decode(stream), None)
+            cut = whole and any(packet.is_corrupt for packet in container.demux())
+        except av.error.FFmpegError as error:
+            raise MediaError(f"cannot be decoded ({error.strerror})") from None
+        if first is None:
+            raise MediaError("no frame can be decoded")
+        if cut:
+            raise MediaError("the file ends in the middle of a packet")
+
+
+def output_size(width: int, height: int, short_side: int, upscale: bool = False) -> tuple[int, int]:
+    """Width and height whose smaller is ``short_side`` (or what there is, if less), with the same aspect; both even.
+
+    >>> output_size(1280, 720, 340)
+    (604, 340)
+    >>> output_size(321, 240, 340)
+    (320, 240)
+    """
+    short = min(width, height)
+    scale = 1.0 if short_side == 0 or (short <= short_side and not upscale) else short_side / short
+    return _even(width * scale), _even(height * scale)
+
+
+def _even(value: float) -> int:
+    """The nearest even number, at least 2: yuv420p has half the resolution for colour."""
+    return max(2, 2 * math.floor(value / 2 + 0.5))
+
+
+class _Frames:
+    """The frames that can be decoded, in order of time; counts packets that cannot."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self.damaged = path, 0
+
+    def between(self, start: float, end: float) -> Iterator[VideoFrame]:
+        """Frames shown from ``start`` on and before ``end``, seconds from the first one of the stream."""
+        seek = start > 0
+        while True:
+            found = False
+            for frame, time in self._decode(start if seek else 0.0):
+                if seek and not found and time > start:
+                    break  # the seek went too far: read from the beginning
+                found = True
+                if time >= end - 1e-6:
+                    return
+                if time >= start - 1e-6:
+                    yield frame
+            if found or not seek:
+                return
+            seek = False
+
+    def _decode(self, seek_to: float) -> Iterator[tuple[VideoFrame, float]]:
+        self.damaged = 0
+        with _open(self._path) as container:
+            stream = _video_stream(container)
+            origin = float((stream.start_time or 0) * (stream.time_base or 0))
+            if seek_to > 0:
+                try:
+                    container.seek(int((origin + seek_to) * av.time_base))
+                except av.error.FFmpegError:
+                    pass  # read from the beginning
+            step = 1 / float(stream.average_rate or 25)
+            time = -step
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets)
+                except StopIteration:
+                    return
+                except av.error.FFmpegError:  # the container is damaged: there is nothing behind it
+                    self.damaged += 1
+                    return
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    self.damaged += 1
+                    continue
+                for frame in frames:
+                    # Raw streams and some AVI files have no times: the frames are then taken as evenly spaced.
+                    time = time + step if frame.time is None else frame.time - origin
+                    yield frame, time
+
+
+class _Scaler:
+    """Turns frames upright and brings them to one size as yuv420p; a graph for each kind of frame in the source."""
+
+    def __init__(self, first: VideoFrame, short_side: int, upscale: bool) -> None:
+        turned = first.rotation % 180 == 90
+        size = (first.height, first.width) if turned else (first.width, first.height)
+        self.width, self.height = output_size(*size, short_side, upscale)
+        self._kind: tuple[object, ...] = ()
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        kind = (frame.width, frame.height, frame.format.name, frame.rotation % 360, frame.colorspace, frame.color_range)
+        if kind != self._kind:
+            self._kind = kind
+            self._graph = self._build(*kind)
+        frame.pts, frame.time_base = 0, Fraction(1, 1)  # the filters look at the picture alone
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+    def _build(self, width: int, height: int, pixels: str, rotation: int, space: int, colors: int) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        source = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1:colorspace={space}:range={colors}"
+        scale = f"scale={self.width}:{self.height}:flags=bicubic:out_range=tv"
+        steps = [*filter(None, _TURNS.get(rotation, "").split(",")), scale, "format=yuv420p"]
+        nodes = [graph.add("buffer", source)]
+        for item in steps:
+            name, _, options = item.partition("=")
+            nodes.append(graph.add(name, options or None))
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+        return graph
+
+
+def _timed(frames: Iterator[VideoFrame], rate: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
+    """Frames with their times in seconds, each later than the one before, the first at 0.
+
+    Decoders give frames in the order in which they are shown; times that are not in it (AVI files with B-frames) are
+    put into it: frames a b c d at 0 2 1 3 are shown at 0 1 2 3. Frames without times are evenly spaced.
+    """
+    waiting: deque[VideoFrame] = deque()
+    times: list[Fraction] = []
+    origin = last = None
+    for number, frame in enumerate(chain(frames, [None] * _REORDER)):
+        if frame is not None:
+            waiting.append(frame)
+            if frame.pts is None or frame.time_base is None:
+                heapq.heappush(times, number / rate)
+            else:
+                heapq.heappush(times, frame.pts * frame.time_base)
+        if waiting and number >= _REORDER:
+            time = heapq.heappop(times)
+            origin = time if origin is None else origin
+            last = time - origin if last is None else max(time - origin, last + _TICK)
+            yield waiting.popleft(), last
+
+
+def transcode(
+    source: str | Path,
+    target: Path,
+    *,
+    short_side: int = 0,
+    upscale: bool = False,
+    gop: int = 16,
+    crf: int = 20,
+    preset: str = "veryfast",
+    start: float = 0.0,
+    end: float = math.inf,
+) -> Encoded:
+    """Writes H.264 (yuv420p, mp4 with its index in front), upright, without sound, at the times of the source.
+
+    The file is read again: it has as many frames as were decoded. ``target`` is written as it is, so give a temporary
+    name.
+
+    Args:
+        short_side: pixels; 0 keeps the size (made even).
+        upscale: also where the source is smaller.
+        gop: most frames from one key frame to the next.
+        crf: x264's quality; smaller is better, 18 hardly visible.
+        start, end: seconds of the source; what is shown from ``start`` on and before ``end`` is kept.
+
+    Raises:
+        MediaError: no frame can be decoded, or what was written is not right.
+        OSError: the target cannot be written.
+    """
+    frames, rate, count, time = _Frames(source), _rate(source), 0, Fraction(0)
+    kept = frames.between(start, end)
+    first = next(kept, None)
+    if first is None:
+        raise MediaError("no frame can be decoded" if start == 0 else f"no frame at {start:g} seconds or later")
+    scaler = _Scaler(first, short_side, upscale)
+    base = _time_base(first, rate)
+    options = {"crf": str(crf), "preset": preset, "threads": "1"}
+    try:
+        with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=rate, options=options)
+            stream.width, stream.height, stream.pix_fmt = scaler.width, scaler.height, "yuv420p"
+            stream.codec_context.gop_size, stream.codec_context.time_base = gop, base
+            for frame, time in _timed(chain([first], kept), rate):
+                picture = scaler(frame)
+                if not count:  # the encoder takes them when it opens, with the first picture
+                    stream.codec_context.color_range, stream.codec_context.colorspace = 1, picture.colorspace
+                    stream.codec_context.color_primaries = picture.color_primaries
+                    stream.codec_context.color_trc = picture.color_trc
+                picture.pts, picture.time_base = round(time / base), base
+                picture.pict_type = 0  # the source's key frames are not those of the output
+                container.mux(stream.encode(picture))
+                count += 1
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror) from None  # FFmpeg's own does not travel between processes
+        raise MediaError(f"cannot be encoded ({error.strerror})") from None
+    _verify(target, count, scaler.width, scaler.height)
+    return Encoded(count, scaler.width, scaler.height, float(time + 1 / rate), frames.damaged)
+
+
+def _time_base(first: VideoFrame, rate: Fraction) -> Fraction:
+    """Seconds of a tick: of the source's, or a whole part of one, so that times are exact and ticks below 0.1 ms."""
+    base = Fraction(first.time_base) if first.pts is not None and first.time_base else 1 / rate
+    return base / math.ceil(10000 * base)
+
+
+def _rate(source: str | Path) -> Fraction:
+    """Average frames per second, as far as the container tells."""
+    with _open(source) as container:
+        rate = _video_stream(container).average_rate or Fraction(25)
+    return rate.limit_denominator(100000) if 0 < rate <= 1000 else Fraction(25)
+
+
+def _verify(path: Path, frames: int, width: int, height: int) -> None:
+    with _open(path) as container:
+        found = 0
+        try:
+            for frame in container.decode(_video_stream(container)):
+                if (frame.width, frame.height, frame.format.name) != (width, height, "yuv420p"):
+                    raise MediaError(f"was written as {frame.width}x{frame.height} {frame.format.name}")
+                found += 1
+        except av.error.FFmpegError as error:
+            raise MediaError(f"what was written cannot be decoded ({error.strerror})") from None
+    if found != frames:
+        raise MediaError(f"{frames} frames were decoded, but the file written has {found}")

@@ -1,0 +1,116 @@
+"""A web server on 127.0.0.1 that serves files, well or badly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class VideoServer(ThreadingHTTPServer):
+    """Answers ``GET /NAME``.
+
+    Attributes:
+        files: bytes by name; others are 404.
+        versions: ETags by name; without one there is no ETag, and parts are not served.
+        faults: by name, what happens to the first, second, ... request instead of a good answer: see ``_Handler``.
+        requests: (name, value of the Range header, seconds) of all that came.
+        reached: set when an answer with the fault "hang" has sent its first half; it ends with ``release``.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files: dict[str, bytes] = {}
+        self.versions: dict[str, str] = {}
+        self.faults: dict[str, list[str]] = {}
+        self.requests: list[tuple[str, str | None, float]] = []
+        self.reached, self.release = threading.Event(), threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it and its thread."""
+        self.release.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def asked(self, name: str) -> list[str | None]:
+        """The Range headers of the requests for a name."""
+        return [header for other, header, _ in self.requests if other == name]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Faults: a status; ``429 SECONDS`` (Retry-After); drop, hang (amid the body); page (a text); endless (no
+    length, half of the body).
+    """
+
+    protocol_version = "HTTP/1.1"
+    server: VideoServer
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/").removesuffix(".mp4")
+        self.server.requests.append((name, self.headers.get("Range"), time.monotonic()))
+        faults = self.server.faults.get(name, [])
+        fault = faults.pop(0) if faults else ""
+        if fault[:1].isdigit():
+            status, _, wait = fault.partition(" ")
+            self._head(int(status), 0, **({"Retry-After": wait} if wait else {}))
+        elif fault == "page":
+            self._head(200, 26)
+            self.wfile.write(b"<html>not a video...</html>"[:26])
+        elif name not in self.server.files:
+            self._head(404, 0)
+        else:
+            self._file(name, fault)
+
+    def do_HEAD(self) -> None:
+        name = self.path.strip("/").removesuffix(".mp4")
+        self._head(200 if name in self.server.files else 404, len(self.server.files.get(name, b"")))
+
+    def _file(self, name: str, fault: str) -> None:
+        data, version = self.server.files[name], self.server.versions.get(name)
+        start = 0
+        wanted = self.headers.get("Range", "")
+        same = self.headers.get("If-Range") in (None, version)
+        more = {"ETag": version} if version else {}
+        if version and wanted.startswith("bytes=") and same:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(len(data) - 1, int(last or len(data)))
+            self._head(206, end + 1 - start, **more, **{"Content-Range": f"bytes {start}-{end}/{len(data)}"})
+            data = data[start : end + 1]
+        elif fault == "endless":
+            self.close_connection = True
+            self._head(200, None, Connection="close")
+        else:
+            self._head(200, len(data), **more)
+        if fault in ("drop", "hang", "endless"):
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            if fault == "hang":
+                self.server.reached.set()
+                self.server.release.wait(60)
+            self.close_connection = True
+        else:
+            self.wfile.write(data)
+
+    def _head(self, status: int, length: int | None, **headers: str) -> None:
+        self.send_response(status)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Content-Type", "video/mp4")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except ConnectionError:  # the client was killed
+            pass
