@@ -22,7 +22,8 @@ def batches(rank: int) -> Iterator[Batch]:
     """On rank 1 every clip has replaced one that cannot be read."""
     failed = [Failure("/broken.mp4", "no frames")] * 2 * rank
     while True:
-        yield Batch(torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2).long(), torch.arange(2), failed)
+        frames, numbers = torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.arange(2)
+        yield Batch(frames, torch.zeros(2).long(), numbers, failed, numbers)
 
 
 def main(folder: Path) -> None:
