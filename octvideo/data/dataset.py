@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -189,4 +190,7 @@ class TestDataset(Dataset[VideoViews]):
             frames = resize_short_side(torch.from_numpy(video.frames(unique)), self.short_side)
         crops = spatial_crops(frames, self.crop, self.num_crops)
         clips = torch.from_numpy(inverse.reshape(indices.shape))
-        return torch.stack([crop[clip] for clip in clips for crop in crops])
+        views = torch.empty((len(clips) * len(crops), clips.shape[1], *crops[0].shape[1:]), dtype=frames.dtype)
+        for view, (clip, crop) in zip(views, product(clips, crops)):
+            torch.index_select(crop, 0, clip, out=view)  # stacking copies would copy it all twice
+        return views
