@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -222,7 +223,9 @@ class TestDataset(Dataset[VideoViews]):
         except DecodeError as error:
             return VideoViews(None, label, number, Failure(error.path, error.reason))
         crops = spatial_crops(torch.from_numpy(frames), self.crop, self.num_crops)
-        views = torch.stack([crop[clip] for clip in torch.from_numpy(clips) for crop in crops])
+        views = torch.empty((len(clips) * len(crops), clips.shape[1], *crops[0].shape[1:]), dtype=torch.uint8)
+        for view, (clip, crop) in zip(views, product(torch.from_numpy(clips), crops)):
+            torch.index_select(crop, 0, clip, out=view)  # stacking copies would copy it all twice
         return VideoViews(views, label, number, None)
 
     def _frames(self, path: str) -> tuple[np.ndarray, np.ndarray]:
