@@ -24,7 +24,6 @@ class Outcome(NamedTuple):
     reason: str = ""
     bytes: int = 0
     attempts: int = 1
-    more: dict[str, Any] = {}  # noqa: RUF012 (never changed)
 
 
 class Report:
@@ -96,9 +95,7 @@ class Report:
         Raises:
             UserError: the file cannot be written.
         """
-        fields = {"clip": clip, **outcome._asdict(), **values}
-        fields |= fields.pop("more")
-        line = json.dumps(fields, ensure_ascii=False)
+        line = json.dumps({"clip": clip, **outcome._asdict(), **values}, ensure_ascii=False)
         with self._lock, writing(self.path):
             size = self._file.tell()
             data = f"{line}\n".encode()

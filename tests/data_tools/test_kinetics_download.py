@@ -467,6 +467,22 @@ def test_yt_dlp_itself(server: VideoServer, video: Path, tmp_path: Path) -> None
     assert not (output / ".partial").exists()
 
 
+def test_ctrl_c_ends_yt_dlp_too(server: VideoServer, video: Path, tmp_path: Path) -> None:
+    server.files, server.faults = {"abc": video.read_bytes()}, {"abc": ["hang"]}
+    csv, output = write_csv(tmp_path / "a.csv", ["abc"]), tmp_path / "out"
+    process = started(csv, output, server.url + "/{youtube_id}.mp4", "--yt-dlp")
+    assert server.reached.wait(120)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)  # the server still holds the answer back
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert not videos(output) and read_report(output / "report.jsonl") == {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            assert str(output).encode() not in (folder / "cmdline").read_bytes(), "yt-dlp goes on"
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+
+
 def test_help_says_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])

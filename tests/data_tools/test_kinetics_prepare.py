@@ -125,7 +125,7 @@ def test_what_is_written(tree: Path, tmp_path: Path) -> None:
             stream = container.streams.video[0]
             assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
             keys = [number for number, frame in enumerate(container.decode(stream)) if frame.key_frame]
-            assert keys == list(range(0, 40, 8))
+            assert keys[0] == 0 and max(np.diff([*keys, 40])) <= 8 and len(keys) < 20
 
 
 @pytest.mark.parametrize(
