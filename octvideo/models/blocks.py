@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch.nn.functional as F
@@ -108,7 +108,7 @@ def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, octave: Oc
         conv_kernel_size=tuple(kernel),
         conv_stride=(1, 2, 2),
         conv_padding=tuple(size // 2 for size in kernel),
-        conv=octave.conv(0.0, 0.0),
+        conv=replace(octave, pool_vanilla=False).conv(0.0, 0.0),
         pool=lambda kernel_size, stride, padding: FramePool(int(pool_padded)),
     )
 

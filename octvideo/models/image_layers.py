@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from octvideo.models.blocks import Octave
 from octvideo.octave import Feature, OctBatchNorm2d, OctConv2d, pool_globally
 
-__all__ = ["ImageHead", "conv", "initialise", "norm", "stem_convolutions"]
+__all__ = ["ImageHead", "conv", "for_clips", "initialise", "norm", "stem_convolutions"]
 
 
 def conv(octave: Octave, alpha_in: float, alpha_out: float) -> Callable[..., nn.Module]:
@@ -51,6 +52,18 @@ class ImageHead(nn.Module):
 
     def forward(self, x: Feature) -> Tensor:
         return self.dropout(pool_globally(x))
+
+
+class SingleFrame(nn.Module):
+    """Clips of one frame ``(N, C, 1, H, W)`` as images ``(N, C, H, W)``; images stay as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze(2) if x.dim() == 5 else x
+
+
+def for_clips(network: nn.Sequential) -> nn.Sequential:
+    """The same network, with the same keys, for clips of one frame too."""
+    return nn.Sequential(OrderedDict(frame=SingleFrame(), **dict(network.named_children())))
 
 
 def initialise(network: nn.Module) -> None:

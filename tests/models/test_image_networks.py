@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
+from octvideo.config import _CHOICES, load_cfg
+from octvideo.errors import UserError
+from octvideo.models import build_model
 from octvideo.models.blocks import Octave
 from octvideo.models.image_densenet import create_densenet
 from octvideo.models.image_glore import OctGloRe
 from octvideo.models.image_mobilenet import create_mobilenet_v1, create_mobilenet_v2
 from octvideo.models.image_networks import IMAGE_NETWORKS
 from octvideo.models.image_resnet import create_image_resnet
+from octvideo.models.resnet import ARCHITECTURES
 from octvideo.octave import OctaveTensor, OctConv2d
 from octvideo.octave.complexity import count
 
@@ -178,7 +182,55 @@ def test_strided_layers_of_one_frequency_can_pool_first():
     pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
     torch.testing.assert_close(conv(x), F.conv2d(pooled, conv.weight, padding=1))
 
+    small = ["MODEL.BLOCKS", "[1, 1, 1, 1]", "MODEL.WIDTH", "16", "OCTAVE.POOL_VANILLA"]
+    strided, pooled = (build_model(load_cfg(None, [*small, value])) for value in ("False", "True"))
+    clip = torch.randn(1, 3, 8, 64, 64)
+    pooled.load_state_dict(strided.state_dict())
+    assert torch.equal(pooled.blocks[0](clip), strided.blocks[0](clip)), "the stem is as it was"
+    features = torch.randn(1, 64, 4, 16, 16)
+    assert not torch.allclose(pooled.blocks[3](features), strided.blocks[3](features))
+
 
 def test_an_unknown_way_to_halve_is_named():
     with pytest.raises(ValueError, match="stem_down is 'max'"):
         create_image_resnet(Octave(), stem_down="max")
+
+
+def build(arch, *overrides):
+    keys = ["MODEL.ARCH", arch, "DATA.NUM_FRAMES", "1", "MODEL.NUM_CLASSES", "7", *overrides]
+    return build_model(load_cfg(None, keys))
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v1_075", "resnet50"])
+def test_a_configuration_builds_a_network_for_clips_of_one_frame(arch):
+    network = build(arch, "OCTAVE.ALPHA", "0.25").eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(images[:, :, None]), network(images))
+    plain = IMAGE_NETWORKS[arch](Octave(0.25), classes=7)
+    assert list(network.state_dict()) == list(plain.state_dict())
+
+
+def test_the_configuration_knows_every_network():
+    assert set(_CHOICES["MODEL.ARCH"]) == {*ARCHITECTURES, "slowfast", *IMAGE_NETWORKS}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["DATA.NUM_FRAMES", "8"], "DATA.NUM_FRAMES is 8"),
+        (["MODEL.BLOCKS", "[1, 1, 1, 1]"], "MODEL.BLOCKS is set, but resnet50 has a layout of its own"),
+        (["MODEL.NONLOCAL", "[[], [0], [], []]"], "MODEL.NONLOCAL is set"),
+    ],
+)
+def test_video_keys_with_an_image_network_are_named(overrides, message):
+    with pytest.raises(UserError, match=message):
+        build("resnet50", *overrides)
+
+
+def test_the_imagenet_configurations_are_twins():
+    vanilla, octave = load_cfg("resnet50_in1k.yaml"), load_cfg("oct_resnet50_in1k.yaml")
+    assert octave.OCTAVE.ALPHA == 0.125 and vanilla != octave
+    vanilla.defrost()
+    vanilla.OCTAVE.ALPHA = 0.125
+    assert vanilla == octave
