@@ -55,6 +55,7 @@ setup(
             "pytest-xdist",
             "ruff>=0.6",
             "setuptools>=77",
+            "timm>=1.0",
             "types-PyYAML",
         ],
     },

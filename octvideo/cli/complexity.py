@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _as_text(rows: list[dict[str, object]]) -> str:
-    lines = [f"{'model':14s}{'alpha':>7s}{'paper':>9s}{'ours':>9s}{'diff %':>9s}{'params M':>10s}"]
+    wide = max(len(str(row["model"])) for row in rows) + 2
+    lines = [f"{'model':{wide}s}{'alpha':>7s}{'input':>7s}{'paper':>9s}{'ours':>9s}{'diff %':>9s}{'params M':>10s}"]
     for row in rows:
         paper, ours = float(row["paper_gflops"]), float(row["gflops"])  # type: ignore[arg-type]
         lines.append(
-            f"{row['model']!s:14s}{row['alpha']:>7g}{paper:>9.2f}{ours:>9.2f}{100 * (ours / paper - 1):>9.2f}"
-            f"{row['params_m']:>10.3f}"
+            f"{row['model']!s:{wide}s}{row['alpha']:>7g}{row.get('input', '')!s:>7s}{paper:>9.3f}{ours:>9.3f}"
+            f"{100 * (ours / paper - 1):>9.2f}{row['params_m']:>10.3f}"
         )
     return "\n".join(lines)

@@ -18,9 +18,18 @@ __all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
+# Those of ``octvideo.models.image_networks``, which this module does not import: it would load torch.
+_IMAGE_NETWORKS = """
+    resnet50 resnet101 se_resnet50 resnext50_32x4d densenet121 mobilenet_v2
+    resnet26_preact resnet50_preact resnet101_preact resnet200_preact se_resnet50_preact resnext50_32x4d_preact
+    resnext101_32x4d_preact mobilenet_v1_075 mobilenet_v1_100 mobilenet_v2_100 mobilenet_v2_1125 resnet50_glore_preact
+    resnet50_blstem resnext50_32x4d_blstem resnext101_32x4d_blstem resnext101_32x4d_blstem_balanced
+    resnet152_v1f se_resnet152_v1e
+""".split()
+
 _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
-    "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast"),
+    "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast", *_IMAGE_NETWORKS),
     "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
     "DATA.SAMPLING": ("even", "pyslowfast", "pytorchvideo"),
     "DATA.DECODER": ("auto", "decord", "pyav", "torchcodec"),

@@ -12,7 +12,7 @@ _C.DEVICE = "auto"  # auto (cuda where there is one) | cpu | cuda
 
 # ---------------------------------------------------------------- network
 _C.MODEL = CfgNode()
-_C.MODEL.ARCH = "i3d"  # c2d | i3d | slow | slowfast
+_C.MODEL.ARCH = "i3d"  # c2d | i3d | slow | slowfast, or an image network: docs/image_networks.md
 _C.MODEL.NUM_CLASSES = 400
 _C.MODEL.BLOCKS = [3, 4, 6, 3]  # blocks in res2..res5: ResNet-50; ResNet-101 is [3, 4, 23, 3]
 _C.MODEL.WIDTH = 64  # channels after the stem; the bottleneck's outer width in res2 is 4x this
@@ -39,6 +39,8 @@ _C.OCTAVE.DOWNSAMPLE = "avg"  # avg | max | conv (strided): the ablation of Tabl
 _C.OCTAVE.HIGH_TO_LOW = True  # False switches the path off (Table 8)
 _C.OCTAVE.LOW_TO_HIGH = True  # False switches the path off (Table 8)
 _C.OCTAVE.POOL_STRIDED_LOW_TO_HIGH = False  # stride 2, low to high: pool and upsample instead of a plain convolution
+_C.OCTAVE.UPSAMPLE_FIRST = False  # low to high: upsample, then convolve; with DOWNSAMPLE max that is MG-Conv
+_C.OCTAVE.POOL_VANILLA = False  # strided layers of one frequency are pooled first too, as in the authors' networks
 _C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
 
 # ---------------------------------------------------------------- data

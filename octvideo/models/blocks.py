@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch.nn.functional as F
@@ -36,16 +36,20 @@ class Octave:
     high_to_low: bool = True
     low_to_high: bool = True
     pool_strided_low_to_high: bool = False
+    upsample_first: bool = False
+    pool_vanilla: bool = False
     as_2d: bool = False
 
     def at(self, stage: int) -> float:
         """Alpha of the features that leave a stage (1 is the stem)."""
         return self.alpha if stage in self.stages else 0.0
 
-    def conv(self, alpha_in: float, alpha_out: float) -> Callable[..., OctConv3d]:
-        """Builder of convolutions, called as ``nn.Conv3d``."""
+    def conv(
+        self, alpha_in: float, alpha_out: float, layer: Callable[..., nn.Module] = OctConv3d
+    ) -> Callable[..., nn.Module]:
+        """Builder of convolutions, called as ``nn.Conv3d``, or as ``nn.Conv2d`` with ``layer=OctConv2d``."""
         return partial(
-            OctConv3d,
+            layer,
             alpha_in=alpha_in,
             alpha_out=alpha_out,
             multiple=self.multiple,
@@ -53,12 +57,14 @@ class Octave:
             high_to_low=self.high_to_low,
             low_to_high=self.low_to_high,
             pool_strided_low_to_high=self.pool_strided_low_to_high,
+            upsample_first=self.upsample_first,
+            pool_vanilla=self.pool_vanilla,
             as_2d=self.as_2d,
         )
 
-    def norm(self, alpha: float) -> Callable[..., OctBatchNorm3d]:
-        """Builder of batch norms, called as ``nn.BatchNorm3d``."""
-        return partial(OctBatchNorm3d, alpha=alpha, multiple=self.multiple)
+    def norm(self, alpha: float, layer: Callable[..., nn.Module] = OctBatchNorm3d) -> Callable[..., nn.Module]:
+        """Builder of batch norms, called as ``nn.BatchNorm3d``, or as ``nn.BatchNorm2d`` with ``OctBatchNorm2d``."""
+        return partial(layer, alpha=alpha, multiple=self.multiple)
 
 
 class FramePool(nn.Module):
@@ -102,7 +108,7 @@ def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, octave: Oc
         conv_kernel_size=tuple(kernel),
         conv_stride=(1, 2, 2),
         conv_padding=tuple(size // 2 for size in kernel),
-        conv=octave.conv(0.0, 0.0),
+        conv=replace(octave, pool_vanilla=False).conv(0.0, 0.0),
         pool=lambda kernel_size, stride, padding: FramePool(int(pool_padded)),
     )
 

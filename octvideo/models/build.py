@@ -7,8 +7,11 @@ from dataclasses import replace
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
+from octvideo.models.image_layers import for_clips
+from octvideo.models.image_networks import IMAGE_NETWORKS
 from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 
@@ -22,6 +25,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         UserError: keys that do not fit together, named.
     """
     model, octave = cfg.MODEL, _octave(cfg)
+    if model.ARCH in IMAGE_NETWORKS:
+        return _image_network(cfg, octave)
     edge = -(-cfg.DATA.TRAIN_CROP // 32)
     frames = cfg.DATA.NUM_FRAMES
     common = dict(
@@ -77,6 +82,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
     )
 
 
+def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
+    """An image network for clips of one frame, ``(N, 3, 1, H, W)``; images ``(N, 3, H, W)`` do as well."""
+    model, defaults = cfg.MODEL, get_defaults().MODEL
+    if cfg.DATA.NUM_FRAMES != 1:
+        raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
+    for key in ("BLOCKS", "WIDTH", "STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL"):
+        if model[key] != defaults[key]:
+            raise UserError(f"MODEL.{key} is set, but {model.ARCH} has a layout of its own: leave it {defaults[key]}")
+    return for_clips(IMAGE_NETWORKS[model.ARCH](octave, classes=model.NUM_CLASSES, dropout=model.DROPOUT))
+
+
 def _octave(cfg: CfgNode) -> Octave:
     return Octave(
         alpha=cfg.OCTAVE.ALPHA,
@@ -86,5 +102,7 @@ def _octave(cfg: CfgNode) -> Octave:
         high_to_low=cfg.OCTAVE.HIGH_TO_LOW,
         low_to_high=cfg.OCTAVE.LOW_TO_HIGH,
         pool_strided_low_to_high=cfg.OCTAVE.POOL_STRIDED_LOW_TO_HIGH,
+        upsample_first=cfg.OCTAVE.UPSAMPLE_FIRST,
+        pool_vanilla=cfg.OCTAVE.POOL_VANILLA,
         as_2d=cfg.MODEL.CONV_AS_2D,
     )

@@ -8,6 +8,7 @@ import torch
 
 from octvideo.config import load_cfg
 from octvideo.models.build import build_model
+from octvideo.models.image_tables import IMAGE_TABLES, image_table_rows
 from octvideo.octave import OctaveTensor, OctConv2d
 from octvideo.octave.complexity import count
 
@@ -55,15 +56,18 @@ _TABLE_1 = {
     1.0: (25, 25),
 }
 
-TABLES = (1, 6)
+TABLES = tuple(sorted((1, 6, *IMAGE_TABLES)))
 
 
 def table_rows(table: int) -> list[dict[str, object]]:
     """The rows of a table: ``{"model", "alpha", "paper_gflops", "gflops", "paper_params_m", "params_m"}`` each.
 
-    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` tell how. Table 1 has
-    percentages of the vanilla layer in place of billions, and ``paper_memory`` and ``memory`` beside them.
+    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` tell how. Tables 2 to 5 and 9 are counted
+    on one image; ``input`` is its size and ``network`` a key of ``IMAGE_NETWORKS``. Table 1 has percentages of the
+    vanilla layer in place of billions, and ``paper_memory`` and ``memory`` beside them.
     """
+    if table in IMAGE_TABLES:
+        return list(image_table_rows(table))
     return _table_1() if table == 1 else [_table_6_row(row) for row in _TABLE_6]
 
 

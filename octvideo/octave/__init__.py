@@ -2,7 +2,7 @@
 
 from octvideo.octave.conv import OctConv2d, OctConv3d
 from octvideo.octave.fuse import fold_batch_norm
-from octvideo.octave.layers import OctMap, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
+from octvideo.octave.layers import OctMap, OctPool, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
 from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
 from octvideo.octave.octavize import describe, octavize
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
@@ -14,6 +14,7 @@ __all__ = [
     "OctConv2d",
     "OctConv3d",
     "OctMap",
+    "OctPool",
     "OctReLU",
     "OctSqueezeExcitation",
     "OctaveTensor",

@@ -10,13 +10,12 @@ import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from octvideo.octave.layers import merge, pool_globally
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups
 
-__all__ = ["Apply", "GlobalPool", "LayerRow", "Merge", "OctaveNetwork", "Pool", "Scale"]
+__all__ = ["Apply", "GlobalPool", "LayerRow", "Merge", "OctaveNetwork", "Scale"]
 
 
 class Merge(nn.Module):
@@ -35,28 +34,6 @@ class Apply(nn.Module):
 
     def forward(self, x: Feature) -> Feature:
         return map_groups(lambda group: self.function(group, *self.args, **self.options), x)
-
-
-class Pool(nn.Module):
-    """A local pooling layer on each group; the low output has half the resolution of the high one, rounded up.
-
-    A kernel of 2 drops the last row of an odd height, which the two groups do at different heights: of 6 + 3 rows,
-    3 + 1 would remain where 3 + 2 are due. The low group then sees its last row twice.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Feature) -> Feature:
-        if not isinstance(x, OctaveTensor) or x.high is None or x.low is None:
-            return map_groups(self.layer, x)
-        high, low = self.layer(x.high), self.layer(x.low)
-        height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
-        if low.shape[-2:] != (height, width):
-            edges = (0, 1, 0, 1) + (0, 0) * (x.low.dim() - 4)
-            low = self.layer(F.pad(x.low, edges, mode="replicate"))[..., :height, :width]
-        return OctaveTensor(high, low)
 
 
 class GlobalPool(nn.Module):

@@ -216,7 +216,7 @@ def _geometry(layer: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def _pools_in_step(pool: Any) -> bool:
-    """Pooling of the low group alone gives the size that goes with the high output (see ``_flow.Pool``)."""
+    """Pooling of the low group alone gives the size that goes with the high output (see ``OctPool``)."""
 
     def spatial(value: Any) -> tuple[int, int]:
         return (value, value) if isinstance(value, int) else tuple(value[-2:])

@@ -1,8 +1,8 @@
 """Counting what a network costs, the way the paper's "#FLOPs" does.
 
 Multiply-adds of convolutions (one more per output element where there is a bias) and of fully connected layers. Pooling
-is counted beside them: outputs times kernel area, global pooling by its inputs. Batch norm, additions, activations,
-up-sampling and the matrix products of attention are not counted.
+is counted beside them: outputs times kernel area, global pooling by its inputs; and so are the elements that go through
+a ReLU. Batch norm, additions, other activations, up-sampling and the matrix products of attention are not counted.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Complexity:
         params: number of parameters.
         multiply_adds: of convolutions and fully connected layers.
         pooling: operations of pooling layers.
+        relus: elements that go through a ReLU.
         activations: elements of the outputs of convolutions and fully connected layers.
     """
 
     params: int = 0
     multiply_adds: int = 0
     pooling: int = 0
+    relus: int = 0
     activations: int = 0
 
     def as_dict(self) -> dict[str, float]:
@@ -70,6 +72,8 @@ class _Counter(TorchDispatchMode):
             result.pooling += out[0].numel() * math.prod(args[1])
         elif packet in (_aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool3d, _aten.mean):
             result.pooling += args[0].numel()
+        elif packet in (_aten.relu, _aten.relu_):
+            result.relus += out.numel()
         return out
 
 

@@ -49,6 +49,8 @@ class _OctConv(nn.modules.conv._ConvNd):
         high_to_low: bool = True,
         low_to_high: bool = True,
         pool_strided_low_to_high: bool = False,
+        upsample_first: bool = False,
+        pool_vanilla: bool = False,
         as_2d: bool = False,
         device: Any = None,
         dtype: Any = None,
@@ -63,6 +65,7 @@ class _OctConv(nn.modules.conv._ConvNd):
         self.down = down
         self.high_to_low, self.low_to_high = high_to_low, low_to_high
         self.pool_strided_low_to_high = pool_strided_low_to_high
+        self.upsample_first, self.pool_vanilla = upsample_first, pool_vanilla
         self.as_2d = as_2d
         self.in_high, self.in_low = split_channels(in_channels, alpha_in, multiple)
         self.out_high, self.out_low = split_channels(out_channels, alpha_out, multiple)
@@ -112,9 +115,11 @@ class _OctConv(nn.modules.conv._ConvNd):
             )
         if not (self.in_low or self.out_low):
             assert high is not None
-            y = convolve(
-                high, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.as_2d
-            )
+            stride = self.stride
+            if self.pool_vanilla and tuple(stride[-2:]) == (2, 2):
+                high, factor = self._shrink(high, 2)
+                stride = (*stride[:-2], factor, factor)
+            y = convolve(high, self.weight, self.bias, stride, self.padding, self.dilation, self.groups, self.as_2d)
             return OctaveTensor(y, None) if self.alpha_out > 0 else y
         sees_high, sees_low = self._columns()
         y_high, y_low = self._from_high(high, sees_high) if high is not None else (None, None)
@@ -154,6 +159,10 @@ class _OctConv(nn.modules.conv._ConvNd):
         if to_high and self._strided() == 2 and not self.pool_strided_low_to_high:
             # The low input already has the resolution of the high output.
             y_high = _sum(y_high, self._conv(low, kernel.split(rows)[0], bias_high, 1))
+            to_high = False
+        if to_high and self.upsample_first:
+            scaled = upsample(x, size if size is not None else [2 * edge for edge in x.shape[-2:]])
+            y_high = _sum(y_high, self._conv(scaled, kernel.split(rows)[0], bias_high, factor))
             to_high = False
         if to_high and to_low and self.groups == 1 and (y_high is None) == (y_low is None):
             # One convolution for both: its kernel is a block of columns of the weight. (With groups the rows of each
@@ -241,6 +250,10 @@ class OctConv2d(_OctConv, nn.Conv2d):  # type: ignore[misc]  # forward takes and
         down: how maps are halved: ``"avg"`` or ``"max"`` pooling, or ``"conv"``, strided convolution (Table 8).
         high_to_low, low_to_high: False switches the exchange off (Table 8), where the group has another source.
         pool_strided_low_to_high: at stride 2, pools the low map before L->H and upsamples after it.
+        upsample_first: L->H upsamples before it convolves, at 4 times the cost; with ``down="max"`` that is the
+            multi-grid convolution (MG-Conv) of Ke et al., CVPR 2017, which Sec. 3.3 compares with.
+        pool_vanilla: pools before a stride of 2 where both alphas are 0 too, so that every strided layer of a network
+            does the same; it is no longer the vanilla layer then.
         as_2d: run 3D convolutions as 2D ones (``convolve_as_2d``); nothing changes in 2D.
 
     Groups: every path has ``groups`` groups; a depth-wise layer (``groups == in_channels``) has H->H and L->L only.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.octave.functional import downsample, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
 
-__all__ = ["OctMap", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "split"]
+__all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "split"]
 
 
 class OctMap(nn.Module):
@@ -22,6 +23,28 @@ class OctMap(nn.Module):
 
     def forward(self, x: Feature) -> Feature:
         return map_groups(self.layer, x)
+
+
+class OctPool(nn.Module):
+    """A local pooling layer on each group; the low output has half the resolution of the high one, rounded up.
+
+    A kernel of 2 drops the last row of an odd height, which the two groups do at different heights: of 6 + 3 rows,
+    3 + 1 would remain where 3 + 2 are due. The low group then sees its last row twice.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Feature) -> Feature:
+        if not isinstance(x, OctaveTensor) or x.high is None or x.low is None:
+            return map_groups(self.layer, x)
+        high, low = self.layer(x.high), self.layer(x.low)
+        height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
+        if low.shape[-2:] != (height, width):
+            edges = (0, 1, 0, 1) + (0, 0) * (x.low.dim() - 4)
+            low = self.layer(F.pad(x.low, edges, mode="replicate"))[..., :height, :width]
+        return OctaveTensor(high, low)
 
 
 class OctReLU(nn.ReLU):

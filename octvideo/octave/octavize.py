@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from octvideo.octave._flow import Apply, GlobalPool, LayerRow, Merge, OctaveNetwork, Pool, Scale
+from octvideo.octave._flow import Apply, GlobalPool, LayerRow, Merge, OctaveNetwork, Scale
 from octvideo.octave._plan import Plan, Shapes
 from octvideo.octave.complexity import _Counter
 from octvideo.octave.conv import OctConv2d, OctConv3d
-from octvideo.octave.layers import OctMap
+from octvideo.octave.layers import OctMap, OctPool
 from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
 from octvideo.octave.pair import split_channels
 
@@ -164,7 +164,7 @@ def _exchange(root: nn.Module, graph: fx.Graph, plan: Plan, alpha: float, multip
         elif role == "norm":
             root.set_submodule(str(node.target), _octave_norm(layer, alpha, multiple))
         elif role == "pool":
-            _replace(root, graph, node, Pool(layer), node.args)  # type: ignore[arg-type]
+            _replace(root, graph, node, OctPool(layer), node.args)  # type: ignore[arg-type]
         elif role == "map" and layer is not None:
             _replace(root, graph, node, OctMap(layer), (node.all_input_nodes[0],))
         elif role == "map":

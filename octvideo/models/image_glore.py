@@ -1,0 +1,60 @@
+"""The global reasoning unit (Chen et al., "Graph-Based Global Reasoning Networks", CVPR 2019) on two frequencies.
+
+The nodes are gathered from one map: the two 1x1 convolutions that read the features take the pair and give one tensor
+(alpha_out = 0). What the nodes have found goes back in two frequencies: the last ``int(alpha * states)`` states at half
+the resolution. So the unit has the same parameters, keys and shapes at every alpha.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from octvideo.models.blocks import Octave
+from octvideo.octave import Feature, OctaveTensor, OctBatchNorm2d, OctConv2d
+from octvideo.octave.functional import downsample
+
+__all__ = ["OctGloRe"]
+
+
+class OctGloRe(nn.Module):
+    """Adds to each position what ``nodes`` global nodes of ``states`` features have found; it starts as the identity.
+
+    Args:
+        channels: of input and output.
+        nodes, states: of the graph; the paper has states = 2 * nodes.
+        octave, alpha: the frequencies of input and output.
+    """
+
+    def __init__(self, channels: int, nodes: int, states: int, octave: Octave, alpha: float) -> None:
+        super().__init__()
+        self.conv_state = octave.conv(alpha, 0.0, OctConv2d)(channels, states, 1)
+        self.conv_project = octave.conv(alpha, 0.0, OctConv2d)(channels, nodes, 1)
+        self.mix_nodes = nn.Conv1d(nodes, nodes, 1)
+        self.mix_states = nn.Conv1d(states, states, 1, bias=False)
+        self.conv_out = octave.conv(alpha, alpha, OctConv2d)(states, channels, 1, bias=False)
+        self.norm = octave.norm(alpha, OctBatchNorm2d)(channels)
+        for parameter in self.norm.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Feature) -> Feature:
+        """``(N, channels, H, W)`` or a pair; shapes are kept."""
+        state: Tensor = self.conv_state(x)
+        assignment: Tensor = self.conv_project(x)  # (N, nodes, H, W)
+        projection = assignment.flatten(2)
+        nodes = projection @ state.flatten(2).transpose(1, 2) / projection.shape[-1]  # (N, nodes, states)
+        nodes = F.relu(nodes + self.mix_nodes(nodes))
+        nodes = self.mix_states(nodes.transpose(1, 2))  # (N, states, nodes)
+        high, low = nodes.split([self.conv_out.in_high, self.conv_out.in_low], 1)
+        if not self.conv_out.alpha_in:
+            return x + self.norm(self.conv_out(_back(high, assignment)))
+        pair = OctaveTensor(
+            _back(high, assignment) if high.shape[1] else None,
+            _back(low, downsample(assignment)) if low.shape[1] else None,
+        )
+        return x + self.norm(self.conv_out(pair))
+
+
+def _back(nodes: Tensor, assignment: Tensor) -> Tensor:
+    """States of the nodes ``(N, C, nodes)`` at the positions of ``assignment`` ``(N, nodes, H, W)``."""
+    return (nodes @ assignment.flatten(2)).unflatten(2, assignment.shape[2:])
