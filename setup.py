@@ -49,6 +49,7 @@ setup(
             "pytest-timeout",
             "ruff>=0.6",
             "setuptools>=77",
+            "timm>=1.0",
             "types-PyYAML",
         ],
     },

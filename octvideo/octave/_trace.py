@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
@@ -32,12 +33,12 @@ class Trace(NamedTuple):
     opaque: list[str]
 
 
-def trace(module: nn.Module, meta: nn.Module, inputs: tuple[Any, ...]) -> Trace:
+def trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     """The graph of ``module``.
 
     Args:
-        meta: a copy of it on the meta device, in evaluation mode, which is run.
-        inputs: positional arguments, on the meta device. A list, tuple or dict of tensors is taken apart; optional
+        dry: a copy of it in evaluation mode, which is run.
+        inputs: its positional arguments. A list, tuple or dict of tensors is taken apart; optional
             arguments that are not given keep their default.
 
     Raises:
@@ -48,8 +49,9 @@ def trace(module: nn.Module, meta: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     # ``if mask is None`` is decided here; other defaults may be given later.
     absent = {p.name: None for p in parameters[len(inputs) :] if p.default is None}
     graph = tracer.trace(module, absent or None)
-    shapes = _Shapes(meta, graph)
-    shapes.run(*inputs)
+    shapes = _Shapes(dry, graph)
+    with torch.no_grad():
+        shapes.run(*inputs)
     for node in graph.nodes:
         if node.op == "call_function" and node.target in _LAYERS:
             _make_layer(module, graph, node)
@@ -89,7 +91,7 @@ def _thaw(x: Any) -> Any:
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, inputs: tuple[Any, ...] = ()) -> None:
         super().__init__()
         self.inputs = inputs
         self.opaque: list[str] = []

@@ -65,10 +65,8 @@ def octavize(
     split_channels(1, alpha, multiple)  # checks both
     root = copy.deepcopy(model)
     given = _usual_input(root) if example_input is None else example_input
-    inputs = pytree.tree_map(_on_meta, given if isinstance(given, tuple) else (given,))
-    meta = copy.deepcopy(root).to("meta").eval()
-    before = _multiply_adds(meta, inputs)
-    traces = _traces(root, meta, inputs)
+    dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
+    traces = _traces(root, dry, inputs)
     if not traces:
         raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts")
     heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
@@ -89,7 +87,7 @@ def octavize(
         for name, part in traces.items()
         for opaque in part.opaque
     ]
-    after = _multiply_adds(copy.deepcopy(network).to("meta").eval(), inputs)
+    after = _multiply_adds(_copy_to(_device(dry), network), inputs)
     modules = dict(network.named_modules())
     for name in before:
         layer = modules[name]
@@ -113,8 +111,31 @@ def describe(model: nn.Module) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _on_meta(x: Any) -> Any:
-    return torch.empty_like(x, device="meta") if isinstance(x, Tensor) else x
+def _run_dry(root: nn.Module, given: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...], dict[str, int]]:
+    """A copy of the network and an input on the meta device, where nothing is computed, and the multiply-adds.
+
+    A network that looks at values runs on its own device instead, on the given values or on noise.
+    """
+    try:
+        dry, inputs = _copy_to(torch.device("meta"), root), pytree.tree_map_only(Tensor, lambda x: x.to("meta"), given)
+        return dry, inputs, _multiply_adds(dry, inputs)
+    except ValueError:
+        device = _device(root)
+        if device.type == "meta":
+            raise
+        inputs = pytree.tree_map_only(
+            Tensor, lambda x: torch.rand_like(x, device=device) if x.is_meta else x.to(device), given
+        )
+        dry = _copy_to(device, root)
+        return dry, inputs, _multiply_adds(dry, inputs)
+
+
+def _copy_to(device: torch.device, network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to(device).eval()
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def _usual_input(root: nn.Module) -> Tensor:
@@ -126,31 +147,36 @@ def _usual_input(root: nn.Module) -> Tensor:
 
 
 def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int]:
-    """Of each convolution and fully connected layer, by name; ``network`` is on the meta device."""
+    """Of each convolution and fully connected layer, by name."""
     counts: dict[str, int] = {}
+    running: list[_Counter] = []
+
+    def start(*_: Any) -> None:
+        running.append(_Counter())
+        running[-1].__enter__()
+
     hooks = []
-    with _Counter() as counter, torch.no_grad():
-        for name, layer in network.named_modules():
-            if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear)):
-                # Hooks with the name bound: the count so far is taken off before the layer, and added after it.
-                def start(*_: Any, name: str = name) -> None:
-                    counts[name] = counts.get(name, 0) - counter.result.multiply_adds
+    for name, layer in network.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.Linear)):
 
-                def stop(*_: Any, name: str = name) -> None:
-                    counts[name] += counter.result.multiply_adds
+            def stop(*_: Any, name: str = name) -> None:  # a default binds the name
+                counter = running.pop()
+                counter.__exit__(None, None, None)
+                counts[name] = counts.get(name, 0) + counter.result.multiply_adds
 
-                hooks += [layer.register_forward_pre_hook(start), layer.register_forward_hook(stop)]
-        try:
+            hooks += [layer.register_forward_pre_hook(start), layer.register_forward_hook(stop, always_call=True)]
+    try:
+        with torch.no_grad():
             network(*_fresh(inputs))
-        except Exception as error:
-            shapes = [tuple(x.shape) for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor)]
-            raise ValueError(
-                f"the network does not run on an input of shape {', '.join(map(str, shapes))}, "
-                f"pass an example_input: {error}"
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
+    except Exception as error:
+        shapes = [tuple(x.shape) for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor)]
+        raise ValueError(
+            f"the network does not run on an input of shape {', '.join(map(str, shapes))}, "
+            f"pass an example_input: {error}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     return counts
 
 
@@ -159,22 +185,9 @@ def _fresh(inputs: Any) -> Any:
     return pytree.tree_map(lambda x: x, inputs)
 
 
-def _traces(root: nn.Module, meta: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Trace]:
+def _traces(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Trace]:
     """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs."""
-    seen: dict[str, tuple[Any, ...]] = {}
-
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not kwargs:
-                seen.setdefault(name, _fresh(args))
-
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in meta.named_modules()]
-    with torch.no_grad():
-        meta(*_fresh(inputs))
-    for handle in hooks:
-        handle.remove()
+    seen: dict[str, tuple[Any, ...]] = {"": inputs}
     traces: dict[str, Trace] = {}
     waiting = [""]
     while waiting:
@@ -185,9 +198,11 @@ def _traces(root: nn.Module, meta: nn.Module, inputs: tuple[Any, ...]) -> dict[s
         ):
             continue
         within = [f"{name}.{child}".lstrip(".") for child, _ in module.named_children()]
+        if name and len(seen) == 1:
+            seen.update(_inputs_within(dry, inputs))
         if name in seen:
             try:
-                part = trace(module, meta.get_submodule(name), _fresh(seen[name]))
+                part = trace(module, dry.get_submodule(name), _fresh(seen[name]))
             except Exception:  # tracing runs the network's own code, which may raise anything
                 pass
             else:
@@ -198,6 +213,25 @@ def _traces(root: nn.Module, meta: nn.Module, inputs: tuple[Any, ...]) -> dict[s
                 ]
         waiting += within
     return traces
+
+
+def _inputs_within(dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+    """The positional arguments of each module, where it is called the first time."""
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not kwargs:
+                seen.setdefault(name, _fresh(args))
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in dry.named_modules()]
+    with torch.no_grad():
+        dry(*_fresh(inputs))
+    for handle in hooks:
+        handle.remove()
+    return seen
 
 
 def _exchange(part: Trace, plan: Plan, prefix: str, alpha: float, multiple: int) -> list[LayerRow]:

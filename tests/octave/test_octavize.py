@@ -50,7 +50,7 @@ class Tiny3d(nn.Module):
         x = self.down(x)
         x = self.d(torch.cat([x, self.c(x)], 1))
         x = torch.nn.functional.dropout(x, 0.5, self.training)
-        x = self.f(self.e(x.abs()))
+        x = self.f(self.e(x.flip(3)))
         return self.head(x.mean([2, 3, 4]))
 
 
@@ -159,9 +159,9 @@ def test_every_remainder_of_the_size(size: int) -> None:
 def test_report_names_layers_and_merges() -> None:
     network = octavize(Tiny3d(), 0.5)
     merges = [row.name for row in network.octave_report if row.kind == "merge"]
-    assert merges == ["down -> cat", "c -> cat", "dropout -> abs_1"]
+    assert merges == ["dropout -> flip"]
     rows = {row.name: row for row in network.octave_report}
-    assert (rows["stem"].kind, rows["d"].alpha_in, rows["d"].alpha_out) == ("Conv3d", 0, 0.5)
+    assert (rows["stem"].kind, rows["d"].alpha_in, rows["d"].alpha_out) == ("Conv3d", 0.5, 0.5)
     assert (rows["f"].alpha_in, rows["f"].alpha_out) == (0.5, 0)  # the final resolution is plain
     table = describe(network)
     assert "OctConv3d" in table and table.splitlines()[-1].startswith("total")
