@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Trace", "replace", "trace"]
+__all__ = ["Trace", "fresh", "replace", "trace_parts"]
 
 # What has a layer with the same arguments: a layer follows the mode, and is dealt with in one place.
 _LAYERS = {
@@ -33,7 +33,61 @@ class Trace(NamedTuple):
     opaque: list[str]
 
 
-def trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
+def fresh(inputs: Any) -> Any:
+    """The same tensors in new lists: a network may write into the list that it is given."""
+    return pytree.tree_map(lambda x: x, inputs)
+
+
+def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Trace]:
+    """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs."""
+    seen: dict[str, tuple[Any, ...]] = {"": inputs}
+    traces: dict[str, Trace] = {}
+    waiting = [""]
+    while waiting:
+        name = waiting.pop(0)
+        module = root.get_submodule(name)
+        if not any(
+            isinstance(layer, (nn.Conv2d, nn.Conv3d)) for child in module.children() for layer in child.modules()
+        ):
+            continue
+        within = [f"{name}.{child}".lstrip(".") for child, _ in module.named_children()]
+        if name and len(seen) == 1:
+            seen.update(_inputs_within(dry, inputs))
+        if name in seen:
+            try:
+                part = _trace(module, dry.get_submodule(name), fresh(seen[name]))
+            except Exception:  # tracing runs the network's own code, which may raise anything
+                pass
+            else:
+                traces[name] = part
+                opaque = [f"{name}.{inner}".lstrip(".") for inner in part.opaque]
+                within = [
+                    f"{path}.{child}" for path in opaque for child, _ in root.get_submodule(path).named_children()
+                ]
+        waiting += within
+    return traces
+
+
+def _inputs_within(dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
+    """The positional arguments of each module, where it is called the first time."""
+    seen: dict[str, tuple[Any, ...]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not kwargs:
+                seen.setdefault(name, fresh(args))
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in dry.named_modules()]
+    with torch.no_grad():
+        dry(*fresh(inputs))
+    for handle in hooks:
+        handle.remove()
+    return seen
+
+
+def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     """The graph of ``module``.
 
     Args:

@@ -19,7 +19,7 @@ from octvideo.octave._flow import Apply, Combine, Concatenate, DropPath, GlobalP
 from octvideo.octave._network import LayerRow, OctaveNetwork
 from octvideo.octave._plan import Plan, keeps_dims, zone
 from octvideo.octave._probe import take_channels
-from octvideo.octave._trace import Trace, replace, trace
+from octvideo.octave._trace import Trace, fresh, replace, trace_parts
 from octvideo.octave.complexity import _Counter
 from octvideo.octave.conv import OctConv2d, OctConv3d
 from octvideo.octave.layers import OctMap
@@ -66,7 +66,7 @@ def octavize(
     root = copy.deepcopy(model)
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
-    traces = _traces(root, dry, inputs)
+    traces = trace_parts(root, dry, inputs)
     if not traces:
         raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts")
     heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
@@ -167,7 +167,7 @@ def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int
             hooks += [layer.register_forward_pre_hook(start), layer.register_forward_hook(stop, always_call=True)]
     try:
         with torch.no_grad():
-            network(*_fresh(inputs))
+            network(*fresh(inputs))
     except Exception as error:
         shapes = [tuple(x.shape) for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor)]
         raise ValueError(
@@ -178,60 +178,6 @@ def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int
         for hook in hooks:
             hook.remove()
     return counts
-
-
-def _fresh(inputs: Any) -> Any:
-    """The same tensors in new lists: a network may write into the list that it is given."""
-    return pytree.tree_map(lambda x: x, inputs)
-
-
-def _traces(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Trace]:
-    """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs."""
-    seen: dict[str, tuple[Any, ...]] = {"": inputs}
-    traces: dict[str, Trace] = {}
-    waiting = [""]
-    while waiting:
-        name = waiting.pop(0)
-        module = root.get_submodule(name)
-        if not any(
-            isinstance(layer, (nn.Conv2d, nn.Conv3d)) for child in module.children() for layer in child.modules()
-        ):
-            continue
-        within = [f"{name}.{child}".lstrip(".") for child, _ in module.named_children()]
-        if name and len(seen) == 1:
-            seen.update(_inputs_within(dry, inputs))
-        if name in seen:
-            try:
-                part = trace(module, dry.get_submodule(name), _fresh(seen[name]))
-            except Exception:  # tracing runs the network's own code, which may raise anything
-                pass
-            else:
-                traces[name] = part
-                opaque = [f"{name}.{inner}".lstrip(".") for inner in part.opaque]
-                within = [
-                    f"{path}.{child}" for path in opaque for child, _ in root.get_submodule(path).named_children()
-                ]
-        waiting += within
-    return traces
-
-
-def _inputs_within(dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
-    """The positional arguments of each module, where it is called the first time."""
-    seen: dict[str, tuple[Any, ...]] = {}
-
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not kwargs:
-                seen.setdefault(name, _fresh(args))
-
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in dry.named_modules()]
-    with torch.no_grad():
-        dry(*_fresh(inputs))
-    for handle in hooks:
-        handle.remove()
-    return seen
 
 
 def _exchange(part: Trace, plan: Plan, prefix: str, alpha: float, multiple: int) -> list[LayerRow]:
