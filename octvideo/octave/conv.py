@@ -20,10 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from octvideo.octave.functional import convolve, downsample, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, split_channels
+from octvideo.octave.segments import Segments, split_segments
 
 __all__ = ["OctConv2d", "OctConv3d"]
 
@@ -45,6 +47,7 @@ class _OctConv(nn.modules.conv._ConvNd):
         alpha_in: float,
         alpha_out: float,
         multiple: int = 1,
+        in_segments: Segments | None = None,
         down: str = "avg",
         high_to_low: bool = True,
         low_to_high: bool = True,
@@ -69,11 +72,21 @@ class _OctConv(nn.modules.conv._ConvNd):
         self.as_2d = as_2d
         self.in_high, self.in_low = split_channels(in_channels, alpha_in, multiple)
         self.out_high, self.out_low = split_channels(out_channels, alpha_out, multiple)
+        self.in_segments: Segments = ((self.in_high, self.in_low),) if in_segments is None else in_segments
+        self.out_segments: Segments = ((self.out_high, self.out_low),)
+        if in_segments is not None:
+            self.in_high, self.in_low = (sum(widths) for widths in zip(*in_segments))
+            if self.depthwise:
+                factor = out_channels // in_channels
+                self.out_segments = tuple((high * factor, low * factor) for high, low in in_segments)
+                self.out_high, self.out_low = self.in_high * factor, self.in_low * factor
         self._check()
 
     def _check(self) -> None:
         if self.down not in ("avg", "max", "conv"):
             raise ValueError(f"down is {self.down!r}: it must be 'avg', 'max' or 'conv'")
+        if self.in_high + self.in_low != self.in_channels:
+            raise ValueError(f"in_segments {self.in_segments} do not have in_channels={self.in_channels} channels")
         if not (self.in_low or self.out_low):
             return
         if tuple(self.stride[-2:]) not in ((1, 1), (2, 2)):
@@ -81,6 +94,8 @@ class _OctConv(nn.modules.conv._ConvNd):
         if self.depthwise:
             if self.in_high * self.out_channels != self.out_high * self.in_channels:
                 raise ValueError("a depth-wise octave convolution must have alpha_in equal to alpha_out")
+        elif self.groups > 1 and len(self.in_segments) > 1:
+            raise ValueError(f"with several in_segments groups must be 1 or in_channels, not {self.groups}")
         elif any(width % self.groups for width in (self.in_high, self.in_low, self.out_high, self.out_low)):
             raise ValueError(
                 f"groups={self.groups} must divide the high and the low channels on both sides, which are "
@@ -206,15 +221,19 @@ class _OctConv(nn.modules.conv._ConvNd):
         the parts, where each slice would fill a whole tensor with zeros, channels first.
         """
         if self.depthwise:
-            return self.weight, self.weight
+            weight = self.weight
+            if len(self.out_segments) > 1:
+                weight = torch.cat(split_segments(weight, self.out_segments, 0))
+            return weight, weight
+        if len(self.in_segments) > 1:
+            return split_segments(self.weight, self.in_segments, 1)
         high, low = self.weight.split([self.in_high // self.groups, self.in_low // self.groups], 1)
         return high, low
 
     def _biases(self) -> tuple[Tensor | None, Tensor | None]:
         if self.bias is None:
             return None, None
-        high, low = self.bias.split([self.out_high, self.out_low])
-        return high, low
+        return split_segments(self.bias, self.out_segments, 0)
 
     def _conv(self, x: Tensor, kernel: Tensor, bias: Tensor | None, factor: int) -> Tensor:
         """One of the four paths: a convolution with a block of the weight and a spatial stride of ``factor``."""
@@ -247,6 +266,9 @@ class OctConv2d(_OctConv, nn.Conv2d):  # type: ignore[misc]  # forward takes and
             0 it takes a tensor, else a pair; where ``alpha_out`` is 0 it returns a tensor, else a pair; at 1
             the pair's ``high`` is None.
         multiple: low channels are rounded to a multiple of it (1 = the paper).
+        in_segments: high and low channels of each of the pairs that the input is a concatenation of, in place of
+            ``alpha_in`` and ``multiple`` (see :mod:`octvideo.octave.segments`). Then a depth-wise layer's output is
+            divided as its input is, in place of ``alpha_out``.
         down: how maps are halved: ``"avg"`` or ``"max"`` pooling, or ``"conv"``, strided convolution (Table 8).
         high_to_low, low_to_high: False switches the exchange off (Table 8), where the group has another source.
         pool_strided_low_to_high: at stride 2, pools the low map before L->H and upsamples after it.

@@ -72,7 +72,9 @@ def _fold_all(part: nn.Module, single: set[int]) -> None:
 def _is_fixed(norm: nn.Module) -> bool:
     """A batch norm that uses the statistics of the training."""
     layers = list(norm.children()) if isinstance(norm, _OCTAVE) else [norm]
-    return all(isinstance(layer, _VANILLA) and layer.track_running_stats for layer in layers)
+    return all(
+        type(layer) in _VANILLA and layer.track_running_stats for layer in layers
+    )  # not one with an activation in it
 
 
 @torch.no_grad()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.octave.functional import downsample, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
+from octvideo.octave.segments import Segments, join_segments
 
 __all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "split"]
 
@@ -54,8 +54,11 @@ class OctReLU(nn.ReLU):
         return map_groups(super().forward, x)
 
 
-def merge(x: Feature) -> Tensor:
-    """One tensor ``(N, C, [T,] H, W)`` at the high resolution: the low group upsampled, after the high channels."""
+def merge(x: Feature, segments: Segments | None = None) -> Tensor:
+    """One tensor ``(N, C, [T,] H, W)`` at the high resolution: the low group upsampled, after the high channels.
+
+    ``segments`` puts the channels of a concatenation into the vanilla order, as in ``octave.segments``.
+    """
     if not isinstance(x, OctaveTensor):
         return x
     if x.low is None:
@@ -63,7 +66,7 @@ def merge(x: Feature) -> Tensor:
         return x.high
     size = [2 * edge for edge in x.low.shape[-2:]] if x.high is None else list(x.high.shape[-2:])
     low = upsample(x.low, size)
-    return low if x.high is None else torch.cat([x.high, low], dim=1)
+    return join_segments(x.high, low, segments or (_widths(x),), 1)
 
 
 def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
@@ -74,10 +77,14 @@ def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
     return OctaveTensor(x[:, :high] if high else None, downsample(x[:, high:]) if low else None)
 
 
-def pool_globally(x: Feature) -> Tensor:
-    """Global average pooling of all groups into ``(N, C)``, high channels first: a head that needs no merging."""
-    groups = x if isinstance(x, OctaveTensor) else (x,)
-    return torch.cat([group.flatten(2).mean(2) for group in groups if group is not None], dim=1)
+def pool_globally(x: Feature, segments: Segments | None = None) -> Tensor:
+    """Global average pooling of all groups into ``(N, C)``, in the order of :func:`merge`: a head without merging."""
+    means = map_groups(lambda group: group.flatten(2).mean(2), x)
+    return join_segments(*means, segments or (_widths(means),), 1) if isinstance(means, OctaveTensor) else means
+
+
+def _widths(x: OctaveTensor) -> tuple[int, int]:
+    return 0 if x.high is None else x.high.shape[1], 0 if x.low is None else x.low.shape[1]
 
 
 class OctSqueezeExcitation(nn.Module):

@@ -7,13 +7,13 @@ state dict has the keys and shapes of the vanilla layer (``weight``: the high gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from octvideo.octave.pair import Feature, OctaveTensor, split_channels
+from octvideo.octave.segments import Segments, join_segments, split_segments
 
 __all__ = ["OctBatchNorm2d", "OctBatchNorm3d"]
 
@@ -34,12 +34,14 @@ class _OctBatchNorm(nn.Module):
         *,
         alpha: float,
         multiple: int = 1,
+        segments: Segments | None = None,
     ) -> None:
         super().__init__()
         self.alpha = alpha
         self.num_features = num_features
         options = dict(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
-        widths = split_channels(num_features, alpha, multiple)
+        self.segments: Segments = (split_channels(num_features, alpha, multiple),) if segments is None else segments
+        widths = [sum(widths) for widths in zip(*self.segments)]
         self.high, self.low = (self._layer(width, **options) if width else None for width in widths)
         self.register_state_dict_post_hook(_join)
         self.register_load_state_dict_pre_hook(_split)
@@ -80,7 +82,8 @@ def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local
     for name in _VECTORS:
         parts = [state.pop(key) for group in groups if (key := f"{prefix}{group}.{name}") in state]
         if parts:
-            state[prefix + name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            high, low = parts if len(parts) > 1 else (parts[0], None)
+            state[prefix + name] = join_segments(high, low, module.segments, 0)  # type: ignore[arg-type]
     counts = [state.pop(key) for group in groups if (key := f"{prefix}{group}.{_COUNT}") in state]
     if counts:
         state[prefix + _COUNT] = counts[0]
@@ -92,24 +95,24 @@ def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
     for name in _VECTORS:
         if (vector := state.pop(prefix + name, None)) is None:
             continue
-        start = 0
-        for group, child in children.items():
-            end = start + child.num_features
-            # The last part takes the rest, so that a wrong length is reported, not cut.
-            state[f"{prefix}{group}.{name}"] = vector[start : None if child is list(children.values())[-1] else end]
-            start = end
+        parts: Sequence[Tensor] = [vector] * 2  # of a wrong length: the children report it
+        if vector.shape == (module.num_features,):
+            parts = split_segments(vector, module.segments, 0)  # type: ignore[arg-type]
+        for group, part in zip(("high", "low"), parts):
+            if group in children:
+                state[f"{prefix}{group}.{name}"] = part
     if (count := state.pop(prefix + _COUNT, None)) is not None:
         for group in children:
             state[f"{prefix}{group}.{_COUNT}"] = count.clone()
 
 
 class OctBatchNorm2d(_OctBatchNorm):
-    """``nn.BatchNorm2d`` of a pair ``(N, C, H, W)``; arguments as there; ``alpha`` and ``multiple`` as in a conv."""
+    """``nn.BatchNorm2d`` of a pair ``(N, C, H, W)``; arguments as there; the others as in a conv."""
 
     _layer = nn.BatchNorm2d
 
 
 class OctBatchNorm3d(_OctBatchNorm):
-    """``nn.BatchNorm3d`` of a pair ``(N, C, T, H, W)``; arguments as there; ``alpha`` and ``multiple`` as in a conv."""
+    """``nn.BatchNorm3d`` of a pair ``(N, C, T, H, W)``; arguments as there; the others as in a conv."""
 
     _layer = nn.BatchNorm3d

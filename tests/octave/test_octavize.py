@@ -1,4 +1,4 @@
-"""octavize on networks of torchvision and PyTorchVideo, as their libraries build them."""
+"""octavize: state, costs, report, copies, errors. ``test_octavize_networks`` has the large networks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,6 @@ from torch import Tensor, nn
 import octvideo
 from octvideo.octave import OctConv2d, OctConv3d, describe, octavize
 from octvideo.octave.complexity import count
-
-
-def _hub(name: str) -> nn.Module:
-    from pytorchvideo.models import hub
-
-    # A head without the fixed size of its pooling window, for inputs of any size.
-    model: nn.Module = getattr(hub, name)(pretrained=False)
-    model.blocks[-1].pool = nn.AdaptiveAvgPool3d(1)  # type: ignore[index, union-attr]
-    return model
 
 
 class Tiny3d(nn.Module):
@@ -50,7 +41,7 @@ class Tiny3d(nn.Module):
         x = self.down(x)
         x = self.d(torch.cat([x, self.c(x)], 1))
         x = torch.nn.functional.dropout(x, 0.5, self.training)
-        x = self.f(self.e(x.abs()))
+        x = self.f(self.e(x.flip(3)))
         return self.head(x.mean([2, 3, 4]))
 
 
@@ -58,21 +49,15 @@ IMAGE, CLIP = (2, 3, 64, 64), (2, 3, 4, 48, 48)
 # Name, builder, shape, alpha, the number of octave convolutions.
 NETWORKS: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], float, int]] = [
     ("resnet18", tv.resnet18, IMAGE, 0.125, 16),
-    ("resnext50_32x4d", tv.resnext50_32x4d, IMAGE, 0.5, 45),
-    ("mobilenet_v2", tv.mobilenet_v2, IMAGE, 0.25, 35),
     ("mobilenet_v3_small", tv.mobilenet_v3_small, IMAGE, 0.25, 23),
-    ("densenet121", tv.densenet121, IMAGE, 0.25, 87),
     ("r3d_18", tv.video.r3d_18, CLIP, 0.25, 16),
-    ("r2plus1d_18", tv.video.r2plus1d_18, CLIP, 0.125, 29),
-    ("i3d_r50", lambda: _hub("i3d_r50"), CLIP, 0.125, 45),
     ("tiny", Tiny3d, CLIP, 0.5, 6),
 ]
 every_network = pytest.mark.parametrize(
     ("build", "shape", "alpha", "octaves"), [row[1:] for row in NETWORKS], ids=[row[0] for row in NETWORKS]
 )
-FEW = [row for row in NETWORKS if row[0] in ("resnet18", "mobilenet_v3_small", "r3d_18", "tiny")]
 some_networks = pytest.mark.parametrize(
-    ("build", "shape", "alpha"), [row[1:4] for row in FEW], ids=[row[0] for row in FEW]
+    ("build", "shape", "alpha"), [row[1:4] for row in NETWORKS], ids=[row[0] for row in NETWORKS]
 )
 
 
@@ -159,9 +144,9 @@ def test_every_remainder_of_the_size(size: int) -> None:
 def test_report_names_layers_and_merges() -> None:
     network = octavize(Tiny3d(), 0.5)
     merges = [row.name for row in network.octave_report if row.kind == "merge"]
-    assert merges == ["down -> cat", "c -> cat", "dropout -> abs_1"]
+    assert merges == ["dropout -> flip"]
     rows = {row.name: row for row in network.octave_report}
-    assert (rows["stem"].kind, rows["d"].alpha_in, rows["d"].alpha_out) == ("Conv3d", 0, 0.5)
+    assert (rows["stem"].kind, rows["d"].alpha_in, rows["d"].alpha_out) == ("Conv3d", 0.5, 0.5)
     assert (rows["f"].alpha_in, rows["f"].alpha_out) == (0.5, 0)  # the final resolution is plain
     table = describe(network)
     assert "OctConv3d" in table and table.splitlines()[-1].startswith("total")
