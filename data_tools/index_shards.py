@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import braceexpand
 import fsspec
 
 from data_tools.jobs import show_progress
@@ -67,8 +68,6 @@ def find_shards(sources: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    import braceexpand
-
     found: list[str] = []
     for pattern in sources:
         try:

@@ -22,10 +22,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+for _module in ("fsspec", "rich", "webdataset"):
+    if util.find_spec(_module) is None:
+        print(f"error: {_module} is not installed: pip install -e '.[shards]'", file=sys.stderr)
+        sys.exit(2)
 
 from data_tools.index_shards import index_shards  # noqa: E402
 from data_tools.jobs import Stopped, interrupt_on_terminate, run_jobs, show_progress  # noqa: E402
@@ -168,9 +174,10 @@ def _is_done(output: Path, partial: Path, digest: str) -> bool:
     """Whether the shards of this plan are there; a folder with anything else in it is refused."""
     other = f"{output}: holds shards of another list, of files that changed since, or with other settings; "
     if (output / SHARD_INDEX).exists():
-        if read_header(str(output / SHARD_INDEX)).get("plan") != digest:
+        header = read_header(str(output / SHARD_INDEX))
+        if header.get("plan") != digest:
             raise UserError(f"{other}choose another --output")
-        return True
+        return all((output / name).is_file() for name in header["shards"])
     if (partial / "plan").exists():
         if (partial / "plan").read_text() != digest:
             raise UserError(f"{other}it is not finished: remove it, or choose another --output")

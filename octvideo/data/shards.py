@@ -162,7 +162,7 @@ def read_shards(place: str, *, root: str = "", classes: Sequence[str] = ()) -> S
     Raises:
         UserError: it cannot be read, is malformed or cut short, or does not fit its shards or the class names.
     """
-    if os.path.isdir(place) or not place.endswith(".csv"):
+    if os.path.isdir(place) or "://" in place and not place.endswith(".csv"):
         place = _join(place, SHARD_INDEX)
     lines = _lines(place)
     header = _parse_header(place, next(lines, ""))
