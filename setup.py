@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 KINETICS = ["httpx>=0.27", "rich>=13", "yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
+# data_tools/make_shards.py, and shards on other storages; some of these need a package more: s3fs, gcsfs, ...
+SHARDS = ["fsspec[http]>=2023.6", "rich>=13", "webdataset>=0.2.86"]
 
 setup(
     name="octvideo",
@@ -44,8 +46,10 @@ setup(
         # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
         "torchcodec": ["torchcodec>=0.10"],
         "kinetics": KINETICS,
+        "shards": SHARDS,
         "dev": [
             *KINETICS,
+            *SHARDS,
             "build",
             "hypothesis",
             "mypy>=1.10",

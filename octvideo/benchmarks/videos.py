@@ -84,7 +84,7 @@ def _bare(cfg: CfgNode) -> float:
     def read() -> None:
         for batch in islice(sampler, _BATCHES):
             for number, _ in batch:
-                with open_video(index.path(number), cfg.DATA.DECODER) as video:
+                with open_video(index.source(number), cfg.DATA.DECODER, name=index.path(number)) as video:
                     indices = random_clip(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, rng)
                     resize_short_side(torch.from_numpy(video.frames(indices)), cfg.DATA.TRAIN_SHORT_SIDE[0])
 
@@ -106,7 +106,11 @@ def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
     rng = np.random.default_rng(cfg.SEED)
     held: list[float] = []
     for opening in range(_OPENINGS * rounds):
-        with _named_failures(), open_video(index.path(opening % len(index)), cfg.DATA.DECODER) as video:
+        number = opening % len(index)
+        with (
+            _named_failures(),
+            open_video(index.source(number), cfg.DATA.DECODER, name=index.path(number)) as video,
+        ):
             video.frames(random_clip(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, rng))
         if (opening + 1) % _OPENINGS == 0:
             held.append(int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
@@ -150,14 +154,15 @@ def views(cfg: CfgNode, rounds: int) -> Report:
             raise UserError(f"{failure.path}: cannot be decoded ({failure.reason}); leave it out of --data")
     variants: dict[str, Callable[[], float]] = {
         "one opening": lambda: timed(lambda: [dataset[number] for number in numbers]),
-        "one per view": lambda: timed(lambda: [view_by_view(index.path(number), **settings) for number in numbers]),
+        "one per view": lambda: timed(lambda: [view_by_view(index.source(number), **settings) for number in numbers]),
     }
-    frames = {index.path(number): _clips_of(index.path(number), cfg) for number in numbers}
-    if is_installed() and all(is_plain_mp4(path) for path in frames):
+    sources = [index.source(number) for number in numbers]
+    frames = {source: _clips_of(source, cfg) for source in sources}
+    if is_installed() and all(is_plain_mp4(source) for source in sources):
         variants |= {
             "frames sorted, once each": lambda: timed(lambda: [_read_sorted(*item) for item in frames.items()]),
             "frames as asked": lambda: timed(
-                lambda: [DecordReader(path).frames(wanted.tolist()) for path, wanted in frames.items()]
+                lambda: [DecordReader(source).frames(wanted.tolist()) for source, wanted in frames.items()]
             ),
         }
     count = cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS
@@ -171,19 +176,19 @@ def views(cfg: CfgNode, rounds: int) -> Report:
     return report
 
 
-def _clips_of(path: str, cfg: CfgNode) -> np.ndarray:
+def _clips_of(source: str | bytes, cfg: CfgNode) -> np.ndarray:
     """Frame numbers of all test clips, clip by clip."""
-    with open_video(path, cfg.DATA.DECODER) as video:
+    with open_video(source, cfg.DATA.DECODER) as video:
         return uniform_clips(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.TEST.NUM_CLIPS).ravel()
 
 
-def _read_sorted(path: str, indices: np.ndarray) -> np.ndarray:
-    with open_video(path, "decord") as video:
+def _read_sorted(source: str | bytes, indices: np.ndarray) -> np.ndarray:
+    with open_video(source, "decord") as video:
         return video.frames(indices)
 
 
 def view_by_view(
-    path: str,
+    source: str | bytes,
     *,
     num_frames: int,
     sampling_rate: int,
@@ -194,10 +199,10 @@ def view_by_view(
     decoder: str,
     sampling: str = "even",
 ) -> Tensor:
-    """The frames that ``TestDataset`` gives, ``(clips * crops, T, H, W, 3)``, each view read from the file anew."""
+    """The frames that ``TestDataset`` gives, ``(clips * crops, T, H, W, 3)``, the video opened anew for each view."""
     found = []
     for view in range(num_clips * num_crops):
-        with open_video(path, decoder) as video:
+        with open_video(source, decoder) as video:
             clips = uniform_clips(len(video), num_frames, sampling_rate, num_clips, sampling=sampling, fps=video.fps)
             indices = clips[view // num_crops]
             frames = resize_short_side(torch.from_numpy(video.frames(indices)), short_side)

@@ -45,10 +45,10 @@ _C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
 
 # ---------------------------------------------------------------- data
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # a list file (`path label` a line) or a folder of class folders
+_C.DATA.TRAIN = ""  # a list file (`path label` a line), a folder of class folders, or tar shards (path or URL)
 _C.DATA.VAL = ""  # the same, for evaluation during training and for testing
 _C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
-_C.DATA.ROOT = ""  # put before relative paths of a list file; "" = the list's own folder
+_C.DATA.ROOT = ""  # put before relative paths of a list file or of shards; "" = the list's own folder
 _C.DATA.CLASSES = ""  # class names, one a line; "" = the folders' names, or the numbers
 _C.DATA.NUM_FRAMES = 8  # frames of a clip
 _C.DATA.SAMPLING_RATE = 8  # one frame is taken of so many

@@ -15,7 +15,7 @@ from typing import IO
 
 from octvideo.data.check import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.guarded import Lost, map_guarded
-from octvideo.data.index import VIDEO_SUFFIXES, read_index
+from octvideo.data.index import VIDEO_SUFFIXES, is_sharded, read_index
 from octvideo.errors import UserError
 
 __all__ = ["CheckReport", "Source", "read_source", "write_text"]
@@ -59,6 +59,8 @@ def read_source(file: Path, root: str = "", classes: str = "") -> Source:
     Raises:
         UserError: there is none, or no video in it.
     """
+    if is_sharded(file):
+        raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
     if not file.is_dir():
         index = read_index(file, root=root, classes_file=classes)
         numbers = iter(range(len(index)))

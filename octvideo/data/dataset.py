@@ -162,7 +162,7 @@ class TrainDataset(Dataset[Sample]):
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Frames ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
         start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
-        with open_video(path, self.decoder) as video:
+        with open_video(self.index.source(number), self.decoder, name=path) as video:
             indices = random_clip(
                 len(video), self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=video.fps
             )
@@ -219,7 +219,7 @@ class TestDataset(Dataset[VideoViews]):
     def __getitem__(self, number: int) -> VideoViews:
         path, label = self.index.path(number), self.index.label(number)
         try:
-            frames, clips = _attempt(self._read, self.retries, path)
+            frames, clips = _attempt(self._read, self.retries, path, number)
         except DecodeError as error:
             return VideoViews(None, label, number, Failure(error.path, error.reason))
         crops = spatial_crops(torch.from_numpy(frames), self.crop, self.num_crops)
@@ -228,9 +228,9 @@ class TestDataset(Dataset[VideoViews]):
             torch.index_select(crop, 0, clip, out=view)  # stacking copies would copy it all twice
         return VideoViews(views, label, number, None)
 
-    def _frames(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+    def _frames(self, path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The frames of all clips once, resized: ``(n, H, W, 3)``, and which make a clip: ``(clips, T)``."""
-        with open_video(path, self.decoder) as video:
+        with open_video(self.index.source(number), self.decoder, name=path) as video:
             indices = uniform_clips(
                 len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps
             )

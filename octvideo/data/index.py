@@ -16,7 +16,22 @@ from fvcore.common.config import CfgNode
 from octvideo.data.lists import VIDEO_SUFFIXES, is_video, read_rows
 from octvideo.errors import UserError
 
-__all__ = ["VIDEO_SUFFIXES", "VideoIndex", "build_index", "class_number", "read_classes", "read_index", "scan_videos"]
+__all__ = [
+    "SHARD_INDEX",
+    "SHARD_MAGIC",
+    "VIDEO_SUFFIXES",
+    "VideoIndex",
+    "build_index",
+    "class_number",
+    "is_sharded",
+    "read_classes",
+    "read_index",
+    "scan_videos",
+]
+
+
+SHARD_INDEX = "shards.csv"  # what the index of a folder of shards is called
+SHARD_MAGIC = "# octvideo shards "  # how it begins
 
 
 class VideoIndex:
@@ -55,6 +70,10 @@ class VideoIndex:
         """The path of a video."""
         start = self._ends[index - 1] if index else 0
         return os.path.join(self.root, os.fsdecode(self._bytes[start : self._ends[index]].tobytes()))
+
+    def source(self, index: int) -> str | bytes:
+        """What ``open_video`` opens: the path, or the content of a video that is no file of its own."""
+        return self.path(index)
 
     def label(self, index: int) -> int:
         """The class number of a video, -1 where it is unknown."""
@@ -112,14 +131,15 @@ def _read_text(file: Path) -> str:
 
 
 def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
-    """Reads a list file or a folder of class folders.
+    """Reads a list file, a folder of class folders, or the index of tar shards (``octvideo.data.shards``).
 
     A line of a list file is ``path label``, see ``read_rows``. A file whose lines have no label at all is a list for
     prediction (labels -1).
 
     Args:
         source: the list file, or a folder whose folders are the classes, in alphabetical order (or that of
-            ``classes_file``); folders whose names begin with a dot are none.
+            ``classes_file``); folders whose names begin with a dot are none. Or an index of shards, or the folder or
+            URL that has it.
         root: put before relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
 
@@ -128,11 +148,28 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     """
     path = Path(source)
     classes = read_classes(classes_file) if classes_file else []
+    if is_sharded(source):
+        from octvideo.data.shards import read_shards  # it builds on this module
+
+        return read_shards(str(source), root=root, classes=classes)
     if path.is_dir():
         return _read_folder(path, classes)
     if not path.is_file():
         raise UserError(f"{source}: no such list file or folder; check DATA.TRAIN, DATA.VAL and DATA.TEST")
     return _read_list(path, Path(root) if root else path.parent, classes)
+
+
+def is_sharded(source: str | Path) -> bool:
+    """Whether it is an index of tar shards, or a folder that has one; a URL can be nothing else."""
+    if "://" in str(source):
+        return True
+    path = Path(source)
+    if path.is_dir():
+        return (path / SHARD_INDEX).is_file()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(SHARD_MAGIC)) == SHARD_MAGIC.encode()
 
 
 def scan_videos(folder: str | Path) -> Iterator[str]:

@@ -122,9 +122,9 @@ def test_every_view_of_every_video_with_one_decoding(video_folder, monkeypatch):
     opened = []
     really_open = dataset_module.open_video
 
-    def counting(path, decoder):
+    def counting(path, decoder, *, name):
         opened.append(path)
-        return really_open(path, decoder)
+        return really_open(path, decoder, name=name)
 
     monkeypatch.setattr(dataset_module, "open_video", counting)
     items = list(build_test_loader(cfg_of(video_folder, "DATA.ITEM_TIMEOUT", "0")))  # counted in this process

@@ -1,0 +1,290 @@
+"""Videos in tar shards (WebDataset's layout), read one by one in any order, from disk or through fsspec.
+
+An index file says where each video lies, so that a read takes its bytes and nothing else ::
+
+    000000.tar   | header | cls | header | json | header | video ..... | header | cls | ...
+                                                ^ offset - 512          ^ offset + size
+                                                         ^ offset
+
+The 512 bytes in front are the video's tar header, with its name, size and time. They are read along, and their checksum
+must be that of the index: a shard that has been changed is noticed, however it was.
+
+The index file is CSV under one line of JSON: the shards with their sizes, the class names, the number of rows ::
+
+    # octvideo shards {"samples": 2, "shards": {"000000.tar": 30720}, "classes": ["bow", "jump"]}
+    shard,offset,size,header,label,name
+    000000.tar,2560,9731,2774313981,0,000000.mp4
+    000000.tar,14848,8120,998012447,1,000001.mp4
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from octvideo.data.decode import DecodeError
+from octvideo.data.index import SHARD_INDEX, SHARD_MAGIC, VideoIndex, _pack
+from octvideo.data.lists import write_lines
+from octvideo.errors import UserError
+
+__all__ = ["HEADER", "Member", "ShardIndex", "header_check", "read_header", "read_shards", "reason", "write_shards"]
+
+HEADER = 512  # bytes of a tar header
+_COLUMNS = ["shard", "offset", "size", "header", "label", "name"]
+_MAX_OPEN = 64  # shards that a process keeps open
+_REMAKE = "make its index again: data_tools/make_shards.py --index-only"
+
+
+class Member(NamedTuple):
+    """Where a video lies: the number of its shard, the bytes, the checksum of its tar header; label -1 is none."""
+
+    shard: int
+    offset: int
+    size: int
+    header: int
+    label: int
+    name: str
+
+
+class ShardIndex(VideoIndex):
+    """Videos in shards, in four more arrays than ``VideoIndex`` has: a million cost some 60 MB.
+
+    Args:
+        members: the videos, taken one by one and not kept.
+        shards: paths or URLs.
+        classes: see ``VideoIndex``.
+    """
+
+    def __init__(self, members: Iterable[Member], shards: Sequence[str], classes: Sequence[str] = ()) -> None:
+        super().__init__((), (), classes)
+        places = array("q")
+
+        def rows() -> Iterator[tuple[bytes, int]]:
+            for member in members:
+                places.extend(member[:4])
+                yield member.name.encode(), member.label
+
+        self._bytes, self._ends, self.labels = _pack(rows())
+        self._places = np.asarray(places, dtype=np.int64).reshape(-1, 4)
+        self.shards = list(shards)
+        self._files = _OpenFiles()
+
+    def path(self, index: int) -> str:
+        """What errors and reports call a video: ``SHARD.tar!NAME.mp4``."""
+        return f"{self.shards[self._places[index, 0]]}!{super().path(index)}"
+
+    def source(self, index: int) -> bytes:
+        """The content of a video.
+
+        Raises:
+            DecodeError: its shard is missing, too short, or not the one that the index was made of.
+        """
+        number, offset, size, header = self._places[index].tolist()
+        try:
+            data = self._files.read(self.shards[number], offset - HEADER, HEADER + size)
+        except Exception as error:  # each kind of storage has errors of its own
+            raise DecodeError(self.path(index), f"the shard cannot be read: {reason(error)}") from error
+        if len(data) < HEADER + size:
+            raise DecodeError(self.path(index), f"the shard ends before byte {offset + size}: it is cut short")
+        if len(data) > HEADER + size:
+            raise DecodeError(self.path(index), "the server gave more bytes than were asked for: it serves no ranges")
+        if header_check(data) != header:
+            raise DecodeError(self.path(index), f"the shard has been changed since it was indexed; {_REMAKE}")
+        return data[HEADER:]
+
+
+def header_check(data: bytes) -> int:
+    """The checksum of the tar header that ``data`` begins with."""
+    return zlib.crc32(data[:HEADER])
+
+
+class _OpenFiles:
+    """Reads ranges of files. Local ones stay open, since opening is what a cluster's file system is slow at.
+
+    Forked processes may share them: ``pread`` neither uses nor moves the place in a file. What fsspec holds is not kept
+    here, as its connections do not survive a fork; it makes new ones in each process.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[type[_OpenFiles], tuple[()]]:
+        return _OpenFiles, ()  # a spawned process opens its own
+
+    def __del__(self) -> None:
+        for file in self._open.values():
+            os.close(file)
+
+    def read(self, place: str, start: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``start`` on, fewer where the file ends."""
+        if "://" in place or not hasattr(os, "pread"):  # Windows has none
+            from fsspec.core import url_to_fs
+
+            system, path = url_to_fs(place)
+            return system.cat_file(path, start=start, end=start + size)
+        file = self._open.pop(place, None)
+        if file is None:
+            file = os.open(place, os.O_RDONLY)
+        try:
+            data = os.pread(file, size, start)
+            while len(data) < size and (more := os.pread(file, size - len(data), start + len(data))):
+                data += more
+        except OSError:
+            os.close(file)  # a handle can go stale; the next attempt opens it anew
+            raise
+        self._open[place] = file  # at the end: the first one is the one that was not used for longest
+        if len(self._open) > _MAX_OPEN:
+            os.close(self._open.pop(next(iter(self._open))))
+        return data
+
+
+def reason(error: Exception) -> str:
+    """One line that says what an error of a storage is about."""
+    return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def read_shards(place: str, *, root: str = "", classes: Sequence[str] = ()) -> ShardIndex:
+    """Reads an index file. Shards on a local disk must be there, with the sizes that it tells.
+
+    Args:
+        place: path or URL of the index, or of the folder that has it as ``shards.csv``.
+        root: the folder or URL of the shards; "" is the index's own folder.
+        classes: class names; labels get their numbers. () for those in the index.
+
+    Raises:
+        UserError: it cannot be read, is malformed or cut short, or does not fit its shards or the class names.
+    """
+    if os.path.isdir(place) or "://" in place and not place.endswith(".csv"):
+        place = _join(place, SHARD_INDEX)
+    lines = _lines(place)
+    header = _parse_header(place, next(lines, ""))
+    folder = root or place.rpartition("/")[0] if "://" in place else root or os.path.dirname(place)
+    shards = [_join(folder, name) for name in header["shards"]]
+    _check_sizes(place, shards, header["shards"].values())
+    numbers = {name: number for number, name in enumerate(header["shards"])}
+    index = ShardIndex(_members(place, lines, numbers), shards, header["classes"])
+    if len(index) != header["samples"]:
+        raise UserError(f"{place}: cut short: {len(index)} of {header['samples']} rows are there; {_REMAKE}")
+    return _with_classes(index, place, classes)
+
+
+def read_header(place: str) -> dict[str, Any]:
+    """What the first line of an index file says; see ``read_shards``."""
+    return _parse_header(place, next(_lines(place), ""))
+
+
+def _parse_header(place: str, line: str) -> dict[str, Any]:
+    try:
+        if not line.startswith(SHARD_MAGIC):
+            raise ValueError
+        header = {"classes": [], **json.loads(line[len(SHARD_MAGIC) :])}
+        return {**header, "samples": int(header["samples"]), "shards": dict(header["shards"])}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{place}: not an index of shards; data_tools/make_shards.py --index-only makes one") from None
+
+
+def _join(folder: str, name: str) -> str:
+    if "://" in name:
+        return name
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else os.path.join(folder, name)
+
+
+def _lines(place: str) -> Iterator[str]:
+    try:
+        if "://" in place:
+            import fsspec
+
+            with fsspec.open(place, "r", encoding="utf-8", newline="") as file:
+                yield from file
+        else:
+            with open(place, encoding="utf-8", newline="") as file:
+                yield from file
+    except Exception as error:  # each kind of storage has errors of its own
+        raise UserError(
+            f"{place}: the index of shards cannot be read ({reason(error)}); check DATA.TRAIN, DATA.VAL and DATA.TEST"
+        ) from None
+
+
+def _check_sizes(place: str, shards: Sequence[str], sizes: Iterable[int]) -> None:
+    for shard, size in zip(shards, sizes):
+        if "://" in shard:
+            continue  # asking for thousands takes minutes; each read is checked
+        try:
+            found = os.stat(shard).st_size
+        except OSError as error:
+            raise UserError(f"{shard}: {place} names this shard, but it cannot be read ({error.strerror})") from None
+        if found != size:
+            raise UserError(f"{shard}: has {found} bytes, but {size} by {place}; copy it again, or {_REMAKE}")
+
+
+def _members(place: str, lines: Iterator[str], numbers: Mapping[str, int]) -> Iterator[Member]:
+    rows = csv.reader(lines)
+    if next(rows, None) != _COLUMNS:
+        raise UserError(f"{place}:2: expected the columns {','.join(_COLUMNS)}; {_REMAKE}")
+    for row in rows:
+        try:
+            shard, offset, size, header, label, name = row
+            yield Member(numbers[shard], int(offset), int(size), int(header), int(label or -1), name)
+        except (ValueError, KeyError):
+            raise UserError(f"{place}:{rows.line_num + 1}: expected {','.join(_COLUMNS)}; {_REMAKE}") from None
+
+
+def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> ShardIndex:
+    most, named = int(index.labels.max(initial=-1)), bool(index.classes)
+    if not len(index):
+        raise UserError(f"{place}: no videos in these shards")
+    if (index.labels < 0).any() and most >= 0:
+        raise UserError(f"{place}: some videos have a label and some have none")
+    if named and classes:
+        try:
+            renumbered = index.renumbered(classes)
+        except KeyError as error:
+            raise UserError(f"{place}: class {error} is not among the class names; check DATA.CLASSES") from None
+        assert isinstance(renumbered, ShardIndex)
+        return renumbered
+    if not named:
+        index.classes = list(classes) or [str(number) for number in range(most + 1)]
+    if most >= len(index.classes):
+        raise UserError(f"{place}: label {most} is not below the number of classes, {len(index.classes)}")
+    return index
+
+
+def write_shards(
+    file: Path, members: Sequence[Member], shards: Mapping[str, int], classes: Sequence[str] = (), plan: str = ""
+) -> None:
+    """Writes an index file, which gets its name when it is whole.
+
+    Args:
+        file: its path.
+        members: the rows, in order.
+        shards: size of each shard by its name: relative to the index's folder, or an absolute path or URL.
+        classes: names in the order of the labels, () where they are not known.
+        plan: any text that says what the shards were made of.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    header = {"samples": len(members), "shards": dict(shards), "classes": list(classes), "plan": plan}
+    names = list(shards)
+    write_lines(file, (SHARD_MAGIC + json.dumps(header, ensure_ascii=False), *_rows(members, names)))
+
+
+def _rows(members: Sequence[Member], shards: Sequence[str]) -> Iterator[str]:
+    class _Line:
+        """What ``csv.writer`` wants: something with ``write``, here one that gives the text back."""
+
+        write = staticmethod(str)
+
+    writer: Any = csv.writer(_Line(), lineterminator="")
+    yield writer.writerow(_COLUMNS)
+    for member in members:
+        label = "" if member.label < 0 else member.label
+        yield writer.writerow([shards[member.shard], *member[1:4], label, member.name])

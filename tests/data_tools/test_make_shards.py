@@ -1,0 +1,342 @@
+"""Shards that the webdataset library reads; whole files or none; nothing is left out in silence."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+import webdataset
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+
+from data_tools import make_shards  # noqa: E402
+from data_tools.make_shards import main  # noqa: E402
+from data_tools.shard_plan import make_plan  # noqa: E402
+from data_tools.tar_samples import scan_shard  # noqa: E402
+from octvideo.cli import run  # noqa: E402
+from octvideo.data import VideoIndex, read_index  # noqa: E402
+from octvideo.errors import UserError  # noqa: E402
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A list of 20 files of 10 to 200 kB; what is in them does not matter here."""
+    (tmp_path / "v").mkdir()
+    lines = []
+    for number in range(20):
+        name = f"v/clip {number}.{('mp4', 'MKV')[number % 2]}"
+        (tmp_path / name).write_bytes(bytes([number]) * (10_000 * (number % 20 + 1) + number))
+        lines.append(f'"{name}",{number % 3}\n')
+    (tmp_path / "classes.txt").write_text("bend\njump\nwave one hand\n")
+    (tmp_path / "list.csv").write_text("".join(lines))
+    return tmp_path / "list.csv"
+
+
+def pack(listed: Path, *more: str, output: str = "s") -> Path:
+    folder = listed.parent / output
+    classes = listed.parent / "classes.txt"
+    assert main(["--list", str(listed), "--output", str(folder), "--classes", str(classes), *more]) == 0
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("more", [(), ("--shuffle", "3"), ("--max-count", "1"), ("--workers", "1")])
+def test_webdataset_reads_the_shards(listed, more):
+    folder = pack(listed, "--max-size", "1MB", *more)
+    shards = sorted(str(path) for path in folder.glob("*.tar"))
+    assert len(shards) == (20 if "--max-count" in more else 3)
+    samples = {s["__key__"]: s for s in webdataset.WebDataset(shards, shardshuffle=False)}
+    files = read_index(listed)
+    assert sorted(samples) == [f"{number:06d}" for number in range(20)]
+    for number in range(20):
+        sample, path = samples[f"{number:06d}"], files.path(number)
+        video = Path(path).read_bytes()
+        assert sample[("mp4", "mkv")[number % 2]] == video
+        assert int(sample["cls"]) == number % 3
+        name = ["bend", "jump", "wave one hand"][number % 3]
+        assert json.loads(sample["json"]) == {"path": path, "label": number % 3, "class": name, "bytes": len(video)}
+    assert all(os.path.getsize(shard) <= 1_000_000 for shard in shards)
+    index = read_index(folder)
+    assert [index.source(number) for number in range(20)] == [Path(files.path(n)).read_bytes() for n in range(20)]
+    keys = [s["__key__"] for s in webdataset.WebDataset(shards, shardshuffle=False)]
+    assert (keys == sorted(keys)) == ("--shuffle" not in more)
+
+
+def test_which_video_goes_where(tmp_path):
+    sizes = [300_000, 300_000, 900_000, 200_000, 200_000, 200_000, 200_000]
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}.mp4").write_bytes(bytes(size))
+    index = VideoIndex([str(tmp_path / f"{number}.mp4") for number in range(7)], [0] * 7)
+    assert make_plan(index, 700_000, 3, None, 2).shards == [[0, 1], [2], [3, 4, 5], [6]]
+    shuffled = [make_plan(index, 700_000, 3, seed, 2).shards for seed in (1, 1, 2)]
+    assert shuffled[0] == shuffled[1] != shuffled[2]
+    assert sorted(sum(shuffled[0], [])) == list(range(7))
+
+
+def test_the_same_list_gives_the_same_bytes(listed):
+    first = content(pack(listed, "--shuffle", "1", "--max-count", "4"))
+    again = content(pack(listed, "--shuffle", "1", "--max-count", "4", "--workers", "1", output="t"))
+    assert first == again and len(first) == 6
+
+
+def test_a_finished_folder_is_kept_and_another_one_refused(listed, capsys):
+    folder = pack(listed)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    capsys.readouterr()
+    assert pack(listed) == folder
+    assert "20 videos in 1 shards are there already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="with other settings; choose another --output"):
+        pack(listed, "--max-count", "3")
+    whole = content(folder)
+    (folder / "000000.tar").unlink()
+    assert content(pack(listed)) == whole, "a shard that was removed is made again"
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (listed.parent / "v" / "clip 0.mp4").write_bytes(b"changed")
+    with pytest.raises(UserError, match="of files that changed since"):
+        pack(listed)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with pytest.raises(UserError, match="these are shards already"):
+        main(["--list", str(folder), "--output", str(listed.parent / "t")])
+    (listed.parent / "other").mkdir()
+    (listed.parent / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds files that this did not make"):
+        pack(listed, output="other")
+    assert content(listed.parent / "other") == {"thesis.txt": b"mine"}
+
+
+def test_what_cannot_be_read_is_named(listed, capsys):
+    (listed.parent / "v" / "clip 3.MKV").unlink()
+    (listed.parent / "v" / "clip 4.mp4").unlink()
+    (listed.parent / "v" / "clip 4.mp4").mkdir()
+    folder = pack(listed, "--max-count", "6")
+    assert f"18 videos in 3 shards, 2.1 MB; 2 could not be read -> {folder}/left_out.jsonl" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (folder / "left_out.jsonl").read_text().splitlines()]
+    assert [(Path(row["clip"]).name, row["reason"]) for row in rows] == [
+        ("clip 3.MKV", "No such file or directory"),
+        ("clip 4.mp4", "not a file"),
+    ]
+    index = read_index(folder)
+    assert len(index) == 18 and index.path(3).endswith("!000005.mkv") and index.label(3) == 5 % 3
+    empty = listed.parent / "empty.csv"
+    empty.write_text("absent.mp4 0\n")
+    with pytest.raises(UserError, match="absent.mp4: No such file or directory; none of the 1 videos can be read"):
+        main(["--list", str(empty), "--output", str(listed.parent / "t")])
+
+
+def test_a_file_that_goes_while_it_is_packed_is_named(listed, capsys, monkeypatch):
+    plan = make_shards.make_plan
+
+    def then_it_goes(*args):
+        made = plan(*args)
+        (listed.parent / "v" / "clip 7.MKV").unlink()
+        return made
+
+    monkeypatch.setattr(make_shards, "make_plan", then_it_goes)
+    folder = pack(listed)
+    assert "19 videos in 1 shards" in capsys.readouterr().out
+    (row,) = map(json.loads, (folder / "left_out.jsonl").read_text().splitlines())
+    assert Path(row["clip"]).name == "clip 7.MKV" and row["reason"] == "No such file or directory"
+
+
+COMMAND = """
+import sys, time
+sys.path[:0] = [{root!r}]
+from data_tools import make_shards
+from octvideo.cli import run
+pack = make_shards.Packer.pack
+def slowly(self, shard):
+    outcome = pack(self, shard)
+    print("shard", flush=True)
+    time.sleep({pause})
+    return outcome
+make_shards.Packer.pack = slowly
+sys.exit(run(make_shards.main))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
+def test_an_interrupted_run_goes_on(listed, number, code):
+    whole = content(pack(listed, "--max-count", "2", output="whole"))
+    output = listed.parent / "s"
+    arguments = f"--list {listed} --classes {listed.parent / 'classes.txt'} --output {output} --max-count 2 --workers 1"
+    script = COMMAND.format(root=str(ROOT), pause=0.3)
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments.split()], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(3):
+        assert process.stdout.readline() == b"shard\n"
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == code
+    there = {path: path.stat().st_mtime_ns for path in output.glob("*.tar")}
+    assert 3 <= len(there) < 10 and not (output / "shards.csv").exists()
+    for path in there:
+        assert path.read_bytes() == whole[path.name], "what has its name is whole"
+    with pytest.raises(UserError, match="it is not finished: remove it, or choose another --output"):
+        pack(listed, "--max-count", "3")
+    assert content(pack(listed, "--max-count", "2")) == whole
+    assert there == {path: path.stat().st_mtime_ns for path in there}, "they were not written again"
+
+
+def test_two_runs_at_once_do_not_mix(listed):
+    output = listed.parent / "s"
+    arguments = f"--list {listed} --output {output} --max-count 2 --workers 1"
+    script = COMMAND.format(root=str(ROOT), pause=30)
+    process = subprocess.Popen([sys.executable, "-c", script, *arguments.split()], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"shard\n"
+        with pytest.raises(UserError, match="another run is at work there"):
+            main(arguments.split())
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (output / "shards.csv").exists() and main(arguments.split()) == 0 and len(read_index(output)) == 20
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_no_half_shard(listed, monkeypatch, capsys):
+    fsync, calls = os.fsync, iter(range(100))
+
+    def full(file):
+        if next(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    arguments = ["--list", str(listed), "--output", str(listed.parent / "s"), "--max-count", "5", "--workers", "1"]
+    assert run(main, arguments) == 2
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert err.startswith("error: ") and "cannot be written (No space left on device)" in err
+    shards = list((listed.parent / "s").rglob("*.tar"))
+    assert shards and all(scan_shard(str(shard)).videos for shard in shards)
+    monkeypatch.undo()
+    assert run(main, arguments) == 0 and len(read_index(listed.parent / "s")) == 20
+
+
+def write_tar(path: Path, members: dict[str, bytes], **options) -> Path:
+    """Shards of another program: GNU tar's or POSIX's long names, folders among the members."""
+    with tarfile.open(path, "w", **options) as archive:
+        folder = tarfile.TarInfo("train")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_shards_of_others_get_an_index(tmp_path, format):
+    stem = "train/" + ("väter " * 30 if format != tarfile.USTAR_FORMAT else "v")
+    for shard in range(2):
+        members = {}
+        for number in range(3):
+            key = f"{stem}_{shard}{number}"
+            members |= {f"{key}.seg.mp4": b"video %d %d" % (shard, number), f"{key}.txt": b"a caption"}
+            members |= {f"{key}.json": json.dumps({"action": ["jump", "bend"][number % 2]}).encode()}
+        write_tar(tmp_path / f"k-{shard:04d}.tar", members, format=format)
+    (tmp_path / "classes.txt").write_text("bend\njump\n")
+    pattern = str(tmp_path / "k-{0000..0001}.tar")
+    classes = ["--classes", str(tmp_path / "classes.txt"), "--label", "json.action"]
+    for sources, output in (([str(tmp_path)], tmp_path), ([pattern], tmp_path / "p.csv"), ([pattern], tmp_path / "q")):
+        assert main(["--index-only", *sources, "--output", str(output), *classes]) == 0
+        index = read_index(output)
+        assert index.classes == ["bend", "jump"] and index.labels.tolist() == [1, 0, 1] * 2
+        assert [index.source(number) for number in range(6)] == [b"video %d %d" % (n // 3, n % 3) for n in range(6)]
+        assert index.path(4) == f"{tmp_path}/k-0001.tar!{stem}_11.seg.mp4"
+    assert main(["--index-only", pattern, "--output", str(tmp_path / "none.csv")]) == 0
+    assert set(read_index(tmp_path / "none.csv").labels.tolist()) == {-1}
+
+
+def test_an_index_of_shards_elsewhere(listed, tmp_path):
+    folder = pack(listed, "--max-count", "7")
+    system = fsspec.filesystem("memory")
+    for path in folder.glob("*.tar"):
+        system.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+    try:
+        for sources in (["memory://bucket/{000000..000002}.tar"], ["memory://bucket"], ["memory://bucket/*.tar"]):
+            assert main(["--index-only", *sources, "--output", str(tmp_path / "remote.csv")]) == 0
+            index, files = read_index(tmp_path / "remote.csv"), read_index(listed)
+            assert [index.source(n) for n in range(20)] == [Path(files.path(n)).read_bytes() for n in range(20)]
+            assert index.labels.tolist() == files.labels.tolist()
+            assert index.path(0).startswith("memory://") and index.path(0).endswith("bucket/000000.tar!000000.mp4")
+    finally:
+        system.rm("/bucket", recursive=True)
+
+
+def test_an_index_made_again_is_the_same(listed):
+    folder = pack(listed, "--shuffle", "2", "--max-count", "7")
+    first = read_index(folder)
+    assert main(["--index-only", str(folder), "--output", str(folder)]) == 0
+    again = read_index(folder)
+    assert again.classes == first.classes and again.labels.tolist() == first.labels.tolist()
+    assert [again.path(number) for number in range(20)] == [first.path(number) for number in range(20)]
+    assert [again.source(number) for number in range(20)] == [first.source(number) for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: os.truncate(path, 700), "a.tar: not a whole tar file"),
+        (lambda path: os.truncate(path, 2560), "a.tar: not a whole tar file.*without an end mark"),
+        (lambda path: os.truncate(path, 0), "a.tar: not a whole tar file.*empty"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2560] + b"x" * 1024), "a.tar: not a whole.*without an end"),
+        (lambda path: path.write_bytes(b"text " * 500), "a.tar: not a whole tar file"),
+        (lambda path: path.unlink(), "a.tar: cannot be read .No such file"),
+        (lambda path: write_tar(path, {"0.cls": b"0"}), "no videos in 1 shards"),
+        (lambda path: write_tar(path, {"0.a.mp4": b"0", "0.b.mp4": b"1"}), "a.tar!0.b.mp4: .* another video, 0.a.mp4"),
+        (
+            lambda path: write_tar(path, {"0.mp4": b"0", "0.cls": b"jump"}),
+            "0.mp4: label 'jump' is neither a number nor",
+        ),
+        (
+            lambda path: write_tar(path, {"0.mp4": b"0", "0.cls": b"\xff"}),
+            "a.tar!0.cls: no label in it; say with --label",
+        ),
+    ],
+)
+def test_bad_shards_are_named(tmp_path, spoil, message):
+    path = write_tar(tmp_path / "a.tar", {"0.mp4": b"0", "0.cls": b"1"}, format=tarfile.USTAR_FORMAT)
+    assert main(["--index-only", str(path), "--output", str(tmp_path / "good.csv")]) == 0
+    spoil(path)
+    with pytest.raises(UserError, match=message):
+        main(["--index-only", str(path), "--output", str(tmp_path / "i.csv")])
+    assert not (tmp_path / "i.csv").exists()
+
+
+def test_bad_arguments_end_in_one_line(listed, tmp_path, capsys):
+    for arguments, text in (
+        (f"--list {listed} --output {listed}", "cannot be written"),
+        (f"--index-only {tmp_path / 'v'} --output {tmp_path}", "no tar files there"),
+        (f"--index-only {tmp_path}/x.tar --output {listed}", "there is a file that is no index of shards"),
+    ):
+        assert run(main, arguments.split()) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and text in err and err.count("\n") == 1
+    for arguments in (f"--list {listed} --output x --max-size 12", f"--list {listed} --output x --max-count 0"):
+        with pytest.raises(SystemExit):
+            main(arguments.split())
+
+
+def test_what_is_not_installed_is_named():
+    code = f"""
+from importlib import util
+import runpy
+really_find = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "webdataset" else really_find(name, *rest)
+runpy.run_path({str(ROOT / "data_tools" / "make_shards.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: webdataset is not installed: pip install -e '.[shards]'\n"
