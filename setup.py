@@ -40,6 +40,7 @@ setup(
     extras_require={
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18", "openvino>=2024.4"],
         "app": ["gradio>=6"],
+        "safetensors": ["safetensors>=0.4"],
         "dev": [
             "build",
             "hypothesis",
@@ -48,7 +49,9 @@ setup(
             "pytest>=8",
             "pytest-timeout",
             "ruff>=0.6",
+            "safetensors>=0.4",
             "setuptools>=77",
+            "timm>=1.0",
             "types-PyYAML",
         ],
     },

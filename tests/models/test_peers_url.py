@@ -28,7 +28,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            content = files.get(self.path)
+            content = files.get(self.path.partition("?")[0])
             self.send_response(404 if content is None else 200)
             cut = self.path.startswith("/cut")
             self.send_header("Content-Length", str(len(content or b"") + (5 if cut else 0)))
