@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,6 +18,7 @@ __all__ = [
     "remove_leftovers",
     "save_checkpoint",
     "set_aside",
+    "write_whole",
 ]
 
 VERSION = 1
@@ -30,11 +31,16 @@ def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: the disk is full or not writable.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: torch.save({**payload, "version": VERSION}, file))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """``save_checkpoint`` with another format: ``write`` puts the content into the file that it is given."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save({**payload, "version": VERSION}, file)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

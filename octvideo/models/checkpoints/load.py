@@ -103,8 +103,9 @@ def fit(
     splits: dict[str, Splits] = {}
     if has_octave_groups(state):
         state, splits = join_octave_groups(state)
-        report.notes.append("the groups of octave layers (d-li14) were joined")
     found = _translate(state, own, report)
+    if splits:
+        report.layout = "d-li14's Oct-ResNets, the groups of each layer joined"
     if report.layout == MMACTION2.name and getattr(model, "slow_frames", "every") != "every":
         report.notes.append("mmaction2 takes every r-th frame: MODEL.SLOWFAST.SLOW_FRAMES every does the same")
     _check_groups(model, found, splits, path, report)
