@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from octvideo.errors import UserError
+from octvideo.models.checkpoints.mxnet import MAGIC, read_params
 
 __all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
 
@@ -104,11 +105,11 @@ def _digest(path: Path) -> str:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """What is in a file of ``torch.save``, of Caffe2 (a pickle of arrays) or of safetensors, on the CPU.
+    """What is in a file of ``torch.save``, of Caffe2 (a pickle of arrays), of safetensors or of MXNet, on the CPU.
 
     Nothing is run: ``torch.load`` gets ``weights_only``, and from a pickle arrays and plain Python values alone are
     built. A safetensors file becomes ``{"model": state dict}``, with the configuration and the class names where it
-    has those.
+    has those; one of MXNet the same without.
 
     Raises:
         UserError: no such file, or not a readable checkpoint.
@@ -119,6 +120,8 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(16)
+        if start[:8] == MAGIC:
+            return {"model": read_params(path)}
         if start[8:9] == b"{":
             return _read_safetensors(path)
         # Files of torch.save are zip archives, old ones pickles that begin with a certain whole number (LONG1).
