@@ -47,6 +47,7 @@ setup(
         "torchcodec": ["torchcodec>=0.10"],
         "kinetics": KINETICS,
         "shards": SHARDS,
+        "safetensors": ["safetensors>=0.4"],
         "dev": [
             *KINETICS,
             *SHARDS,
@@ -58,6 +59,7 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff>=0.6",
+            "safetensors>=0.4",
             "setuptools>=77",
             "timm>=1.0",
             "types-PyYAML",

@@ -62,7 +62,8 @@ def strip(checkpoint: Path, target: Path) -> None:
     """The network alone, for inference: half-precision weights, configuration and class names."""
     import torch
 
-    from octvideo.engine.checkpoints import read_checkpoint, save_checkpoint
+    from octvideo.engine.checkpoints import save_checkpoint
+    from octvideo.models.checkpoints import read_checkpoint
 
     payload = read_checkpoint(checkpoint)
     state = {key: v.to(torch.float16) if v.is_floating_point() else v for key, v in payload["model"].items()}

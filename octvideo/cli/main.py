@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "name the actions in videos, cameras and streams",
     "app": "the same in a browser",
     "export": "write a trained network as ONNX, OpenVINO or a torch.export program",
+    "convert": "write a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's",
     "benchmark": "measure speed, beside the alternative",
     "submit": "run on SLURM",
     "check-videos": "decode every video of a list wholly, and name those that are broken",

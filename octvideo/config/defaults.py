@@ -18,6 +18,7 @@ _C.MODEL.BLOCKS = [3, 4, 6, 3]  # blocks in res2..res5: ResNet-50; ResNet-101 is
 _C.MODEL.WIDTH = 64  # channels after the stem; the bottleneck's outer width in res2 is 4x this
 _C.MODEL.DROPOUT = 0.5  # before the classifier
 _C.MODEL.STEM_KERNEL = []  # kernel (T, H, W) of the stem; [] = the architecture's own
+_C.MODEL.STEM_TEMPORAL_STRIDE = 1  # the stem keeps every so many-th frame; 4 = mmaction2's I3D of 32 frames
 _C.MODEL.STEM_POOL_PADDED = True  # True: PyTorchVideo's padded first pool; False: the paper's baselines (no padding)
 _C.MODEL.TEMPORAL_POOL = True  # c2d and i3d: max pool of (2, 1, 1) after res2
 _C.MODEL.TEMPORAL_KERNELS = []  # per stage, temporal kernels of conv_a, cycled over its blocks; [] = the architecture's
@@ -29,6 +30,8 @@ _C.MODEL.SLOWFAST.FRAME_RATIO = 4  # frames of the Fast pathway per frame of the
 _C.MODEL.SLOWFAST.CHANNEL_RATIO = 8  # channels of the Slow pathway per channel of the Fast one (1 / beta)
 _C.MODEL.SLOWFAST.FUSION_KERNEL = 7  # temporal kernel of the lateral connections
 _C.MODEL.SLOWFAST.FUSION_RATIO = 2  # output channels of a lateral per input channel
+_C.MODEL.SLOWFAST.LATERAL_NORM = True  # False: laterals are a convolution alone, as mmaction2's
+_C.MODEL.SLOWFAST.SLOW_FRAMES = "spread"  # spread (first to last frame) | every (FRAME_RATIO-th, as mmaction2)
 
 # ---------------------------------------------------------------- octave convolution
 _C.OCTAVE = CfgNode()
@@ -41,6 +44,7 @@ _C.OCTAVE.LOW_TO_HIGH = True  # False switches the path off (Table 8)
 _C.OCTAVE.POOL_STRIDED_LOW_TO_HIGH = False  # stride 2, low to high: pool and upsample instead of a plain convolution
 _C.OCTAVE.UPSAMPLE_FIRST = False  # low to high: upsample, then convolve; with DOWNSAMPLE max that is MG-Conv
 _C.OCTAVE.POOL_VANILLA = False  # strided layers of one frequency are pooled first too, as in the authors' networks
+_C.OCTAVE.POOL_LEAVING = False  # stage after the last octave one: pool before its strided 3x3, as d-li14's Oct-ResNets
 _C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
 
 # ---------------------------------------------------------------- data
@@ -73,7 +77,10 @@ _C.DATA.MAX_FAILED = 0.1  # share of videos that may fail before a run stops wit
 # ---------------------------------------------------------------- training
 _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True
-_C.TRAIN.CHECKPOINT = ""  # weights to start from (path); the head is replaced where the classes differ
+_C.TRAIN.CHECKPOINT = (
+    ""  # weights to start from: path or URL (docs/checkpoints.md); a head of other classes is replaced
+)
+_C.TRAIN.INFLATE = "mean"  # mean | centre: how 2D kernels of TRAIN.CHECKPOINT become 3D
 _C.TRAIN.RESUME = True  # go on from the newest good checkpoint in OUTPUT_DIR
 _C.TRAIN.STEPS = 300000  # optimiser steps
 _C.TRAIN.BATCH_SIZE = 64  # clips per optimiser step, over all ranks and accumulated parts
@@ -106,7 +113,7 @@ _C.SOLVER.GAMMA = 0.1  # steps: factor of a drop
 # ---------------------------------------------------------------- testing
 _C.TEST = CfgNode()
 _C.TEST.ENABLE = True
-_C.TEST.CHECKPOINT = ""  # weights to test; "" = the last checkpoint in OUTPUT_DIR
+_C.TEST.CHECKPOINT = ""  # weights to test, path or URL; "" = the last checkpoint in OUTPUT_DIR
 _C.TEST.NUM_CLIPS = 10  # clips spread over a video
 _C.TEST.NUM_CROPS = 3  # 1 (centre) or 3 (left, centre, right; top, centre, bottom where upright)
 _C.TEST.MAX_VIEWS = 16  # views that are forwarded at once; changes memory, not results

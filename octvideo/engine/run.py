@@ -14,14 +14,7 @@ from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader, build_train_loader
 from octvideo.data.augment import Augmentation
 from octvideo.data.mixing import Mixing
-from octvideo.engine.checkpoints import (
-    load_weights,
-    newest_checkpoint,
-    read_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-    set_aside,
-)
+from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
 from octvideo.engine.logging import RunLog
@@ -31,6 +24,7 @@ from octvideo.engine.tester import TestResult, test, write_result
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
 
 __all__ = ["run"]
 
@@ -170,7 +164,8 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
             evaluation.best = read_checkpoint(evaluation.path)["top1"]
         log.say(f"going on at step {trainer.step} from {folder}")
     elif cfg.TRAIN.CHECKPOINT:
-        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {load_weights(trainer.model, cfg.TRAIN.CHECKPOINT)}")
+        report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
+        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
 
 
 def _check_same_network(cfg: CfgNode, text: str, folder: Path) -> None:
@@ -217,7 +212,7 @@ def _top1(result: TestResult, index: VideoIndex) -> float:
 def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> None:
     index = build_index(cfg, "test")
     classes = index.classes
-    path = Path(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
+    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
     if cfg.TEST.CHECKPOINT or not cfg.TRAIN.ENABLE:
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")

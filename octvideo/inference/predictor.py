@@ -29,8 +29,8 @@ class Predictor:
     Several clips are spread evenly over a video; their probabilities are averaged. Each clip is the centre crop.
 
     Args:
-        checkpoint: a checkpoint of octvideo, or bare weights together with ``cfg``; None: the small network that
-            ships with octvideo.
+        checkpoint: path or URL of a checkpoint of octvideo, or of bare weights, also of other projects, together with
+            ``cfg``; None: the small network that ships with octvideo.
         cfg: a configuration or its file; None: that of the checkpoint.
         backend: ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
         device: for torch: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 
 from octvideo.config import load_cfg
 from octvideo.data.index import read_classes
-from octvideo.engine.checkpoints import read_checkpoint, state_of
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.checkpoints import LoadReport, fit, local_file, read_checkpoint, state_of
 
 __all__ = ["Network", "default_checkpoint", "load_network"]
 
@@ -28,6 +27,7 @@ class Network:
     model: nn.Module
     cfg: CfgNode
     classes: tuple[str, ...]
+    report: LoadReport
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
@@ -53,15 +53,15 @@ def load_network(
     """Builds the network of a checkpoint and loads its weights.
 
     Args:
-        checkpoint: a checkpoint of octvideo, which carries its configuration and its classes, or bare weights; None:
-            ``default_checkpoint()``.
+        checkpoint: path or URL of a checkpoint of octvideo, which carries its configuration and its classes, or of
+            bare weights, also of other projects (``docs/checkpoints.md``); None: ``default_checkpoint()``.
         cfg: a configuration, or its file; None: that of the checkpoint.
         as_2d: run 3D convolutions as 2D ones (``MODEL.CONV_AS_2D``), whatever the configuration says: for CPUs.
 
     Raises:
         UserError: a file is missing or unreadable, there is no configuration, or the weights are of another network.
     """
-    path = Path(checkpoint) if checkpoint is not None else default_checkpoint()
+    path = local_file(checkpoint) if checkpoint is not None else default_checkpoint()
     content = read_checkpoint(path)
     weights = state_of(content, path)
     if isinstance(cfg, CfgNode):
@@ -77,8 +77,8 @@ def load_network(
         settings.defrost()
         settings.MODEL.CONV_AS_2D = True
     model = build_model(settings)
-    _load(model, weights, path)
-    return Network(model.eval(), settings, classes)
+    report = fit(model, weights, path, strict=True, hint="--cfg")
+    return Network(model.eval(), settings, classes, report)
 
 
 def _cfg_from_text(text: str, path: Path) -> CfgNode:
@@ -100,20 +100,3 @@ def _classes(names: object, cfg: CfgNode, path: Path) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple)) or len(names) != count:
         raise UserError(f"{path}: the class names do not fit MODEL.NUM_CLASSES, which is {count}; check --cfg")
     return tuple(map(str, names))
-
-
-def _load(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    if missing or extra:
-        key = (missing or extra)[0]
-        raise UserError(
-            f"{path}: the weights are of another network: {len(missing)} are missing and {len(extra)} are unknown "
-            f"({key} for one); check --cfg"
-        )
-    for key, value in own.items():
-        if value.shape != weights[key].shape:
-            raise UserError(
-                f"{path}: {key} is {tuple(weights[key].shape)}, the network has {tuple(value.shape)}; check --cfg"
-            )
-    model.load_state_dict(weights)

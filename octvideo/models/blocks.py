@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from pytorchvideo.models.head import create_res_basic_head
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, merge
+from octvideo.octave.functional import downsample
 
-__all__ = ["Octave", "TemporalPool", "create_head", "create_stage", "create_stem"]
+__all__ = ["Octave", "PoolingConv3d", "TemporalPool", "create_head", "create_stage", "create_stem"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Octave:
         alpha: share of low-frequency channels; 0 is the vanilla network.
         stages: the residual stages (2 to 5) that are octave. The first block of the first of them enters
             (alpha_in = 0), the first block of the stage after the last leaves (alpha_out = 0).
+        pool_leaving: the strided convolution of that block, which is vanilla, pools and has stride 1.
     """
 
     alpha: float = 0.0
@@ -38,6 +41,7 @@ class Octave:
     pool_strided_low_to_high: bool = False
     upsample_first: bool = False
     pool_vanilla: bool = False
+    pool_leaving: bool = False
     as_2d: bool = False
 
     def at(self, stage: int) -> float:
@@ -67,6 +71,17 @@ class Octave:
         return partial(layer, alpha=alpha, multiple=self.multiple)
 
 
+class PoolingConv3d(OctConv3d):
+    """A convolution of one frequency that halves height and width as an octave one does: pools, then has stride 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: Sequence[int], **options: Any) -> None:
+        options |= {"stride": (stride[0], 1, 1), "alpha_in": 0.0, "alpha_out": 0.0}
+        super().__init__(in_channels, out_channels, **options)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(downsample(x))  # type: ignore[return-value]
+
+
 class FramePool(nn.Module):
     """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``, run as image pooling.
 
@@ -93,20 +108,23 @@ class TemporalPool(nn.Module):
         return F.max_pool2d(x.flatten(3), (2, 1)).unflatten(3, x.shape[3:])
 
 
-def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave) -> nn.Module:
-    """The vanilla stem: convolution of stride (1, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
+def create_stem(
+    width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave, temporal_stride: int = 1
+) -> nn.Module:
+    """The vanilla stem: convolution of stride (temporal_stride, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
 
     Args:
         width: output channels.
         kernel: (T, H, W), odd.
         pool_padded: False leaves the border out (224 -> 55), as the baselines of Table 6 do.
         octave: for the way convolutions are run; the stem itself has one frequency.
+        temporal_stride: stride of the convolution over time.
     """
     return create_res_basic_stem(
         in_channels=3,
         out_channels=width,
         conv_kernel_size=tuple(kernel),
-        conv_stride=(1, 2, 2),
+        conv_stride=(temporal_stride, 2, 2),
         conv_padding=tuple(size // 2 for size in kernel),
         conv=replace(octave, pool_vanilla=False).conv(0.0, 0.0),
         pool=lambda kernel_size, stride, padding: FramePool(int(pool_padded)),
@@ -140,6 +158,7 @@ def create_stage(
     blocks: list[nn.Module] = []
     for index in range(depth):
         first = index == 0
+        leaving = first and octave.pool_leaving and alpha_in > 0 and alpha == 0
         kernel = temporal_kernels[index % len(temporal_kernels)]
         blocks.append(
             create_res_block(
@@ -157,7 +176,7 @@ def create_stage(
                 conv_b_kernel_size=(1, 3, 3),
                 conv_b_stride=(1, 2, 2) if first and stage > 2 else (1, 1, 1),
                 conv_b_padding=(0, 1, 1),
-                conv_b=octave.conv(alpha, alpha),
+                conv_b=partial(PoolingConv3d, as_2d=octave.as_2d) if leaving else octave.conv(alpha, alpha),
                 conv_c=octave.conv(alpha, alpha),
                 conv_skip=octave.conv(alpha_in, alpha),
                 norm=octave.norm(alpha),

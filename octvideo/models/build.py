@@ -49,6 +49,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
         for key in ("STEM_KERNEL", "TEMPORAL_KERNELS"):
             if model[key]:
                 raise UserError(f"MODEL.{key} is set, but slowfast has kernels of its own: leave it []")
+        if model.STEM_TEMPORAL_STRIDE != 1:
+            raise UserError("MODEL.STEM_TEMPORAL_STRIDE is set, but slowfast keeps every frame: leave it 1")
+        if model.SLOWFAST.SLOW_FRAMES not in ("spread", "every"):
+            raise UserError(f"MODEL.SLOWFAST.SLOW_FRAMES is {model.SLOWFAST.SLOW_FRAMES}: it must be spread or every")
         if any(model.NONLOCAL):
             raise UserError("MODEL.NONLOCAL is set, but slowfast has no non-local blocks: leave it [[], [], [], []]")
         return create_octave_slowfast(
@@ -58,13 +62,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
             channel_ratio=channel_ratio,
             fusion_kernel=model.SLOWFAST.FUSION_KERNEL,
             fusion_ratio=model.SLOWFAST.FUSION_RATIO,
+            lateral_norm=model.SLOWFAST.LATERAL_NORM,
+            slow_frames=model.SLOWFAST.SLOW_FRAMES,
             head_windows=((frames // ratio, edge, edge), (frames, edge, edge)),
             **common,
         )
     stem_kernel, temporal_kernels, pool = ARCHITECTURES[model.ARCH]
     pool = pool and model.TEMPORAL_POOL
+    if model.STEM_TEMPORAL_STRIDE < 1:
+        raise UserError(f"MODEL.STEM_TEMPORAL_STRIDE is {model.STEM_TEMPORAL_STRIDE}: it must be at least 1")
+    frames = -(-frames // model.STEM_TEMPORAL_STRIDE)
     if pool and frames < 2:
-        raise UserError(f"DATA.NUM_FRAMES is {frames}: {model.ARCH} needs 2 or more, or MODEL.TEMPORAL_POOL False")
+        raise UserError(
+            f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} needs 2 or more, or MODEL.TEMPORAL_POOL False"
+        )
     kernels = model.TEMPORAL_KERNELS or temporal_kernels
     if len(kernels) != 4 or not all(kernels) or any(size % 2 == 0 for stage in kernels for size in stage):
         raise UserError("MODEL.TEMPORAL_KERNELS must have 4 non-empty lists of odd numbers, for res2 to res5")
@@ -74,6 +85,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     return create_octave_resnet(
         octave,
         stem_kernel=stem,
+        stem_temporal_stride=model.STEM_TEMPORAL_STRIDE,
         temporal_kernels=kernels,
         temporal_pool=pool,
         nonlocal_after=model.NONLOCAL,
@@ -104,5 +116,6 @@ def _octave(cfg: CfgNode) -> Octave:
         pool_strided_low_to_high=cfg.OCTAVE.POOL_STRIDED_LOW_TO_HIGH,
         upsample_first=cfg.OCTAVE.UPSAMPLE_FIRST,
         pool_vanilla=cfg.OCTAVE.POOL_VANILLA,
+        pool_leaving=cfg.OCTAVE.POOL_LEAVING,
         as_2d=cfg.MODEL.CONV_AS_2D,
     )

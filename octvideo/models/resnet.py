@@ -29,6 +29,7 @@ def create_octave_resnet(
     dropout: float = 0.5,
     stem_kernel: Sequence[int] = (5, 7, 7),
     stem_pool_padded: bool = True,
+    stem_temporal_stride: int = 1,
     temporal_kernels: Sequence[Sequence[int]] = ((3,), (3, 1), (3, 1), (1, 3)),
     temporal_pool: bool = True,
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
@@ -43,13 +44,13 @@ def create_octave_resnet(
         blocks: blocks of res2 to res5.
         width: channels after the stem.
         classes, dropout: of the head.
-        stem_kernel, stem_pool_padded: see ``create_stem``.
+        stem_kernel, stem_pool_padded, stem_temporal_stride: see ``create_stem``.
         temporal_kernels: for each stage, see ``create_stage``.
         temporal_pool: max pool of (2, 1, 1) after res2.
         nonlocal_after: for each stage, indices of the blocks that a non-local block follows.
         head_window: (T, H, W) of the final map at the training size.
     """
-    modules: list[nn.Module] = [create_stem(width, stem_kernel, stem_pool_padded, octave)]
+    modules: list[nn.Module] = [create_stem(width, stem_kernel, stem_pool_padded, octave, stem_temporal_stride)]
     dim_in, dim_out, alpha_in = width, 4 * width, 0.0
     for index, depth in enumerate(blocks):
         stage = index + 2

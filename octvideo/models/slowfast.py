@@ -29,19 +29,30 @@ _FAST_KERNELS = ((3,), (3,), (3,), (3,))
 
 
 class SlowFast(Net):
-    """A two-pathway network that takes one clip and makes its pathways itself."""
+    """A two-pathway network that takes one clip and makes its pathways itself.
 
-    def __init__(self, blocks: nn.ModuleList, frame_ratio: int) -> None:
+    Args:
+        blocks: its modules.
+        frame_ratio: frames of the clip per frame of the Slow pathway.
+        slow_frames: which these are, of 32 by 8: ``"spread"`` 0, 10, 20, 31 (PyTorchVideo, PySlowFast) or ``"every"``
+            0, 8, 16, 24 (mmaction2).
+    """
+
+    def __init__(self, blocks: nn.ModuleList, frame_ratio: int, slow_frames: str = "spread") -> None:
         super().__init__(blocks=blocks)
-        self.frame_ratio = frame_ratio
+        self.frame_ratio, self.slow_frames = frame_ratio, slow_frames
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips ``(N, 3, T, H, W)``, T divisible by the frame ratio, to logits ``(N, classes)``."""
         frames = clips.shape[2]
         if frames % self.frame_ratio:
             raise ValueError(f"SlowFast needs a number of frames divisible by {self.frame_ratio}, got {frames}")
-        slow = torch.linspace(0, frames - 1, frames // self.frame_ratio, device=clips.device).long()
-        return super().forward([clips.index_select(2, slow), clips])  # type: ignore[arg-type]
+        if self.slow_frames == "every":
+            slow = clips[:, :, :: self.frame_ratio]
+        else:
+            spread = torch.linspace(0, frames - 1, frames // self.frame_ratio, device=clips.device).long()
+            slow = clips.index_select(2, spread)
+        return super().forward([slow, clips])  # type: ignore[arg-type]
 
 
 @fx.wrap  # one step for torch.fx, which could not follow the sizes
@@ -67,11 +78,15 @@ class MergingFusion(nn.Module):
         return [torch.cat([slow, lateral], dim=1), fast]
 
 
-def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Octave) -> nn.Module:
+def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Octave, norm: bool) -> nn.Module:
     conv = octave.conv(0.0, 0.0)(
         dim_in, dim_out, (kernel, 1, 1), stride=(frame_ratio, 1, 1), padding=(kernel // 2, 0, 0), bias=False
     )
-    return MergingFusion(conv, nn.BatchNorm3d(dim_out), nn.ReLU())
+    return (
+        MergingFusion(conv, nn.BatchNorm3d(dim_out), nn.ReLU())
+        if norm
+        else MergingFusion(conv, nn.Identity(), nn.Identity())
+    )
 
 
 def create_octave_slowfast(
@@ -87,6 +102,8 @@ def create_octave_slowfast(
     channel_ratio: int = 8,
     fusion_kernel: int = 7,
     fusion_ratio: int = 2,
+    lateral_norm: bool = True,
+    slow_frames: str = "spread",
     head_windows: Sequence[Sequence[int]] = ((8, 7, 7), (32, 7, 7)),
 ) -> nn.Module:
     """SlowFast with the state dict of ``pytorchvideo.models.hub.slowfast_r50`` at every alpha.
@@ -101,6 +118,8 @@ def create_octave_slowfast(
         channel_ratio: channels of the Slow pathway per channel of the Fast one.
         fusion_kernel: temporal kernel of the laterals.
         fusion_ratio: channels a lateral gives per channel it takes.
+        lateral_norm: laterals have a norm and a ReLU behind the convolution.
+        slow_frames: see ``SlowFast``.
         head_windows: (T, H, W) of each pathway's final map at the training size.
     """
     if width % channel_ratio:
@@ -108,7 +127,7 @@ def create_octave_slowfast(
 
     def fusion(channels: int) -> nn.Module:
         fast = channels // channel_ratio
-        return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, octave)
+        return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, octave, lateral_norm)
 
     stems = [
         create_stem(width, (1, 7, 7), stem_pool_padded, octave),
@@ -144,7 +163,7 @@ def create_octave_slowfast(
         dim_in, dim_out = dim_out, 2 * dim_out
     modules.append(PoolConcatPathway(pool=nn.ModuleList([HeadPool(window) for window in head_windows])))
     modules.append(create_head(dim_in + dim_in // channel_ratio, classes, dropout, window=None))
-    return SlowFast(nn.ModuleList(modules), frame_ratio)
+    return SlowFast(nn.ModuleList(modules), frame_ratio, slow_frames)
 
 
 def _pathways(blocks: list[nn.Module], fusion: nn.Module) -> nn.Module:

@@ -9,11 +9,12 @@ from pytorchvideo.models import hub
 from torch import nn
 
 from octvideo.config import load_cfg
-from octvideo.engine.checkpoints import load_weights, newest_checkpoint, prune, save_checkpoint, step_path
+from octvideo.engine.checkpoints import newest_checkpoint, prune, save_checkpoint, step_path
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.checkpoints import load_weights
 
 
 def cfg_of(text):
@@ -117,7 +118,7 @@ def test_layouts_of_other_projects_load_at_every_alpha(tmp_path, layout):
 def test_what_does_not_fit_is_refused(tmp_path):
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "linear.pt")
     net = build_model(cfg_of("MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8"))
-    with pytest.raises(UserError, match="linear.pt: does not fit this network"):
+    with pytest.raises(UserError, match="linear.pt: the weights are of another network"):
         load_weights(net, tmp_path / "linear.pt")
     torch.save({"epoch": 3}, tmp_path / "none.pt")
     with pytest.raises(UserError, match="no state dict found"):

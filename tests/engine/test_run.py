@@ -201,7 +201,7 @@ def test_warm_start_replaces_the_head_and_says_so(small_run, tmp_path, capsys):
     assert call(small_run("second", *more)) == 0
     assert "2 replaced: blocks.6.proj.weight" in capsys.readouterr().err
     assert call(small_run("third", "TRAIN.CHECKPOINT", first, "MODEL.WIDTH", "16")) == 2
-    assert "does not fit this network" in capsys.readouterr().err
+    assert "the weights are of another network" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

@@ -1,0 +1,62 @@
+"""``tools/convert.py``: writes a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from octvideo.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns the exit code.
+
+    Raises:
+        UserError: bad weights or configuration, a file that cannot be written, weights that the target cannot hold.
+    """
+    parser = argparse.ArgumentParser(prog="convert.py", description=__doc__.split(": ", 1)[1])
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="FILE", help="path or URL, of octvideo or of a project it can read"
+    )
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only where the checkpoint has none")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("pytorchvideo", "safetensors", "octvideo"),
+        help="pytorchvideo: a state dict with the hub's keys under model_state, alpha 0 alone; safetensors: the same "
+        "keys at any alpha, with configuration and classes; octvideo: a checkpoint that needs no --cfg",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE")
+    arguments = parser.parse_args(argv)
+
+    from octvideo.engine.checkpoints import save_checkpoint, write_whole
+    from octvideo.inference.weights import load_network
+
+    network = load_network(arguments.checkpoint, arguments.cfg)
+    cfg = network.cfg
+    state = {key: value.contiguous() for key, value in network.model.state_dict().items()}
+    if arguments.format == "pytorchvideo":
+        for key in ("ALPHA", "FAST_ALPHA"):
+            if cfg.OCTAVE[key]:
+                raise UserError(
+                    f"{arguments.checkpoint}: OCTAVE.{key} is {cfg.OCTAVE[key]:g}, and PyTorchVideo's network computes "
+                    "something else with these weights; use --format safetensors or octvideo"
+                )
+        save_checkpoint({"model_state": state}, arguments.output)
+    elif arguments.format == "octvideo":
+        save_checkpoint({"model": state, "config": cfg.dump(), "classes": list(network.classes)}, arguments.output)
+    else:
+        try:
+            from safetensors.torch import save
+        except ImportError:
+            raise UserError("safetensors is needed; install it with: pip install 'octvideo[safetensors]'") from None
+        metadata = {"format": "pt", "config": cfg.dump(), "classes": json.dumps(network.classes)}
+        content = save(state, metadata)
+        write_whole(arguments.output, lambda file: file.write(content))
+    print(f"{arguments.checkpoint}: {network.report}")
+    print(f"{arguments.output}: {arguments.format}, {arguments.output.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,7 @@
+"""Checkpoints by path or URL: octvideo's own and those of the projects that people come from."""
+
+from octvideo.models.checkpoints.files import is_url, local_file, read_checkpoint, state_of
+from octvideo.models.checkpoints.inflate import inflate
+from octvideo.models.checkpoints.load import LoadReport, fit, load_weights
+
+__all__ = ["LoadReport", "fit", "inflate", "is_url", "load_weights", "local_file", "read_checkpoint", "state_of"]

@@ -1,0 +1,65 @@
+"""MXNet's ``.params``: bytes written here as its source says, not by the reader's code."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octvideo.config import load_cfg
+from octvideo.errors import UserError
+from octvideo.models import build_model
+from octvideo.models.checkpoints import load_weights, read_checkpoint, state_of
+
+CODES = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6}
+
+
+def params(arrays: dict[str, np.ndarray], magic: int = 0xF993FAC9, storage: int = 0) -> bytes:
+    parts = [(0x112).to_bytes(8, "little"), bytes(8), len(arrays).to_bytes(8, "little")]
+    for array in arrays.values():
+        parts.append(magic.to_bytes(4, "little"))
+        if magic != 0xF993FAC8:
+            parts.append(storage.to_bytes(4, "little"))
+        parts.append(array.ndim.to_bytes(4, "little"))
+        parts += [edge.to_bytes(8, "little") for edge in array.shape]
+        parts.append(struct.pack("<iii", 1, 0, CODES[array.dtype.name]) + array.tobytes())  # the CPU is device 1
+    parts.append(len(arrays).to_bytes(8, "little"))
+    for name in arrays:
+        parts += [len(name).to_bytes(8, "little"), name.encode()]
+    return b"".join(parts)
+
+
+ARRAYS = {
+    "arg:conv-h2h_weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) - 7.5,
+    "aux:bn-h_moving_var": np.array([0.5, 2.0], np.float16),
+    "count": np.array([3], np.int64),
+}
+
+
+@pytest.mark.parametrize("magic", [0xF993FAC8, 0xF993FAC9, 0xF993FACA])
+def test_arrays_and_names(tmp_path: Path, magic: int) -> None:
+    file = tmp_path / "net.params"
+    file.write_bytes(params(ARRAYS, magic))
+    state = state_of(read_checkpoint(file), file)
+    assert list(state) == ["conv-h2h_weight", "bn-h_moving_var", "count"]
+    for value, array in zip(state.values(), ARRAYS.values()):
+        assert np.array_equal(value.numpy(), array) and value.numpy().dtype == array.dtype
+
+
+def test_broken_files_and_other_networks_are_user_errors(tmp_path: Path) -> None:
+    file, content = tmp_path / "net.params", params(ARRAYS)
+    for broken, reason in (
+        (content[:-3], "cut short"),
+        (content[:100], "cut short"),
+        (params(ARRAYS, storage=1), "sparse"),
+        (params(ARRAYS, magic=2), "begins with 0x2"),
+    ):
+        file.write_bytes(broken)
+        with pytest.raises(UserError, match=rf"net\.params: not a readable checkpoint.*{reason}"):
+            read_checkpoint(file)
+    file.write_bytes(content)
+    net = build_model(load_cfg(None, "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8".split()))
+    with pytest.raises(UserError, match=r"net\.params: .*no tensor has a known name: conv-h2h_weight for one"):
+        load_weights(net, file)
