@@ -37,13 +37,16 @@ _CHOICES = {
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "steps"),
     "TEST.NUM_CROPS": (1, 3),
+    "TRAIN.EVAL_CROPS": (1, 3),
     "TEST.AVERAGE": ("softmax", "logits"),
 }
 _POSITIVE = (
     "MODEL.NUM_CLASSES MODEL.WIDTH OCTAVE.MULTIPLE DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TRAIN_CROP DATA.TEST_CROP "
     "DATA.TEST_SHORT_SIDE TRAIN.STEPS TRAIN.BATCH_SIZE TRAIN.ACCUMULATE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS "
-    "DATA.REPEATS TRAIN.LOG_EVERY TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO MODEL.SLOWFAST.CHANNEL_RATIO"
+    "DATA.REPEATS TRAIN.LOG_EVERY TRAIN.EVAL_CLIPS TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO "
+    "MODEL.SLOWFAST.CHANNEL_RATIO"
 ).split()
+_NOT_NEGATIVE = ("NUM_WORKERS NUM_THREADS DATA.ITEM_TIMEOUT TRAIN.EPOCHS TRAIN.PRECISE_BN TRAIN.EVAL_VIDEOS").split()
 _SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.RANDOM_ERASING DATA.MAX_FAILED".split()
 
 
@@ -126,18 +129,26 @@ def check_cfg(cfg: CfgNode) -> None:
     for name in _POSITIVE:
         if _get(cfg, name) < 1:
             raise UserError(f"{name} is {_get(cfg, name)}: it must be at least 1")
-    for name in ("NUM_WORKERS", "NUM_THREADS"):
-        if cfg[name] < 0:
-            raise UserError(f"{name} is {cfg[name]}: it must be at least 0")
+    for name in (
+        "NUM_WORKERS",
+        "NUM_THREADS",
+        "DATA.ITEM_TIMEOUT",
+        "TRAIN.EPOCHS",
+        "TRAIN.PRECISE_BN",
+        "TRAIN.EVAL_VIDEOS",
+    ):
+        if not 0 <= _get(cfg, name) < float("inf"):
+            raise UserError(f"{name} is {_get(cfg, name):g}: it must be at least 0")
+    if not 0 <= cfg.TRAIN.EMA < 1:
+        raise UserError(f"TRAIN.EMA is {cfg.TRAIN.EMA}: it must be at least 0 and below 1, such as 0.999")
     for name in _SHARES:
         if not 0 <= _get(cfg, name) <= 1:
             raise UserError(f"{name} is {_get(cfg, name)}: it must be between 0 and 1")
-    if cfg.DATA.ITEM_TIMEOUT < 0:
-        raise UserError(f"DATA.ITEM_TIMEOUT is {cfg.DATA.ITEM_TIMEOUT:g}: it must be at least 0")
     if len(cfg.MODEL.BLOCKS) != 4 or len(cfg.MODEL.NONLOCAL) != 4:
         raise UserError("MODEL.BLOCKS and MODEL.NONLOCAL must have 4 entries, for res2 to res5")
-    if not set(cfg.OCTAVE.STAGES) <= {2, 3, 4, 5}:
-        raise UserError(f"OCTAVE.STAGES is {cfg.OCTAVE.STAGES}: stages are 2, 3, 4 and 5")
+    for name in ("OCTAVE.STAGES", "TRAIN.RECOMPUTE"):
+        if not set(_get(cfg, name)) <= {2, 3, 4, 5}:
+            raise UserError(f"{name} is {_get(cfg, name)}: stages are 2, 3, 4 and 5")
     low, high = cfg.DATA.TRAIN_SHORT_SIDE
     if not cfg.DATA.TRAIN_CROP <= low <= high:
         raise UserError(

@@ -83,6 +83,7 @@ _C.TRAIN.CHECKPOINT = (
 _C.TRAIN.INFLATE = "mean"  # mean | centre: how 2D kernels of TRAIN.CHECKPOINT become 3D
 _C.TRAIN.RESUME = True  # go on from the newest good checkpoint in OUTPUT_DIR
 _C.TRAIN.STEPS = 300000  # optimiser steps
+_C.TRAIN.EPOCHS = 0.0  # passes over the training videos, in place of TRAIN.STEPS; 0 = TRAIN.STEPS
 _C.TRAIN.BATCH_SIZE = 64  # clips per optimiser step, over all ranks and accumulated parts
 _C.TRAIN.ACCUMULATE = 1  # parts a batch is split into on each rank
 _C.TRAIN.PRECISION = "fp32"  # fp32 | bf16 | fp16 (autocast)
@@ -90,9 +91,17 @@ _C.TRAIN.LABEL_SMOOTHING = 0.0
 _C.TRAIN.MIXUP = 0.0  # alpha of mixup; 0 = off; with TRAIN.CUTMIX too, one of both is drawn for each batch
 _C.TRAIN.CUTMIX = 0.0  # alpha of cutmix; 0 = off
 _C.TRAIN.CLIP_GRAD_NORM = 0.0  # 0 = off
+_C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is what is evaluated, tested and kept; 0 = off
+_C.TRAIN.SYNC_BN = False  # batch statistics over all processes (CUDA)
+_C.TRAIN.PRECISE_BN = 0  # batches whose true mean and variance replace the running ones before an evaluation; 0 = off
+_C.TRAIN.RECOMPUTE = []  # stages (2 to 5) that are computed again in the backward pass: less memory, more time
+_C.TRAIN.COMPILE = ""  # torch.compile's backend, usually inductor; "" = off
 _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps
 _C.TRAIN.KEEP_CHECKPOINTS = 2  # newest step checkpoints kept, beside the best
-_C.TRAIN.EVAL_EVERY = 10000  # steps between evaluations with one centre view; 0 = never
+_C.TRAIN.EVAL_EVERY = 10000  # steps between evaluations; 0 = never
+_C.TRAIN.EVAL_VIDEOS = 0  # videos of an evaluation, spread over the list; 0 = all
+_C.TRAIN.EVAL_CLIPS = 1  # clips of a video in an evaluation
+_C.TRAIN.EVAL_CROPS = 1  # 1 or 3
 _C.TRAIN.LOG_EVERY = 10  # steps between lines of log.jsonl
 
 _C.SOLVER = CfgNode()

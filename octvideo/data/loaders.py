@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -147,10 +147,12 @@ def build_test_loader(
     world_size: int = 1,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    num_videos: int = 0,
 ) -> DataLoader[Any]:
     """A ``VideoViews`` a video, TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
 
     Every video is in exactly one rank's part, however uneven. ``index`` is that of the split where it is there already.
+    With ``num_videos`` it is so many videos, spread evenly over the list, which may be in the order of the classes.
     """
     check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, split)
@@ -167,5 +169,6 @@ def build_test_loader(
         retries=cfg.DATA.RETRIES,
         item_timeout=cfg.DATA.ITEM_TIMEOUT,
     )
-    part: Sequence[int] = range(rank, len(index), world_size)
+    count = min(num_videos or len(index), len(index))
+    part = [number * len(index) // count for number in range(rank, count, world_size)]
     return DataLoader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,11 @@ import torch.distributed as dist
 from torch import nn
 
 from octvideo.errors import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["World", "distributed"]
 
@@ -58,6 +64,15 @@ class World:
         tensor = torch.tensor(counts, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def peak_memory_mb(self) -> float | None:
+        """The most memory so far: of the CUDA device, or of this process; None where the system does not tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e6
+        if resource is None:
+            return None
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every rank the first one's buffers: DDP does so before a forward, and batch norm changes them in it."""

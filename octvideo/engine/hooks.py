@@ -47,10 +47,12 @@ class Logging:
             lr=last["lr"],
             grad_norm=last["grad_norm"],
             data_time=data,
+            compute_time=step - data,
             step_time=step,
             clips_per_second=clips,
             eta_seconds=eta,
             failed=trainer.failed,
+            peak_memory_mb=trainer.world.peak_memory_mb(),
         )
         self.log.progress(
             "train",
@@ -110,7 +112,7 @@ class Evaluation:
         if top1 > self.best:
             self.best = top1
             if trainer.world.is_main:
-                payload = {"model": trainer.model.state_dict(), "step": trainer.step, "top1": top1}
+                payload = {"model": trainer.result.state_dict(), "step": trainer.step, "top1": top1}
                 save_checkpoint({**payload, **self.extra}, self.path)
 
 

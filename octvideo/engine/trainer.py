@@ -18,6 +18,7 @@ from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
+from octvideo.engine.averaging import weight_average
 from octvideo.engine.distributed import World
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.errors import UserError
@@ -51,6 +52,7 @@ class Trainer:
         max_failed: share of the videos drawn by all ranks that may be unreadable.
         path_of: the path of a video of the training list, for messages.
         seed: of the random numbers of a step (dropout, mixing); each has its own, so a resumed run draws the same.
+        ema: decay of the moving average of the weights; 0 for none.
         hooks: called after every step.
 
     Attributes:
@@ -79,6 +81,7 @@ class Trainer:
         max_failed: float = 0.1,
         path_of: Callable[[int], str] = str,
         seed: int = 0,
+        ema: float = 0.0,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -90,6 +93,7 @@ class Trainer:
         self.hooks = hooks
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self.wrapped = self._distribute() if world.size > 1 else model
+        self.average = weight_average(model, ema) if ema else None
         self.step = 0
         self.drawn = self.failed = 0
         self.last: dict[str, Any] = {}
@@ -146,6 +150,8 @@ class Trainer:
             self._give_up(batch, f"the gradient norm is {norm}", lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """The batch in ``accumulate`` parts on the device: clips ``(n, 3, T, H, W)``, labels ``(n,)`` or targets."""
@@ -198,9 +204,16 @@ class Trainer:
             )
         return failures
 
+    @property
+    def result(self) -> nn.Module:
+        """What the training is for: the averaged network where there is one."""
+        return self.model if self.average is None else self.average.module
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly here."""
+        average = {} if self.average is None else {"average": self.average.state_dict()}
         return {
+            **average,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -214,4 +227,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and "average" in state:
+            self.average.load_state_dict(state["average"])
+        elif self.average is not None:  # switched on since: it begins here
+            self.average.module.load_state_dict(state["model"])
         self.step, self.drawn, self.failed = state["step"], state["drawn"], state["failed"]

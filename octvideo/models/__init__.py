@@ -5,9 +5,9 @@ import warnings
 # PyTorchVideo scripts a few functions when it is imported; its users cannot change that.
 warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
 
-from octvideo.models.blocks import Octave  # noqa: E402
+from octvideo.models.blocks import Octave, Stage  # noqa: E402
 from octvideo.models.build import build_model  # noqa: E402
 from octvideo.models.resnet import create_octave_resnet  # noqa: E402
 from octvideo.models.slowfast import SlowFast, create_octave_slowfast  # noqa: E402
 
-__all__ = ["Octave", "SlowFast", "build_model", "create_octave_resnet", "create_octave_slowfast"]
+__all__ = ["Octave", "SlowFast", "Stage", "build_model", "create_octave_resnet", "create_octave_slowfast"]

@@ -137,7 +137,7 @@ def create_octave_slowfast(
     dim_in, dim_out = width, 4 * width
     for index, depth in enumerate(blocks):
         stage, last = index + 2, index == len(blocks) - 1
-        pathways = [
+        pathways: list[nn.Module] = [
             create_stage(
                 stage,
                 depth,

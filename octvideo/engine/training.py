@@ -1,0 +1,229 @@
+"""Training as a configuration says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from octvideo.data import VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
+from octvideo.data.augment import Augmentation
+from octvideo.data.mixing import Mixing
+from octvideo.engine.averaging import precise_batch_norm
+from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
+from octvideo.engine.distributed import World
+from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
+from octvideo.engine.logging import RunLog
+from octvideo.engine.metrics import top_k_accuracy
+from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
+from octvideo.engine.tester import TestResult, test
+from octvideo.engine.trainer import Trainer, autocast
+from octvideo.errors import UserError
+from octvideo.models import Stage
+from octvideo.models.checkpoints import load_weights, read_checkpoint
+
+__all__ = ["scores", "train"]
+
+
+def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> int:
+    """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
+
+    Returns:
+        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then).
+
+    Raises:
+        UserError: what the user can fix.
+    """
+    index = build_index(cfg, "train")
+    cfg = _in_steps(cfg, len(index))
+    for stage in model.modules():
+        if isinstance(stage, Stage):
+            stage.recompute = stage.number in cfg.TRAIN.RECOMPUTE
+    checkpoints = folder / "checkpoints"
+    if world.is_main:
+        remove_leftovers(checkpoints)
+        if not cfg.TRAIN.RESUME and (earlier := set_aside(checkpoints)):
+            log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
+    extra = {"config": cfg.dump(), "classes": index.classes}
+    logging = Logging(log, cfg.TRAIN.LOG_EVERY)
+    signals = StopOnSignal()
+    hooks: list[Any] = [logging]
+    evaluation = None
+    if cfg.TRAIN.EVAL_EVERY:
+        val = build_index(cfg, "val")
+        _check_same_classes(index, val, cfg)
+        val_loader = build_test_loader(
+            cfg,
+            split="val",
+            index=val,
+            rank=world.rank,
+            world_size=world.size,
+            num_clips=cfg.TRAIN.EVAL_CLIPS,
+            num_crops=cfg.TRAIN.EVAL_CROPS,
+            num_videos=cfg.TRAIN.EVAL_VIDEOS,
+        )
+
+        def evaluate() -> tuple[float, int]:
+            _refresh(cfg, trainer, index)
+            result = scores(cfg, trainer.result, val_loader, world)
+            return _top1(result, val), len(result.failed)
+
+        evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
+        hooks.append(evaluation)
+    hooks += [signals, Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra)]
+    trainer = Trainer(
+        model,
+        build_optimizer(cfg, model),
+        build_schedule(cfg),
+        steps=cfg.TRAIN.STEPS,
+        world=world,
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        precision=cfg.TRAIN.PRECISION,
+        accumulate=cfg.TRAIN.ACCUMULATE,
+        clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
+        label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
+        augment=_augmentation(cfg),
+        mix=_mixing(cfg),
+        max_failed=cfg.DATA.MAX_FAILED,
+        path_of=index.path,
+        seed=cfg.SEED,
+        ema=cfg.TRAIN.EMA,
+        hooks=hooks,
+    )
+    if cfg.TRAIN.COMPILE:
+        model.compile(backend=cfg.TRAIN.COMPILE)
+    _start_from(cfg, trainer, checkpoints, log, evaluation)
+    log.say(
+        f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
+        f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; learning rate "
+        f"{full_lr(cfg):.4g} for a batch of {cfg.TRAIN.BATCH_SIZE}"
+    )
+    loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
+    try:
+        if trainer.step < cfg.TRAIN.STEPS:
+            trainer.train(iter(loader))
+    finally:
+        signals.restore()
+        log.end_progress()
+    if trainer.stop:
+        log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
+        return 128 + (signals.received or 15)
+    if not cfg.TRAIN.EVAL_EVERY:  # an evaluation of the last step has done so
+        _refresh(cfg, trainer, index)
+    if trainer.result is not model:
+        model.load_state_dict(trainer.result.state_dict())
+    if world.is_main:
+        save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
+    return 0
+
+
+def _passes(cfg: CfgNode, videos: int) -> float:
+    return cfg.TRAIN.STEPS * cfg.TRAIN.BATCH_SIZE / (videos * cfg.DATA.REPEATS)
+
+
+def _in_steps(cfg: CfgNode, videos: int) -> CfgNode:
+    """TRAIN.EPOCHS as TRAIN.STEPS: the last pass is whole."""
+    if not cfg.TRAIN.EPOCHS:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TRAIN.STEPS = math.ceil(cfg.TRAIN.EPOCHS * videos * cfg.DATA.REPEATS / cfg.TRAIN.BATCH_SIZE)
+    cfg.freeze()
+    return cfg
+
+
+def _refresh(cfg: CfgNode, trainer: Trainer, index: VideoIndex) -> None:
+    """TRAIN.PRECISE_BN, with the batches that the next steps will see."""
+    if not cfg.TRAIN.PRECISE_BN:
+        return
+    world = trainer.world
+
+    def clips() -> Iterator[Tensor]:
+        for batch in build_train_loader(
+            cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step
+        ):
+            frames = trainer.augment.frames(batch.frames.to(world.device), batch.seeds)
+            yield trainer.augment.clips(normalize_clips(frames, cfg.DATA.MEAN, cfg.DATA.STD), batch.seeds)
+
+    with autocast(world.device, cfg.TRAIN.PRECISION):
+        precise_batch_norm(trainer.result, clips(), cfg.TRAIN.PRECISE_BN)
+
+
+def _augmentation(cfg: CfgNode) -> Augmentation:
+    num_ops, magnitude = cfg.DATA.RANDAUGMENT
+    return Augmentation(num_ops=num_ops, magnitude=magnitude, erasing=cfg.DATA.RANDOM_ERASING, fill=cfg.DATA.MEAN)
+
+
+def _mixing(cfg: CfgNode) -> Mixing | None:
+    if not (cfg.TRAIN.MIXUP or cfg.TRAIN.CUTMIX):
+        return None
+    return Mixing(mixup=cfg.TRAIN.MIXUP, cutmix=cfg.TRAIN.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
+
+
+def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:
+    """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
+    state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
+    if state is not None:
+        _check_same_network(cfg, state["config"], folder)
+        try:
+            trainer.load_state(state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{folder}: its checkpoints are of another network or optimiser ({reason}); choose another OUTPUT_DIR, "
+                "or set TRAIN.RESUME False"
+            ) from None
+        if evaluation is not None and evaluation.path.is_file():
+            evaluation.best = read_checkpoint(evaluation.path)["top1"]
+        log.say(f"going on at step {trainer.step} from {folder}")
+    elif cfg.TRAIN.CHECKPOINT:
+        report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
+        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
+
+
+def _check_same_network(cfg: CfgNode, text: str, folder: Path) -> None:
+    """The weights of a network fit its octave twin, so the configurations must tell them apart."""
+    saved = CfgNode.load_cfg(text)
+    for key in ("MODEL", "OCTAVE"):
+        for name, value in saved[key].items():
+            if name in cfg[key] and cfg[key][name] != value:
+                raise UserError(
+                    f"{folder}: its checkpoints have {key}.{name} {value}, this run {cfg[key][name]}: choose another "
+                    "OUTPUT_DIR, or set TRAIN.RESUME False"
+                )
+
+
+def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:
+    shorter = min(len(train.classes), len(val.classes))
+    if train.classes[:shorter] != val.classes[:shorter]:
+        raise UserError(
+            f"DATA.TRAIN ({cfg.DATA.TRAIN}) and DATA.VAL ({cfg.DATA.VAL}) have different classes: "
+            "set DATA.CLASSES to one file of class names"
+        )
+
+
+def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestResult:
+    """``octvideo.engine.tester.test`` as a configuration says; all ranks score rank 0's network."""
+    world.share_buffers(model)  # the ranks must score one network, the one that rank 0 saves
+    with autocast(world.device, cfg.TRAIN.PRECISION):
+        return test(
+            model,
+            loader,
+            world,
+            mean=cfg.DATA.MEAN,
+            std=cfg.DATA.STD,
+            max_views=cfg.TEST.MAX_VIEWS,
+            average=cfg.TEST.AVERAGE,
+        )
+
+
+def _top1(result: TestResult, index: VideoIndex) -> float:
+    labels = torch.from_numpy(index.labels)[result.indices]
+    known = labels >= 0
+    return top_k_accuracy(result.scores[known], labels[known], 1)
