@@ -1,0 +1,65 @@
+"""One of two ranks fails: the whole job ends, within a minute, and says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = str(Path(__file__).with_name("failing_rank.py"))
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("raises", "error: the cause of it all"),
+        ("killed", "Signal 9 (SIGKILL)"),
+        ("nan", "step 3: the loss is nan at learning rate 0.1"),
+    ],
+)
+def test_under_torchrun(tmp_path, how, cause):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    job = start([*launcher, SCRIPT, str(tmp_path), how])
+    errors = ends_within_a_minute_of_the_failure(tmp_path, [job])[0]
+    assert cause in errors
+    if how == "nan":  # of rank 1's half of 8 videos
+        assert "video4.mp4, video5.mp4, video6.mp4, video7.mp4\n" in errors
+
+
+def test_without_a_launcher(tmp_path):
+    """As on SLURM where nobody ends the other tasks: the rank that is left notices by itself."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
+    command = [sys.executable, SCRIPT, str(tmp_path), "killed"]
+    jobs = [start(command, **address, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    assert "closed by peer" in ends_within_a_minute_of_the_failure(tmp_path, jobs)[0]
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ends_within_a_minute_of_the_failure(folder: Path, jobs: list[subprocess.Popen[str]]) -> list[str]:
+    """What each said on stderr; none may end well."""
+    try:
+        end = time.monotonic() + 240
+        while not (folder / "failed").exists() and time.monotonic() < end:
+            assert jobs[0].poll() is None, jobs[0].stderr and jobs[0].stderr.read()
+            time.sleep(0.1)
+        errors = [job.communicate(timeout=60)[1] for job in jobs]
+    finally:
+        for job in jobs:
+            if job.poll() is None:
+                job.terminate()  # not kill: torchrun ends its ranks only when it is asked to
+                job.communicate(timeout=60)
+    assert all(job.returncode not in (0, None) for job in jobs)
+    return errors
