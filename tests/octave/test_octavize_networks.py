@@ -159,7 +159,7 @@ class _Reference(fx.Interpreter):
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             return self._convolve(layer, self.octave[target], args[0], mask)
         if isinstance(layer, (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)) and mask is not None:
-            if f"octave_pool_{node.name}" not in self.octave:  # on the merged map
+            if f"octave_octpool_{node.name}" not in self.octave:  # on the merged map
                 self.low[node] = torch.zeros_like(mask)
             else:
                 return torch.where(_over(mask, args[0]) > 0, _double(layer(_half(args[0]))), layer(args[0]))
