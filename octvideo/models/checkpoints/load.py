@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from octvideo.models.checkpoints.inflate import inflate
 from octvideo.models.checkpoints.names import MMACTION2, layout_of, pytorchvideo_names
 
 __all__ = ["LoadReport", "fit", "load_weights"]
+
+# The classifier of video networks (proj) and of image networks.
+_HEAD = re.compile(r"(^|\.)(proj|fc|classifier)\.(weight|bias)$")
 
 
 @dataclass
@@ -115,7 +119,7 @@ def fit(
         if value.shape == own[key].shape:
             fitting[key] = value
             report.matched.append(key)
-        elif ".proj." in key and value.shape[1:] == own[key].shape[1:]:
+        elif _HEAD.search(key) and value.shape[1:] == own[key].shape[1:]:
             report.replaced.append(key)
         else:
             raise UserError(
