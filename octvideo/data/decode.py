@@ -96,8 +96,9 @@ class Video:
                 if not self._others:
                     raise DecodeError(self.path, str(error)) from error
                 promised = len(self)
+                reader, self._others = self._open(self._others)
                 self._reader.close()
-                self._reader, self._others = self._open(self._others)
+                self._reader = reader
             if len(self) != promised:
                 unique, again = np.unique(unique * len(self) // promised, return_inverse=True)
                 inverse = again[inverse]

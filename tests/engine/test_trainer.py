@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from octvideo.data import Batch, VideoIndex
 from octvideo.engine.distributed import World
 from octvideo.engine.logging import RunLog
-from octvideo.engine.run import _top1
 from octvideo.engine.tester import TestResult
 from octvideo.engine.trainer import Trainer
+from octvideo.engine.training import _top1
 from octvideo.errors import UserError
 
 
