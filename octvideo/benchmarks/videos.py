@@ -210,10 +210,6 @@ def view_by_view(
     return torch.stack(found)
 
 
-def _read_as_asked(path: str, indices: np.ndarray) -> np.ndarray:
-    return DecordReader(path).frames(indices.tolist())
-
-
 def end_to_end(cfg: CfgNode | None, checkpoint: str | None, video: Path, rounds: int) -> Report:
     """Seconds to a network that is ready (without importing Python modules), and of its first and next predictions.
 
