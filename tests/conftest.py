@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-# A shell's background job ignores Ctrl-C, and its children inherit that; some tests interrupt theirs.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and its children inherit that; some tests interrupt theirs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the test leaves a handler of SIGINT behind"
 
 
 @pytest.fixture(scope="session")
