@@ -75,7 +75,7 @@ def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
         squeeze=False,
         layout="constrained",
     )
-    top = max(max(row["energy"]) for row in rows)
+    top = max(max(row["energy"]) for row in rows) or 1.0  # where all maps are silent
     shades = matplotlib.colors.LogNorm(top / 10**_DECADES, top)
     for (energy, cumulative, *maps), (layer, groups) in zip(panels, layers.items()):
         for found, row in groups:
