@@ -20,13 +20,14 @@ COMMANDS = {
     "export": "write a trained network as ONNX, OpenVINO or a torch.export program",
     "convert": "write a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's",
     "benchmark": "measure speed, beside the alternative",
+    "analyze-frequency": "Fourier energy of a network's feature maps, group by group",
     "submit": "run on SLURM",
     "check-videos": "decode every video of a list wholly, and name those that are broken",
 }
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:14s}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:19s}{text}" for name, text in COMMANDS.items())
     return f"usage: octvideo COMMAND [--help] ...\n\n{octvideo.__doc__}\n\ncommands:\n{commands}"
 
 

@@ -18,7 +18,7 @@ from octvideo.inference.backends import create_runner
 from octvideo.inference.prediction import Prediction, top_predictions
 from octvideo.inference.weights import load_network
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "device_named"]
 
 _CHUNK = 32  # frames that are held at full size: 200 MB at 1080p
 
@@ -60,7 +60,7 @@ class Predictor:
     ) -> None:
         if views is not None and views < 1:
             raise UserError(f"views is {views}: it must be at least 1")
-        where = _device(device)
+        where = device_named(device)
         network = load_network(checkpoint, cfg, as_2d=backend == "torch" and where.type == "cpu")
         settings = network.cfg
         self.classes = network.classes
@@ -129,7 +129,12 @@ class Predictor:
         return torch.cat(parts).softmax(1).numpy()
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: there is no CUDA device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,0 +1,45 @@
+"""The zoo's page: that it is what its script writes, and that what it says about weights can be set."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from octvideo.config import load_cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def zoo() -> ModuleType:
+    """benchmarks/zoo.py as a module."""
+    spec = importlib.util.spec_from_file_location("zoo", ROOT / "benchmarks" / "zoo.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(zoo: ModuleType) -> None:
+    assert (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8") == zoo.as_page(), "run: python benchmarks/zoo.py"
+
+
+def test_every_configuration_has_a_row_and_every_figure_a_configuration(zoo: ModuleType) -> None:
+    text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    configs = {str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").glob("*/*.yaml")}
+    assert configs and [name for name in configs if text.count(f"| `{name}` |") != 1] == []
+    assert {f"{name}.yaml" for name in (*zoo.PAPER, *zoo.OURS)} <= configs
+
+
+def test_weights_name_keys_and_configurations_that_exist(zoo: ModuleType) -> None:
+    names = [str(path.relative_to(ROOT / "configs"))[:-5] for path in (ROOT / "configs").glob("*/*.yaml")]
+    for weights in zoo.WEIGHTS:
+        fitting = [name for name in names if weights.fit(name)]
+        assert bool(fitting) == bool(weights.networks), weights
+        for name in fitting or ["kinetics400/c2d_k400"]:
+            load_cfg(f"{name}.yaml", weights.keys.split())
+    octave = next(weights for weights in zoo.WEIGHTS if weights.source == "d-li14")
+    assert [name for name in names if octave.fit(name) and "oct_" not in name] == []
