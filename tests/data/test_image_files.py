@@ -115,7 +115,8 @@ def image_folder(tmp_path: Path, frame: np.ndarray) -> Path:
 
 def cfg_of(source: Path, *overrides: str):
     sizes = "DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 DATA.TEST_SHORT_SIDE 40"
-    rest = "DATA.NUM_FRAMES 1 DATA.RANDOM_RESIZED_CROP [0.08,1.0,0.75,1.3333] TRAIN.BATCH_SIZE 6 TEST.NUM_CLIPS 1 TEST.NUM_CROPS 1"
+    rest = "DATA.NUM_FRAMES 1 DATA.RANDOM_RESIZED_CROP [0.08,1.0,0.75,1.3333] TRAIN.BATCH_SIZE 6"
+    rest += " TEST.NUM_CLIPS 1 TEST.NUM_CROPS 1"
     paths = ["DATA.TRAIN", str(source), "DATA.VAL", str(source), "MODEL.NUM_CLASSES", "2", "NUM_WORKERS", "0"]
     return load_cfg(None, [*f"{sizes} {rest}".split(), *paths, *overrides])
 
