@@ -49,7 +49,7 @@ _C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
 
 # ---------------------------------------------------------------- data
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # a list file (`path label` a line), class folders, or tar shards (path or URL); images do too
+_C.DATA.TRAIN = ""  # videos or images: a list (`path label` a line), class folders, or tar shards (path or URL)
 _C.DATA.VAL = ""  # the same, for evaluation during training and for testing
 _C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
 _C.DATA.ROOT = ""  # put before relative paths of a list file or of shards; "" = the list's own folder

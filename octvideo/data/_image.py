@@ -14,6 +14,8 @@ from octvideo.data._reader import scaled_size
 
 __all__ = ["ImageReader"]
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow knows others, and starts programs for some
+
 
 class ImageReader:
     """An image, decoded when it is opened. What is inside decides: some of ImageNet's .JPEG files are PNG.
@@ -27,7 +29,8 @@ class ImageReader:
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data; Pillow's limit on pixels is an error further up
-            with Image.open(source if isinstance(source, str) else io.BytesIO(source)) as image:
+            file = source if isinstance(source, str) else io.BytesIO(source)
+            with Image.open(file, formats=_FORMATS) as image:
                 self._frame = _upright_rgb(image, short_side)
 
     def __len__(self) -> int:

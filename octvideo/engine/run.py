@@ -18,6 +18,7 @@ from octvideo.engine.tester import accuracy, check_failures, write_metrics, writ
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.build import channels_last
 from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
 
 __all__ = ["run"]
@@ -51,7 +52,7 @@ def run(cfg: CfgNode) -> int:
                     )
                 model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             if cfg.MODEL.CONV_AS_2D:
-                model = model.to(memory_format=torch.channels_last_3d)
+                model = channels_last(model)
             if cfg.TRAIN.ENABLE:
                 code = train(cfg, model, folder, world, log)
                 if code:

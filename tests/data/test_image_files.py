@@ -89,7 +89,7 @@ def test_the_short_side(tmp_path, frame):
     assert np.abs(small.astype(int) - expected).mean() < 3
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0", "half"])
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0", b"%!PS-Adobe-3.0 EPSF-3.0\n", "half"])
 def test_broken_images_are_named(tmp_path, frame, content):
     path = tmp_path / "broken.jpg"
     if content == "half":
