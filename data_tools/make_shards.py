@@ -41,7 +41,7 @@ from data_tools.tar_samples import scan_shard  # noqa: E402
 from octvideo.cli import run  # noqa: E402
 from octvideo.cli.predict import positive  # noqa: E402
 from octvideo.data.index import SHARD_INDEX, VideoIndex, is_sharded, read_index  # noqa: E402
-from octvideo.data.lists import is_video  # noqa: E402
+from octvideo.data.lists import is_sample  # noqa: E402
 from octvideo.data.shards import Member, read_header, write_shards  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
 
@@ -103,7 +103,7 @@ class Packer:
                 facts = {"path": path, "label": label, "class": classes[label] if classes and label >= 0 else None}
                 sample: dict[str, Any] = {"__key__": self.plan.key(number), "json": {**facts, "bytes": len(data)}}
                 sample |= {"cls": label} if label >= 0 else {}
-                suffix = Path(path).suffix[1:].lower() if is_video(path) else "mp4"
+                suffix = Path(path).suffix[1:].lower() if is_sample(path) else "mp4"
                 writer.write({**sample, suffix: data})
 
     def members(self, workers: int) -> tuple[list[Member], dict[str, int]]:

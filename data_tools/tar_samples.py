@@ -1,4 +1,4 @@
-"""The videos of a tar shard in WebDataset's layout: where each of them lies, and its label."""
+"""The videos or images of a tar shard in WebDataset's layout: where each of them lies, and its label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import fsspec
 
-from octvideo.data.lists import is_video
+from octvideo.data.lists import is_sample, is_video
 from octvideo.data.shards import HEADER, header_check, reason
 from octvideo.errors import UserError
 
@@ -78,8 +78,11 @@ def _scan(file: IO[bytes], place: str, label: str) -> Iterator[Video]:
                     video.label = text
                     yield video
                 key, video, text = match[1], None, ""
-            if is_video(info.name):
-                if video:
+            if is_sample(info.name):
+                # An image is a sample where there is no video, beside which it is a thumbnail.
+                if video and is_video(video.name) and not is_video(info.name):
+                    continue
+                if video and is_video(video.name) == is_video(info.name):
                     raise UserError(f"{place}!{info.name}: its sample has another video, {video.name}")
                 file.seek(info.offset_data - HEADER)
                 video = Video(key, info.name, info.offset_data, info.size, header_check(file.read(HEADER)))

@@ -19,6 +19,7 @@ from octvideo.engine.optim import build_optimizer
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.build import channels_last
 from octvideo.octave import fold_batch_norm
 from octvideo.octave.complexity import count
 
@@ -102,7 +103,7 @@ def _changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
 
 def _on_device(cfg: CfgNode, device: torch.device) -> nn.Module:
     model = build_model(cfg).to(device)
-    return model.to(memory_format=torch.channels_last_3d) if cfg.MODEL.CONV_AS_2D else model
+    return channels_last(model) if cfg.MODEL.CONV_AS_2D else model
 
 
 @torch.inference_mode()

@@ -158,6 +158,8 @@ def check_cfg(cfg: CfgNode) -> None:
     _check_augmentation(cfg)
     if cfg.DATA.TEST_CROP > cfg.DATA.TEST_SHORT_SIDE:
         raise UserError(f"DATA.TEST_CROP is {cfg.DATA.TEST_CROP}: it must not exceed DATA.TEST_SHORT_SIDE")
+    if not all(type(size) is int and size >= 1 for size in cfg.TEST.SCALES):
+        raise UserError(f"TEST.SCALES is {cfg.TEST.SCALES}: it must be a list of sizes in pixels, such as [256, 320]")
 
 
 def _check_augmentation(cfg: CfgNode) -> None:

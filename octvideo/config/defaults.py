@@ -49,7 +49,7 @@ _C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
 
 # ---------------------------------------------------------------- data
 _C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # a list file (`path label` a line), a folder of class folders, or tar shards (path or URL)
+_C.DATA.TRAIN = ""  # videos or images: a list (`path label` a line), class folders, or tar shards (path or URL)
 _C.DATA.VAL = ""  # the same, for evaluation during training and for testing
 _C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
 _C.DATA.ROOT = ""  # put before relative paths of a list file or of shards; "" = the list's own folder
@@ -126,6 +126,7 @@ _C.TEST.CHECKPOINT = ""  # weights to test, path or URL; "" = the last checkpoin
 _C.TEST.NUM_CLIPS = 10  # clips spread over a video
 _C.TEST.NUM_CROPS = 3  # 1 (centre) or 3 (left, centre, right; top, centre, bottom where upright)
 _C.TEST.MAX_VIEWS = 16  # views that are forwarded at once; changes memory, not results
+_C.TEST.SCALES = []  # tests again at each size: short side and crop in its place, pixels (Table 7); [] = off
 _C.TEST.AVERAGE = "softmax"  # softmax | logits: what is averaged over the views
 
 

@@ -1,5 +1,6 @@
 """Frames of a video by number, whatever the decoder: the same frames for the same numbers, upright.
 
+A file with the suffix of an image is a video of one frame, which Pillow reads.
 Which decoder reads a file with ``decoder="auto"``:
 
 - decord, where the file's header shows that it numbers the frames right (``_mp4``) and it is installed;
@@ -16,10 +17,12 @@ from types import TracebackType
 import numpy as np
 
 from octvideo.data._decord import DecordReader, is_installed
+from octvideo.data._image import ImageReader
 from octvideo.data._mp4 import is_plain_mp4
 from octvideo.data._pyav import PyAVReader, SequentialReader
 from octvideo.data._reader import Reader
 from octvideo.data._torchcodec import TorchcodecReader, why_not
+from octvideo.data.lists import is_image
 from octvideo.errors import UserError
 
 __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
@@ -125,13 +128,13 @@ def check_decoder(decoder: str) -> None:
 def open_video(
     source: str | bytes, decoder: str = "auto", *, name: str = "video in memory", short_side: int | None = None
 ) -> Video:
-    """Opens a video.
+    """Opens a video, or an image as a video of one frame.
 
     Args:
-        source: a path, or the content of a video file.
+        source: a path, or the content of a file.
         decoder: ``"auto"`` (see above), ``"decord"`` (the same, but what decord cannot decode is an error), ``"pyav"``
             or ``"torchcodec"`` (MP4 and Matroska; other kinds of files are read by PyAV).
-        name: what errors call a ``source`` of bytes.
+        name: what errors call a ``source`` of bytes; its suffix tells whether it is an image.
         short_side: the frames come scaled so that their shorter side has so many pixels, the other one in proportion;
             cheaper than scaling them afterwards, but each decoder has its own filter. None: as they are in the file.
 
@@ -145,7 +148,7 @@ def open_video(
         if not os.path.isfile(source):
             raise DecodeError(source, "no such file")
         source = os.path.abspath(source)  # FFmpeg takes a relative `a:b.mp4` for an address
-    return Video(source, name, _openers(source, decoder), short_side)
+    return Video(source, name, (ImageReader,) if is_image(name) else _openers(source, decoder), short_side)
 
 
 def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:

@@ -1,4 +1,4 @@
-"""Which videos there are, and what they show."""
+"""Which videos there are, and what they show. An image is a video of one frame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import copy
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from octvideo.data.lists import VIDEO_SUFFIXES, is_video, read_rows
+from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_video, read_rows
 from octvideo.errors import UserError
 
 __all__ = [
@@ -138,7 +138,8 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
 
     Args:
         source: the list file, or a folder whose folders are the classes, in alphabetical order (or that of
-            ``classes_file``); folders whose names begin with a dot are none. Or an index of shards, or the folder or
+            ``classes_file``); folders whose names begin with a dot are none. Images in them count where there are no
+            videos, beside which they would be, say, thumbnails. Or an index of shards, or the folder or
             URL that has it.
         root: put before relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
@@ -172,23 +173,23 @@ def is_sharded(source: str | Path) -> bool:
         return file.read(len(SHARD_MAGIC)) == SHARD_MAGIC.encode()
 
 
-def scan_videos(folder: str | Path) -> Iterator[str]:
-    """The videos below a folder, relative to it, in the order of their names.
+def scan_videos(folder: str | Path, wanted: Callable[[str], bool] = is_video) -> Iterator[str]:
+    """The videos below a folder, or other files of ``wanted`` names, relative to it, in the order of their names.
 
     Each folder is listed once and no file is looked at. Links to folders are followed, but not in a circle.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    yield from _scan(str(folder), "", frozenset())
+    yield from _scan(str(folder), "", frozenset(), wanted)
 
 
-def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]], wanted: Callable[[str], bool]) -> Iterator[str]:
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:
             children = sorted(
-                (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or is_video(entry.name)
+                (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or wanted(entry.name)
             )
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
@@ -197,7 +198,7 @@ def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterat
         return
     for name, is_folder in children:
         if is_folder:
-            yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here})
+            yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here}, wanted)
         else:
             yield prefix + name
 
@@ -215,21 +216,22 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
     if None in labels:
         unknown = names[labels.index(None)]
         raise UserError(f"{folder}: folder {unknown!r} is not among the class names; check DATA.CLASSES")
-    rows = (
-        (os.fsencode(f"{name}/{path}"), label or 0)
-        for name, label in zip(names, labels)
-        for path in scan_videos(folder / name)
-    )
-    index = VideoIndex.from_rows(rows, order, root=str(folder))
-    if not len(index):
-        raise UserError(f"{folder}: no videos in class folders; expected {folder}/CLASS/VIDEO.mp4")
-    return index
+    for wanted in (is_video, is_image):
+        rows = (
+            (os.fsencode(f"{name}/{path}"), label or 0)
+            for name, label in zip(names, labels)
+            for path in scan_videos(folder / name, wanted)
+        )
+        index = VideoIndex.from_rows(rows, order, root=str(folder))
+        if len(index):
+            return index
+    raise UserError(f"{folder}: no videos or images in class folders; expected {folder}/CLASS/VIDEO.mp4")
 
 
 def _read_list(file: Path, root: Path, classes: list[str]) -> VideoIndex:
     index = VideoIndex.from_rows(read_rows(file, classes), classes, root="" if root == Path() else str(root))
     if not len(index):
-        raise UserError(f"{file}: no videos in this list; expected lines of `path label`")
+        raise UserError(f"{file}: no videos or images in this list; expected lines of `path label`")
     if not classes:
         index.classes = [str(number) for number in range(int(index.labels.max()) + 1)]
     return index

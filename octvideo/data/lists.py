@@ -1,4 +1,4 @@
-"""List files: one video a line, ``path label``; read in any of the usual styles, written so that they can be read."""
+"""List files: one video or image a line, ``path label``; read in any of the usual styles, written to be read."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from pathlib import Path
 
 from octvideo.errors import UserError
 
-__all__ = ["VIDEO_SUFFIXES", "format_row", "is_video", "read_rows", "write_lines"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "format_row",
+    "is_image",
+    "is_sample",
+    "is_video",
+    "read_rows",
+    "write_lines",
+]
 
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .flv .wmv .ts .3gp".split())
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff".split())
 
 _MAX_CLASSES = 100_000  # where no names say how many there are: a larger number is no label but, say, a time
 
-# What nearly all lines are, in one match: ASCII, nothing quoted, no comma in the path, which has a video's suffix. Any
+# What nearly all lines are, in one match: ASCII, nothing quoted, no comma in the path, which has a known suffix. Any
 # other line, or one with another label than the expected, is taken apart in Python.
 _PLAIN = re.compile(
     rb'([^\s",#\x80-\xff][^\t-\r",\x80-\xff]*(?:%s))(?:[ \t,]([^\t-\r",\x80-\xff]+?))?\s*'
-    % b"|".join(re.escape(suffix.encode()) for suffix in sorted(VIDEO_SUFFIXES)),
+    % b"|".join(re.escape(suffix.encode()) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)),
     re.IGNORECASE,
 )
 _QUOTED_PATH = re.compile(r'"((?:[^"]|"")*)"(?:[\s,]+(.*))?', re.DOTALL)
@@ -31,6 +41,16 @@ _NUMBER_BEHIND = re.compile(r".*[\s,]\d+", re.DOTALL)
 def is_video(name: str) -> bool:
     """Whether a file's name has the suffix of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name has the suffix of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def is_sample(name: str) -> bool:
+    """Whether a file's name has the suffix of a video or an image."""
+    return is_video(name) or is_image(name)
 
 
 def read_rows(file: Path, classes: Sequence[str] = ()) -> Iterator[tuple[bytes, int]]:
@@ -107,14 +127,16 @@ def _split(text: str, numbers: Mapping[str, int]) -> tuple[str, int]:
         label = _label(rest, numbers)
         if label is None:
             continue
-        if not is_video(path) and _NUMBER_BEHIND.fullmatch(path):
+        if not is_sample(path) and _NUMBER_BEHIND.fullmatch(path):
             raise ValueError(
                 f"{text!r} has several numbers behind the path: folders of frames (`folder total_frames label`, "
                 "rawframes) and several labels a video are not supported"
             )
         return path, label
-    if not is_video(text):
-        raise ValueError(f"{text!r} ends in neither a class number, nor a class name, nor a video's suffix")
+    if not is_sample(text):
+        raise ValueError(
+            f"{text!r} ends in neither a class number, nor a class name, nor the suffix of a video or an image"
+        )
     return text, -1
 
 
@@ -126,10 +148,10 @@ def _cuts(text: str) -> Iterator[tuple[str, str]]:
         path, found, rest = text.rpartition(separator)
         if found:
             yield path.strip(), rest
-    # A class name may have blanks, and its last word may be the name of another class: videos' suffixes tell.
+    # A class name may have blanks, and its last word may be the name of another class: suffixes tell.
     blanks = [place for place, letter in enumerate(text) if letter in " \t"]
     cuts = [(text[:place].strip(), text[place:]) for place in reversed(blanks)]
-    yield from (cut for cut in cuts if is_video(cut[0]))
+    yield from (cut for cut in cuts if is_sample(cut[0]))
     yield from cuts
 
 
@@ -148,7 +170,7 @@ def format_row(path: str, label: int = -1) -> str:
     """
     if "\n" in path or not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
         raise UserError(f"{path!r}: a list cannot hold a name with a line break or of another encoding; rename it")
-    if any(letter in path for letter in ',"#') or path != path.strip() or not is_video(path):
+    if any(letter in path for letter in ',"#') or path != path.strip() or not is_sample(path):
         path = '"' + path.replace('"', '""') + '"'
     return path if label < 0 else f"{path},{label}"
 

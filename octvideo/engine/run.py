@@ -14,10 +14,11 @@ from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
-from octvideo.engine.tester import write_result
+from octvideo.engine.tester import accuracy, check_failures, write_metrics, write_result
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.build import channels_last
 from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
 
 __all__ = ["run"]
@@ -51,7 +52,7 @@ def run(cfg: CfgNode) -> int:
                     )
                 model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             if cfg.MODEL.CONV_AS_2D:
-                model = model.to(memory_format=torch.channels_last_3d)
+                model = channels_last(model)
             if cfg.TRAIN.ENABLE:
                 code = train(cfg, model, folder, world, log)
                 if code:
@@ -89,8 +90,9 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
+    metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = write_result(result, index, classes, folder, cfg.DATA.MAX_FAILED)
+        metrics = write_result(result, index, classes, folder)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
@@ -99,6 +101,26 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
             f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} failed: "
             f"top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}; see {folder}{os.sep}metrics.json"
         )
+    check_failures(result, index, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
+    if cfg.TEST.SCALES:
+        metrics["scales"] = _test_scales(cfg, model, index, world, log)
+        if world.is_main:
+            write_metrics(metrics, folder)
+
+
+def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog) -> list[dict[str, Any]]:
+    """The accuracy at each of TEST.SCALES, the short side and the crop alike (Table 7): a pass for each."""
+    rows = []
+    for size in cfg.TEST.SCALES:
+        scaled = cfg.clone()
+        scaled.defrost()
+        scaled.DATA.TEST_SHORT_SIDE = scaled.DATA.TEST_CROP = size
+        loader = build_test_loader(scaled, split="test", index=index, rank=world.rank, world_size=world.size)
+        result = scores(scaled, model, _with_progress(loader, len(index), world, log), world)
+        rows.append({"size": size, **accuracy(result, index)})
+        log.write("scale", **rows[-1])
+        log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")
+    return rows
 
 
 def _in_the_order_of(index: VideoIndex, known: list[str], path: Path, cfg: CfgNode) -> VideoIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,39 +13,40 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
+from octvideo.data.lists import write_lines
 from octvideo.engine.distributed import World
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, save_confusion, top_k_accuracy
 from octvideo.errors import UserError
 
-__all__ = ["TestResult", "score_views", "test", "write_result"]
+__all__ = ["TestResult", "accuracy", "check_failures", "score_videos", "test", "write_metrics", "write_result"]
 
 
 @torch.inference_mode()
-def score_views(
+def score_videos(
     model: nn.Module,
-    frames: Tensor,
+    videos: Sequence[Tensor],
     *,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
     max_views: int,
     average: str = "softmax",
-) -> Tensor:
-    """Scores of one video, averaged over its views: float ``(classes,)`` on the CPU.
+) -> list[Tensor]:
+    """Scores of each video, averaged over its views: float ``(classes,)`` on the CPU.
 
     Args:
         model: in evaluation mode.
-        frames: ``(V, T, H, W, 3)`` uint8.
+        videos: frames of each, ``(V, T, H, W, 3)`` uint8, of one size.
         mean, std: of the frames.
         device: of the network.
         max_views: views that are forwarded at once.
         average: of ``"softmax"`` probabilities, or of ``"logits"``.
     """
     scores = []
-    for part in frames.split(max_views):
+    for part in torch.cat(list(videos)).split(max_views):
         logits = model(normalize_clips(part.to(device), mean, std)).float()
         scores.append(logits.softmax(1) if average == "softmax" else logits)
-    return torch.cat(scores).mean(0).cpu()
+    return [views.mean(0) for views in torch.cat(scores).cpu().split([len(frames) for frames in videos])]
 
 
 @dataclass
@@ -59,24 +60,26 @@ class TestResult:
     failed: list[Failure]
 
 
-def test(model: nn.Module, items: Iterable[VideoViews], world: World, **scoring: Any) -> TestResult:
+def test(model: nn.Module, items: Iterable[VideoViews], world: World, *, max_views: int, **scoring: Any) -> TestResult:
     """Scores every item of every rank; all ranks get the whole result, in the order of the index.
 
     Args:
         model: put into evaluation mode.
         items: this rank's videos.
         world: this process among the others.
-        scoring: ``mean``, ``std``, ``max_views`` and ``average`` of ``score_views``.
+        max_views: views that are forwarded at once, of several videos where these have few.
+        scoring: ``mean``, ``std`` and ``average`` of ``score_videos``.
     """
     model.eval()
     rows: list[tuple[int, list[float]]] = []
     failed: list[Failure] = []
-    for item in items:
-        if item.frames is None:
-            assert item.failed is not None
-            failed.append(item.failed)
-        else:
-            rows.append((item.index, score_views(model, item.frames, device=world.device, **scoring).tolist()))
+    for pack in _packs(items, max_views):
+        failed += [item.failed for item in pack if item.failed is not None]
+        read = [(item.index, item.frames) for item in pack if item.frames is not None]
+        if read:
+            numbers, videos = zip(*read)
+            scored = score_videos(model, videos, device=world.device, max_views=max_views, **scoring)
+            rows += [(number, row.tolist()) for number, row in zip(numbers, scored)]
     parts = world.gather((rows, failed))
     rows = sorted(row for part, _ in parts for row in part)
     indices = torch.tensor([index for index, _ in rows], dtype=torch.long)
@@ -84,38 +87,58 @@ def test(model: nn.Module, items: Iterable[VideoViews], world: World, **scoring:
     return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
 
 
-def write_result(
-    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, max_failed: float
-) -> dict[str, Any]:
-    """Writes ``metrics.json``, ``predictions.csv`` and the confusion matrix (CSV and picture); returns the metrics.
+def _packs(items: Iterable[VideoViews], max_views: int) -> Iterator[list[VideoViews]]:
+    """Items in turn, as many together as have at most ``max_views`` views; one that has more is alone.
 
-    Raises:
-        UserError: more than ``max_failed`` of the videos could not be read (the files are written all the same).
+    An image has one view, and a device is not busy with one.
     """
+    pack: list[VideoViews] = []
+    views = 0
+    for item in items:
+        count = 0 if item.frames is None else len(item.frames)
+        if views and views + count > max_views:
+            yield pack
+            pack, views = [], 0
+        pack.append(item)
+        views += count
+    yield pack
+
+
+def accuracy(result: TestResult, index: VideoIndex) -> dict[str, Any]:
+    """``top1`` and ``top5`` in percent (None where no label is known), ``num_videos`` and ``num_failed``."""
     labels = torch.from_numpy(index.labels)[result.indices]
     known = labels >= 0
-    scores, known_labels = result.scores[known], labels[known]
-    metrics: dict[str, Any] = {
-        "top1": top_k_accuracy(scores, known_labels, 1),
-        "top5": top_k_accuracy(scores, known_labels, 5),
-        "num_videos": len(index),
-        "num_failed": len(result.failed),
-    }
-    if len(known_labels):
-        confusion = confusion_matrix(scores.argmax(1), known_labels, len(classes))
-        metrics["per_class"] = dict(zip(classes, per_class_accuracy(confusion)))
-        save_confusion(confusion, classes, folder)
-    else:
-        metrics["top1"] = metrics["top5"] = None
-    metrics["failed"] = [failure._asdict() for failure in result.failed]
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    _write_predictions(result, labels, index, classes, folder / "predictions.csv")
+    top1, top5 = (top_k_accuracy(result.scores[known], labels[known], k) if known.any() else None for k in (1, 5))
+    return {"top1": top1, "top5": top5, "num_videos": len(index), "num_failed": len(result.failed)}
+
+
+def check_failures(result: TestResult, index: VideoIndex, max_failed: float) -> None:
+    """Raises UserError where more than the share ``max_failed`` of the videos could not be read."""
     if len(result.failed) > max_failed * len(index):
         first = result.failed[0]
         raise UserError(
             f"{len(result.failed)} of {len(index)} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) "
             f"allows; the first: {first.path}: {first.reason}"
         )
+
+
+def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    """Writes ``metrics.json``."""
+    write_lines(folder / "metrics.json", [json.dumps(metrics, indent=1)])
+
+
+def write_result(result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Writes ``metrics.json``, ``predictions.csv`` and the confusion matrix (CSV and picture); returns the metrics."""
+    labels = torch.from_numpy(index.labels)[result.indices]
+    known = labels >= 0
+    metrics = accuracy(result, index)
+    if known.any():
+        confusion = confusion_matrix(result.scores[known].argmax(1), labels[known], len(classes))
+        metrics["per_class"] = dict(zip(classes, per_class_accuracy(confusion)))
+        save_confusion(confusion, classes, folder)
+    metrics["failed"] = [failure._asdict() for failure in result.failed]
+    write_metrics(metrics, folder)
+    _write_predictions(result, labels, index, classes, folder / "predictions.csv")
     return metrics
 
 

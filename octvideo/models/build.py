@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -12,10 +13,11 @@ from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
 from octvideo.models.image_layers import for_clips
 from octvideo.models.image_networks import IMAGE_NETWORKS
+from octvideo.models.image_resnet import create_image_resnet
 from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 
-__all__ = ["build_model"]
+__all__ = ["build_model", "channels_last"]
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -95,14 +97,27 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 
 def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
-    """An image network for clips of one frame, ``(N, 3, 1, H, W)``; images ``(N, 3, H, W)`` do as well."""
+    """An image network for clips of one frame, ``(N, 3, 1, H, W)``; images ``(N, 3, H, W)`` do as well.
+
+    MODEL.BLOCKS and MODEL.WIDTH, where they are not the defaults, take the place of a ResNet's own.
+    """
     model, defaults = cfg.MODEL, get_defaults().MODEL
     if cfg.DATA.NUM_FRAMES != 1:
         raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
-    for key in ("BLOCKS", "WIDTH", "STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL"):
+    create = IMAGE_NETWORKS[model.ARCH]
+    layout = {key: model[key] for key in ("BLOCKS", "WIDTH") if model[key] != defaults[key]}
+    others = ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
+    for key in (*others, *(layout if create.func is not create_image_resnet else ())):
         if model[key] != defaults[key]:
             raise UserError(f"MODEL.{key} is set, but {model.ARCH} has a layout of its own: leave it {defaults[key]}")
-    return for_clips(IMAGE_NETWORKS[model.ARCH](octave, classes=model.NUM_CLASSES, dropout=model.DROPOUT))
+    sizes = {key.lower(): value for key, value in layout.items()}
+    return for_clips(create(octave, classes=model.NUM_CLASSES, dropout=model.DROPOUT, **sizes))
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """The network with its weights in channels-last memory, as the clips are: what MODEL.CONV_AS_2D is fast with."""
+    is_3d = any(parameter.dim() == 5 for parameter in model.parameters())
+    return model.to(memory_format=torch.channels_last_3d if is_3d else torch.channels_last)
 
 
 def _octave(cfg: CfgNode) -> Octave:

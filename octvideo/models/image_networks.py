@@ -5,7 +5,6 @@ Called as ``IMAGE_NETWORKS["resnet50"](octave, classes=1000, dropout=0.0)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,13 +21,13 @@ _32X4D: dict[str, Any] = dict(widen=2, groups=32)
 _THREE_CONVOLUTIONS = ((8, 3, 1), (32, 3, 2), (64, 3, 1))
 
 
-def _resnet(depth: int, **arguments: Any) -> Callable[..., nn.Sequential]:
+def _resnet(depth: int, **arguments: Any) -> partial[nn.Sequential]:
     return partial(create_image_resnet, blocks=_DEEP[depth], **arguments)
 
 
 _preact = partial(_resnet, preactivation=True)
 
-IMAGE_NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
+IMAGE_NETWORKS: dict[str, partial[nn.Sequential]] = {
     # torchvision's and timm's: post-activation, stride on the 3x3.
     "resnet50": _resnet(50),
     "resnet101": _resnet(101),

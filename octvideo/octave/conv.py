@@ -203,16 +203,17 @@ class _OctConv(nn.modules.conv._ConvNd):
 
     @property
     def _has_high_to_low(self) -> bool:
-        """An ablated path stays where it is the only source of the group."""
+        """An ablated path stays where the pair begins: it is the low group's only source there."""
         if not (self.out_low and self.in_high) or (self.depthwise and self.in_low):
             return False
         return self.high_to_low or not self.in_low
 
     @property
     def _has_low_to_high(self) -> bool:
+        """An ablated path stays where the pair ends: it is the low group's only way on there."""
         if not (self.out_high and self.in_low) or (self.depthwise and self.in_high):
             return False
-        return self.low_to_high or not self.in_high
+        return self.low_to_high or not (self.in_high and self.out_low)
 
     def _columns(self) -> tuple[Tensor, Tensor]:
         """The columns of the weight that see the high and the low group; a depth-wise one has a single column.
@@ -270,7 +271,8 @@ class OctConv2d(_OctConv, nn.Conv2d):  # type: ignore[misc]  # forward takes and
             ``alpha_in`` and ``multiple`` (see :mod:`octvideo.octave.segments`). Then a depth-wise layer's output is
             divided as its input is, in place of ``alpha_out``.
         down: how maps are halved: ``"avg"`` or ``"max"`` pooling, or ``"conv"``, strided convolution (Table 8).
-        high_to_low, low_to_high: False switches the exchange off (Table 8), where the group has another source.
+        high_to_low, low_to_high: False switches the exchange off (Table 8). Where the pair begins or ends the path
+            stays, as the low group's only source or only way on.
         pool_strided_low_to_high: at stride 2, pools the low map before L->H and upsamples after it.
         upsample_first: L->H upsamples before it convolves, at 4 times the cost; with ``down="max"`` that is the
             multi-grid convolution (MG-Conv) of Ke et al., CVPR 2017, which Sec. 3.3 compares with.

@@ -87,7 +87,7 @@ def test_bad_lists_name_the_line(tmp_path, text, message):
 def test_missing_things_are_named(tmp_path, video_folder):
     with pytest.raises(UserError, match="no such list file"):
         read_index(tmp_path / "absent.csv")
-    with pytest.raises(UserError, match="no videos in class folders"):
+    with pytest.raises(UserError, match="no videos or images in class folders"):
         read_index(tmp_path)
     with pytest.raises(UserError, match="DATA.CLASSES"):
         read_classes(tmp_path / "absent.txt")

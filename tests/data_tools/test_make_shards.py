@@ -285,6 +285,15 @@ def test_an_index_made_again_is_the_same(listed):
     assert [again.source(number) for number in range(20)] == [first.source(number) for number in range(20)]
 
 
+def test_images_are_samples_where_there_are_no_videos(tmp_path):
+    members = {"0.jpg": b"thumbnail", "0.mp4": b"video", "1.mp4": b"video", "1.jpg": b"thumbnail", "2.JPEG": b"image"}
+    path = write_tar(tmp_path / "a.tar", members)
+    assert main(["--index-only", str(path), "--output", str(tmp_path / "a.csv")]) == 0
+    index = read_index(tmp_path / "a.csv")
+    assert [index.path(n).rpartition("!")[2] for n in range(len(index))] == ["0.mp4", "1.mp4", "2.JPEG"]
+    assert [index.source(n) for n in range(3)] == [b"video", b"video", b"image"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

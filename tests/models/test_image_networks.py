@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from octvideo.config import _CHOICES, load_cfg
+from octvideo.config import _CHOICES, config_folder, load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.blocks import Octave
+from octvideo.models.build import channels_last
 from octvideo.models.image_densenet import create_densenet
 from octvideo.models.image_glore import OctGloRe
 from octvideo.models.image_mobilenet import create_mobilenet_v1, create_mobilenet_v2
@@ -211,6 +212,20 @@ def test_a_configuration_builds_a_network_for_clips_of_one_frame(arch):
     assert list(network.state_dict()) == list(plain.state_dict())
 
 
+def test_channels_last_memory_of_image_and_video_networks():
+    small = ["MODEL.BLOCKS", "[1, 1, 1, 1]", "MODEL.WIDTH", "8", "MODEL.CONV_AS_2D", "True"]
+    image, video = channels_last(build("resnet50", *small)), channels_last(build_model(load_cfg(None, small)))
+    assert image.layer1[0].conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert video.blocks[1].res_blocks[0].branch2.conv_b.weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_a_resnet_can_be_smaller():
+    network = build("resnet50_preact", "MODEL.BLOCKS", "[1, 2, 1, 1]", "MODEL.WIDTH", "8", "OCTAVE.ALPHA", "0.25")
+    plain = create_image_resnet(Octave(0.25), blocks=(1, 2, 1, 1), width=8, preactivation=True, classes=7)
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (network, plain)]
+    assert shapes[0] == shapes[1]
+
+
 def test_the_configuration_knows_every_network():
     assert set(_CHOICES["MODEL.ARCH"]) == {*ARCHITECTURES, "slowfast", *IMAGE_NETWORKS}
 
@@ -219,18 +234,23 @@ def test_the_configuration_knows_every_network():
     ("overrides", "message"),
     [
         (["DATA.NUM_FRAMES", "8"], "DATA.NUM_FRAMES is 8"),
-        (["MODEL.BLOCKS", "[1, 1, 1, 1]"], "MODEL.BLOCKS is set, but resnet50 has a layout of its own"),
+        (["MODEL.BLOCKS", "[1, 1, 1, 1]"], "MODEL.BLOCKS is set, but densenet121 has a layout of its own"),
         (["MODEL.NONLOCAL", "[[], [0], [], []]"], "MODEL.NONLOCAL is set"),
     ],
 )
 def test_video_keys_with_an_image_network_are_named(overrides, message):
     with pytest.raises(UserError, match=message):
-        build("resnet50", *overrides)
+        build("densenet121", *overrides)
 
 
-def test_the_imagenet_configurations_are_twins():
-    vanilla, octave = load_cfg("resnet50_in1k.yaml"), load_cfg("oct_resnet50_in1k.yaml")
-    assert octave.OCTAVE.ALPHA == 0.125 and vanilla != octave
+TWINS = sorted((config_folder() / "imagenet").glob("oct_*_in1k.yaml"))
+
+
+@pytest.mark.parametrize("file", TWINS, ids=[file.stem for file in TWINS])
+def test_the_imagenet_configurations_are_twins(file):
+    vanilla, octave = load_cfg(file.with_name(file.name[4:])), load_cfg(file)
+    with torch.device("meta"):
+        assert build_model(octave)(torch.randn(1, 3, 1, 224, 224)).shape == (1, 1000)
     vanilla.defrost()
-    vanilla.OCTAVE.ALPHA = 0.125
+    vanilla.OCTAVE.ALPHA = octave.OCTAVE.ALPHA
     assert vanilla == octave

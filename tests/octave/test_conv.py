@@ -268,6 +268,12 @@ def test_paths_can_be_switched_off():
     # The entry has no other source of low frequencies: the path stays.
     entry = OctConv2d(8, 8, 1, alpha_in=0, alpha_out=0.5, high_to_low=False)(torch.randn(1, 8, 6, 6))
     assert entry.low.shape == (1, 4, 3, 3)
+    # The exit has no other way on for them.
+    for alpha_out in (0, 0.5):
+        last = OctConv2d(8, 8, 1, alpha_in=0.5, alpha_out=alpha_out, low_to_high=False, dtype=torch.float64)
+        y = last(OctaveTensor(x.high, x.low + 1)), last(x)
+        y = [pair.high if alpha_out else pair for pair in y]
+        assert torch.equal(*y) == bool(alpha_out)
 
 
 def test_pooled_strided_low_to_high():
