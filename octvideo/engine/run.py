@@ -14,7 +14,8 @@ from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
-from octvideo.engine.tester import write_result
+from octvideo.engine.sync_bn import synchronise_batch_norm
+from octvideo.engine.tester import check_failures, write_result
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
@@ -45,11 +46,7 @@ def run(cfg: CfgNode) -> int:
             torch.manual_seed(cfg.SEED)
             model = build_model(cfg).to(world.device)
             if cfg.TRAIN.ENABLE and cfg.TRAIN.SYNC_BN and world.size > 1:
-                if world.device.type != "cuda":
-                    raise UserError(
-                        "TRAIN.SYNC_BN is True, but PyTorch synchronises batch norms on CUDA only: set it False"
-                    )
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+                model = synchronise_batch_norm(model, world.device)
             if cfg.MODEL.CONV_AS_2D:
                 model = model.to(memory_format=torch.channels_last_3d)
             if cfg.TRAIN.ENABLE:
@@ -99,6 +96,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
             f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} failed: "
             f"top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}; see {folder}{os.sep}metrics.json"
         )
+    else:
+        check_failures(result, cfg.DATA.MAX_FAILED)  # as the main one does: all ranks end with the same code
 
 
 def _in_the_order_of(index: VideoIndex, known: list[str], path: Path, cfg: CfgNode) -> VideoIndex:

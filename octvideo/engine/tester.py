@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
+from octvideo.data.dataset import IN_A_ROW, none_is_read
 from octvideo.engine.distributed import World
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, save_confusion, top_k_accuracy
 from octvideo.errors import UserError
 
-__all__ = ["TestResult", "score_views", "test", "write_result"]
+__all__ = ["TestResult", "check_failures", "score_views", "test", "write_result"]
 
 
 @torch.inference_mode()
@@ -59,29 +61,58 @@ class TestResult:
     failed: list[Failure]
 
 
-def test(model: nn.Module, items: Iterable[VideoViews], world: World, **scoring: Any) -> TestResult:
+def test(
+    model: nn.Module, items: Iterable[VideoViews], world: World, *, max_failed: float = 1.0, **scoring: Any
+) -> TestResult:
     """Scores every item of every rank; all ranks get the whole result, in the order of the index.
 
     Args:
         model: put into evaluation mode.
         items: this rank's videos.
         world: this process among the others.
+        max_failed: share of the videos that may be unreadable: see ``Raises``, and ``check_failures`` for the end.
         scoring: ``mean``, ``std``, ``max_views`` and ``average`` of ``score_views``.
+
+    Raises:
+        UserError: on all ranks: the last ``IN_A_ROW`` videos of each could not be read, and of all videos until then
+            more than ``max_failed``.
     """
     model.eval()
     rows: list[tuple[int, list[float]]] = []
     failed: list[Failure] = []
-    for item in items:
-        if item.frames is None:
-            assert item.failed is not None
-            failed.append(item.failed)
-        else:
-            rows.append((item.index, score_views(model, item.frames, device=world.device, **scoring).tolist()))
+    rest = iter(items)
+    done, in_a_row = False, 0
+    while not done:
+        before = len(rows) + len(failed)
+        for item in islice(rest, IN_A_ROW):
+            if item.frames is None:
+                assert item.failed is not None
+                failed.append(item.failed)
+                in_a_row += 1
+            else:
+                rows.append((item.index, score_views(model, item.frames, device=world.device, **scoring).tolist()))
+                in_a_row = 0
+        mine = [len(rows) + len(failed) < before + IN_A_ROW, len(rows), len(failed), in_a_row]
+        ended, read, unread, runs = zip(*world.rows(torch.zeros(0, device=world.device), mine))
+        if min(runs) >= IN_A_ROW and sum(unread) > max_failed * (sum(read) + sum(unread)):
+            raise none_is_read(world.gather(failed[-1])[0])
+        done = all(ended)  # a rank with fewer videos takes part until the last one has no more
     parts = world.gather((rows, failed))
     rows = sorted(row for part, _ in parts for row in part)
     indices = torch.tensor([index for index, _ in rows], dtype=torch.long)
     scores = torch.tensor([row for _, row in rows]) if rows else torch.zeros(0, 1)
     return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
+
+
+def check_failures(result: TestResult, max_failed: float) -> None:
+    """Raises a UserError where more than ``max_failed`` of all ranks' videos could not be read."""
+    count = len(result.indices) + len(result.failed)
+    if len(result.failed) > max_failed * count:
+        first = result.failed[0]
+        raise UserError(
+            f"{len(result.failed)} of {count} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) allows; "
+            f"the first: {first.path}: {first.reason}"
+        )
 
 
 def write_result(
@@ -110,12 +141,7 @@ def write_result(
     metrics["failed"] = [failure._asdict() for failure in result.failed]
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     _write_predictions(result, labels, index, classes, folder / "predictions.csv")
-    if len(result.failed) > max_failed * len(index):
-        first = result.failed[0]
-        raise UserError(
-            f"{len(result.failed)} of {len(index)} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) "
-            f"allows; the first: {first.path}: {first.reason}"
-        )
+    check_failures(result, max_failed)
     return metrics
 
 
