@@ -162,10 +162,8 @@ class Trainer:
             loss += part_loss.detach() * len(clips)
             labels = targets if targets.dim() == 1 else targets.argmax(1)
             right += (logits.detach().argmax(1) == labels).sum()
-        norm = self._gradient_norm()
+        norm = self._clip()
         self._agree(batch, torch.stack([loss, right, norm.to(loss)]), ready, lr)
-        if self.clip_grad_norm:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip_grad_norm, norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -195,11 +193,14 @@ class Trainer:
             return self.wrapped.no_sync()
         return nullcontext()
 
-    def _gradient_norm(self) -> Tensor:
-        """Of the gradients averaged over the ranks, so it is the same on all of them."""
+    def _clip(self) -> Tensor:
+        """The norm of the gradients as it was, on the device; they are averaged over the ranks, so all see the same."""
         self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return nn.utils.get_total_norm(gradients, foreach=True)
+        if self.clip_grad_norm:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm, foreach=True)
+        # The same without a limit would multiply all gradients by one.
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def _agree(self, batch: Batch, sums: Tensor, ready: float, lr: float) -> None:
         """Sets ``last`` from the figures of all ranks, which stop here together where one of them has to.
