@@ -30,10 +30,10 @@ class Report:
     ratio: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
 
-    def compare(self, slow: str, fast: str) -> None:
-        """Adds the ratio of two results."""
-        seconds = {result["name"]: result["seconds"] for result in self.results}
-        self.ratio[f"{slow} / {fast}"] = seconds[slow] / seconds[fast]
+    def compare(self, slow: str, fast: str, *, by: str = "seconds") -> None:
+        """Adds the ratio of two results; ``by`` another of their figures than the seconds, its name has that too."""
+        values = {result["name"]: result[by] for result in self.results}
+        self.ratio[f"{slow} / {fast}" + (f" ({by})" if by != "seconds" else "")] = values[slow] / values[fast]
 
 
 def timed(work: Callable[[], Any]) -> float:

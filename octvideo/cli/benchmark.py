@@ -20,7 +20,8 @@ __all__ = ["main"]
 _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
 forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D
-train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla
+train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla; with --data, the
+            engine on its clips too
 data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
 views       the test views of a video from one opening, and opening it once per view; frames sorted, and as asked
 end-to-end  load a network, first prediction of a video, next predictions
@@ -38,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("benchmark", choices=("forward", "train", *_NEEDS_DATA))
     parser.add_argument("--cfg", help=f"a configuration: path, or bare name below configs/ ({_DEFAULT})")
     parser.add_argument(
-        "--data", metavar="PATH", help="data, views: a list file or a folder of class folders; end-to-end: a video"
+        "--data",
+        metavar="PATH",
+        help="data, views, train: a list file or a folder of class folders; end-to-end: a video",
     )
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="end-to-end: weights; default: the small model that ships with octvideo"
@@ -58,8 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Intermixed: options may stand on either side of KEY VALUE pairs.
     args = _parser().parse_intermixed_args(argv)
     name: str = args.benchmark
-    if (args.data is None) == (name in _NEEDS_DATA):
-        raise UserError(f"benchmark {name}: " + ("give --data PATH" if name in _NEEDS_DATA else "takes no --data"))
+    if args.data is None and name in _NEEDS_DATA:
+        raise UserError(f"benchmark {name}: give --data PATH")
+    if args.data is not None and name == "forward":
+        raise UserError(f"benchmark {name}: takes no --data")
     if args.checkpoint and name != "end-to-end":
         raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
     report = _measure(args)
@@ -84,15 +89,19 @@ def _measure(args: argparse.Namespace) -> Report:
             raise UserError(f"{overrides[0]}: end-to-end changes keys only of a --cfg FILE; give one")
         return end_to_end(cfg, args.checkpoint, Path(args.data), args.rounds)
     if args.data is not None:
-        overrides += ["DATA.TRAIN" if args.benchmark == "data" else "DATA.TEST", args.data]
+        overrides += ["DATA.TEST" if args.benchmark == "views" else "DATA.TRAIN", args.data]
     settings = load_cfg(args.cfg or _DEFAULT, overrides)
     if args.benchmark in _NEEDS_DATA:
         from octvideo.benchmarks import videos
 
         return (videos.data if args.benchmark == "data" else videos.views)(settings, args.rounds)
-    from octvideo.benchmarks import networks
+    if args.benchmark == "forward":
+        from octvideo.benchmarks.networks import forward
 
-    return (networks.forward if args.benchmark == "forward" else networks.train)(settings, args.rounds)
+        return forward(settings, args.rounds)
+    from octvideo.benchmarks.training import train
+
+    return train(settings, args.rounds, from_videos=args.data is not None)
 
 
 def _as_text(found: dict[str, Any]) -> str:

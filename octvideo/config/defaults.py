@@ -92,7 +92,7 @@ _C.TRAIN.MIXUP = 0.0  # alpha of mixup; 0 = off; with TRAIN.CUTMIX too, one of b
 _C.TRAIN.CUTMIX = 0.0  # alpha of cutmix; 0 = off
 _C.TRAIN.CLIP_GRAD_NORM = 0.0  # 0 = off
 _C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is what is evaluated, tested and kept; 0 = off
-_C.TRAIN.SYNC_BN = False  # batch statistics over all processes (CUDA)
+_C.TRAIN.SYNC_BN = False  # batch norm over the batch of all processes, not of each
 _C.TRAIN.PRECISE_BN = 0  # batches whose true mean and variance replace the running ones before an evaluation; 0 = off
 _C.TRAIN.RECOMPUTE = []  # stages (2 to 5) that are computed again in the backward pass: less memory, more time
 _C.TRAIN.COMPILE = ""  # torch.compile's backend, usually inductor; "" = off

@@ -25,7 +25,19 @@ from octvideo.data.transforms import (
 )
 from octvideo.errors import UserError
 
-__all__ = ["Batch", "Failure", "Sample", "TestDataset", "TrainDataset", "VideoViews", "collate"]
+__all__ = [
+    "IN_A_ROW",
+    "Batch",
+    "Failure",
+    "Sample",
+    "TestDataset",
+    "TrainDataset",
+    "VideoViews",
+    "collate",
+    "none_is_read",
+]
+
+IN_A_ROW = 20  # that many broken videos in a row are a broken data set
 
 
 class Failure(NamedTuple):
@@ -33,6 +45,11 @@ class Failure(NamedTuple):
 
     path: str
     reason: str
+
+
+def none_is_read(last: Failure) -> UserError:
+    """What to raise after ``IN_A_ROW`` videos that could not be read."""
+    return UserError(f"{last.path}: {last.reason}; {IN_A_ROW} videos in a row cannot be read: check the data")
 
 
 class Sample(NamedTuple):
@@ -98,7 +115,7 @@ class TrainDataset(Dataset[Sample]):
     """Random clips. An item is asked for by ``(index, draw)``; both and the seed decide its random numbers.
 
     A video that cannot be read is tried ``retries`` more times, then another one takes its place and the failure is
-    reported.
+    reported. After ``IN_A_ROW`` of them the clip is black and its label -1, so that all ranks can stop.
 
     Args:
         index: the videos; every one needs a label.
@@ -146,7 +163,7 @@ class TrainDataset(Dataset[Sample]):
         seed = seed_of(self.seed, draw, number, 2)
         rng = np.random.default_rng((self.seed, draw, number))
         failed: list[Failure] = []
-        for _ in range(_REPLACEMENTS):
+        for _ in range(IN_A_ROW):
             try:
                 frames = _attempt(self._read, self.retries, self.index.path(number), number, draw, rng)
             except DecodeError as error:
@@ -154,10 +171,8 @@ class TrainDataset(Dataset[Sample]):
                 number = int(rng.integers(0, len(self.index)))
                 continue
             return Sample(torch.from_numpy(frames), self.index.label(number), number, failed, seed)
-        raise UserError(
-            f"{failed[-1].path}: {failed[-1].reason}; {_REPLACEMENTS} drawn videos in a row cannot be read: check the "
-            "data"
-        )
+        black = torch.zeros(self.num_frames, self.crop, self.crop, 3, dtype=torch.uint8)
+        return Sample(black, -1, number, failed, seed)
 
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Frames ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
@@ -173,9 +188,6 @@ class TrainDataset(Dataset[Sample]):
         if self.resized:
             return random_resized_crop(frames, self.crop, self.resized[:2], self.resized[2:], self.flip, rng)
         return random_crop(frames, self.crop, self.short_side, self.flip, rng)
-
-
-_REPLACEMENTS = 20  # that many broken videos in a row are a broken data set
 
 
 class TestDataset(Dataset[VideoViews]):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from octvideo.errors import UserError
 
@@ -49,21 +49,19 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank."""
-        if self.size == 1:
-            return flag
-        tensor = torch.tensor([float(flag)], device=self.device)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return bool(tensor.item())
+    def rows(self, computed: Tensor, known: Sequence[float]) -> list[list[float]]:
+        """Each rank's vector of figures, in order, on every rank: one wait for the device, one exchange.
 
-    def sum(self, *counts: int) -> list[int]:
-        """Each count, summed over the ranks."""
+        Args:
+            computed: ``(n,)``, those that are on the device.
+            known: the others.
+        """
         if self.size == 1:
-            return list(counts)
-        tensor = torch.tensor(counts, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.tolist()
+            return [[*computed.tolist(), *known]]
+        mine = torch.cat([computed.double(), torch.tensor(known, dtype=torch.float64, device=self.device)])
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return torch.stack(parts).tolist()
 
     def peak_memory_mb(self) -> float | None:
         """The most memory so far: of the CUDA device, or of this process; None where the system does not tell."""

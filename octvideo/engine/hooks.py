@@ -12,6 +12,7 @@ from typing import Any
 from octvideo.engine.checkpoints import prune, save_checkpoint, step_path
 from octvideo.engine.logging import RunLog
 from octvideo.engine.trainer import Trainer
+from octvideo.errors import UserError
 
 __all__ = ["Checkpointing", "Evaluation", "Logging", "StopOnSignal"]
 
@@ -21,13 +22,14 @@ class Logging:
 
     def __init__(self, log: RunLog, every: int) -> None:
         self.log, self.every = log, every
-        self._data = self._total = 0.0
+        self._data = self._wait = self._total = 0.0
         self._steps = 0
         self._seen: set[str] = set()
 
     def __call__(self, trainer: Trainer) -> None:
         last = trainer.last
         self._data += last["data_time"]
+        self._wait += last["wait_time"]
         self._total += last["step_time"]
         self._steps += 1
         for failure in last["failed"]:
@@ -36,9 +38,9 @@ class Logging:
                 self.log.say(f"{failure.path}: cannot be read ({failure.reason}); another video takes its place")
         if trainer.step % self.every and trainer.step != trainer.steps:
             return
-        data, step = self._data / self._steps, self._total / self._steps
+        data, wait, step = (total / self._steps for total in (self._data, self._wait, self._total))
         eta = (trainer.steps - trainer.step) * step
-        clips = last["clips"] * trainer.world.size / step
+        clips = last["clips"] / step
         self.log.write(
             "train",
             step=trainer.step,
@@ -47,7 +49,8 @@ class Logging:
             lr=last["lr"],
             grad_norm=last["grad_norm"],
             data_time=data,
-            compute_time=step - data,
+            wait_time=wait,
+            compute_time=step - data - wait,
             step_time=step,
             clips_per_second=clips,
             eta_seconds=eta,
@@ -61,7 +64,7 @@ class Logging:
             f"loss {last['loss']:.3f}  lr {last['lr']:.2g}  data {data:.3f} s  step {step:.3f} s  "
             f"{clips:.1f} clips/s  ETA {time.strftime('%H:%M:%S', time.gmtime(eta))}",
         )
-        self._data = self._total = 0.0
+        self._data = self._wait = self._total = 0.0
         self._steps = 0
 
 
@@ -88,6 +91,8 @@ class Checkpointing:
 class Evaluation:
     """Every ``every`` steps: evaluates, and keeps the best network as ``best.pt``.
 
+    Where the videos are at fault the run stops: ``error`` says why, and the training so far gets its checkpoint.
+
     Args:
         evaluate: gives top-1 in percent and the number of unreadable videos; every rank calls it.
         every: how often.
@@ -100,11 +105,16 @@ class Evaluation:
     ) -> None:
         self.evaluate, self.every, self.path, self.log, self.extra = evaluate, every, path, log, extra
         self.best = -1.0
+        self.error: UserError | None = None
 
     def __call__(self, trainer: Trainer) -> None:
         if trainer.step % self.every and trainer.step != trainer.steps:
             return
-        top1, failed = self.evaluate()
+        try:
+            top1, failed = self.evaluate()
+        except UserError as error:
+            self.error, trainer.stop = error, True
+            return
         trainer.wrapped.train()
         self.log.write("val", step=trainer.step, top1=top1, num_failed=failed)
         unread = f" ({failed} videos cannot be read)" if failed else ""
@@ -117,7 +127,7 @@ class Evaluation:
 
 
 class StopOnSignal:
-    """On SIGTERM or SIGINT the current step is finished and the run stops; list it before ``Checkpointing``."""
+    """Notes SIGTERM and SIGINT; ``asked`` is for the Trainer, which finishes its step and stops."""
 
     def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
         self.received: int | None = None
@@ -128,9 +138,9 @@ class StopOnSignal:
             raise KeyboardInterrupt
         self.received = number
 
-    def __call__(self, trainer: Trainer) -> None:
-        if trainer.world.any(self.received is not None):
-            trainer.stop = True
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self.received is not None
 
     def restore(self) -> None:
         """Puts the handlers back that were there before."""

@@ -14,6 +14,7 @@ from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
+from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import accuracy, check_failures, write_metrics, write_result
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
@@ -46,11 +47,7 @@ def run(cfg: CfgNode) -> int:
             torch.manual_seed(cfg.SEED)
             model = build_model(cfg).to(world.device)
             if cfg.TRAIN.ENABLE and cfg.TRAIN.SYNC_BN and world.size > 1:
-                if world.device.type != "cuda":
-                    raise UserError(
-                        "TRAIN.SYNC_BN is True, but PyTorch synchronises batch norms on CUDA only: set it False"
-                    )
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+                model = synchronise_batch_norm(model, world.device)
             if cfg.MODEL.CONV_AS_2D:
                 model = channels_last(model)
             if cfg.TRAIN.ENABLE:
@@ -101,7 +98,7 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
             f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} failed: "
             f"top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}; see {folder}{os.sep}metrics.json"
         )
-    check_failures(result, index, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
+    check_failures(result, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
     if cfg.TEST.SCALES:
         metrics["scales"] = _test_scales(cfg, model, index, world, log)
         if world.is_main:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
+from octvideo.data.dataset import IN_A_ROW, none_is_read
 from octvideo.data.lists import write_lines
 from octvideo.engine.distributed import World
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, save_confusion, top_k_accuracy
@@ -60,7 +62,15 @@ class TestResult:
     failed: list[Failure]
 
 
-def test(model: nn.Module, items: Iterable[VideoViews], world: World, *, max_views: int, **scoring: Any) -> TestResult:
+def test(
+    model: nn.Module,
+    items: Iterable[VideoViews],
+    world: World,
+    *,
+    max_views: int,
+    max_failed: float = 1.0,
+    **scoring: Any,
+) -> TestResult:
     """Scores every item of every rank; all ranks get the whole result, in the order of the index.
 
     Args:
@@ -68,18 +78,35 @@ def test(model: nn.Module, items: Iterable[VideoViews], world: World, *, max_vie
         items: this rank's videos.
         world: this process among the others.
         max_views: views that are forwarded at once, of several videos where these have few.
+        max_failed: share of the videos that may be unreadable: see ``Raises``, and ``check_failures`` for the end.
         scoring: ``mean``, ``std`` and ``average`` of ``score_videos``.
+
+    Raises:
+        UserError: on all ranks: the last ``IN_A_ROW`` videos of each could not be read, and of all videos until then
+            more than ``max_failed``.
     """
     model.eval()
     rows: list[tuple[int, list[float]]] = []
     failed: list[Failure] = []
-    for pack in _packs(items, max_views):
-        failed += [item.failed for item in pack if item.failed is not None]
-        read = [(item.index, item.frames) for item in pack if item.frames is not None]
-        if read:
-            numbers, videos = zip(*read)
-            scored = score_videos(model, videos, device=world.device, max_views=max_views, **scoring)
-            rows += [(number, row.tolist()) for number, row in zip(numbers, scored)]
+    rest = iter(items)
+    batch = max(IN_A_ROW, max_views)
+    done, in_a_row = False, 0
+    while not done:
+        before = len(rows) + len(failed)
+        for pack in _packs(islice(rest, batch), max_views):
+            for item in pack:
+                in_a_row = in_a_row + 1 if item.frames is None else 0
+            failed += [item.failed for item in pack if item.failed is not None]
+            read = [(item.index, item.frames) for item in pack if item.frames is not None]
+            if read:
+                numbers, videos = zip(*read)
+                scored = score_videos(model, videos, device=world.device, max_views=max_views, **scoring)
+                rows += [(number, row.tolist()) for number, row in zip(numbers, scored)]
+        mine = [len(rows) + len(failed) < before + batch, len(rows), len(failed), in_a_row]
+        ended, good, bad, runs = zip(*world.rows(torch.zeros(0, device=world.device), mine))
+        if min(runs) >= IN_A_ROW and sum(bad) > max_failed * (sum(good) + sum(bad)):
+            raise none_is_read(world.gather(failed[-1])[0])
+        done = all(ended)  # a rank with fewer videos takes part until the last one has no more
     parts = world.gather((rows, failed))
     rows = sorted(row for part, _ in parts for row in part)
     indices = torch.tensor([index for index, _ in rows], dtype=torch.long)
@@ -112,13 +139,14 @@ def accuracy(result: TestResult, index: VideoIndex) -> dict[str, Any]:
     return {"top1": top1, "top5": top5, "num_videos": len(index), "num_failed": len(result.failed)}
 
 
-def check_failures(result: TestResult, index: VideoIndex, max_failed: float) -> None:
-    """Raises UserError where more than the share ``max_failed`` of the videos could not be read."""
-    if len(result.failed) > max_failed * len(index):
+def check_failures(result: TestResult, max_failed: float) -> None:
+    """Raises UserError where more than the share ``max_failed`` of all ranks' videos could not be read."""
+    count = len(result.indices) + len(result.failed)
+    if len(result.failed) > max_failed * count:
         first = result.failed[0]
         raise UserError(
-            f"{len(result.failed)} of {len(index)} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) "
-            f"allows; the first: {first.path}: {first.reason}"
+            f"{len(result.failed)} of {count} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) allows; "
+            f"the first: {first.path}: {first.reason}"
         )
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
+from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
 from octvideo.engine.averaging import weight_average
 from octvideo.engine.distributed import World
-from octvideo.engine.metrics import top_k_accuracy
 from octvideo.errors import UserError
 
 __all__ = ["Hook", "Trainer", "autocast"]
@@ -34,8 +34,28 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device.type, _DTYPES[precision]) if precision in _DTYPES else nullcontext()
 
 
+class _Figures(NamedTuple):
+    """What a rank tells the others about its part of a step, as one vector; loss and right answers are sums."""
+
+    loss: float
+    right: float
+    grad_norm: float
+    clips: float
+    failed: float
+    unread: float
+    ready: float
+    stop: float
+
+
 class Trainer:
     """Takes a network from one step to the last.
+
+    The host waits for the device once a step: for the figures of the step. There the ranks exchange them too, in one
+    vector each, and before the weights change; so they stop together, and no weight sees a loss or a gradient that is
+    not finite ::
+
+        next batch | forward, backward (gradients) | figures | weights | hooks
+                   ^ ready
 
     Args:
         model: the network, on its device.
@@ -53,12 +73,15 @@ class Trainer:
         path_of: the path of a video of the training list, for messages.
         seed: of the random numbers of a step (dropout, mixing); each has its own, so a resumed run draws the same.
         ema: decay of the moving average of the weights; 0 for none.
+        asked_to_stop: asked in every step; where the answer is yes on any rank, all end after that step.
         hooks: called after every step.
 
     Attributes:
         step: steps done.
         drawn, failed: videos of all ranks so far.
-        last: figures of the last step.
+        last: figures of the last step: of all ranks together, but the times, in seconds, are this rank's. ``data_time``
+            is the wait for the batch, ``wait_time`` how much later the last rank had its own, by the time since the
+            ranks met in the step before; ``step_time`` has both in it, and nothing of the hooks.
         stop: set it to end after the current step.
     """
 
@@ -82,6 +105,7 @@ class Trainer:
         path_of: Callable[[int], str] = str,
         seed: int = 0,
         ema: float = 0.0,
+        asked_to_stop: Callable[[], bool] = lambda: False,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
@@ -90,7 +114,7 @@ class Trainer:
         self.label_smoothing, self.max_failed = label_smoothing, max_failed
         self.augment, self.mix = augment or Augmentation(), mix
         self.path_of, self.seed = path_of, seed
-        self.hooks = hooks
+        self.asked_to_stop, self.hooks = asked_to_stop, hooks
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
         self.wrapped = self._distribute() if world.size > 1 else model
         self.average = weight_average(model, ema) if ema else None
@@ -110,44 +134,36 @@ class Trainer:
             UserError: the loss or the gradient is not finite, or too many videos cannot be read.
         """
         self.wrapped.train()
+        self._met = time.perf_counter()
         while self.step < self.steps and not self.stop:
             start = time.perf_counter()
             batch = next(batches)
-            loaded = time.perf_counter()
-            self._update(batch)
+            data_time = time.perf_counter() - start
+            self._update(batch, time.perf_counter() - self._met)
             self.step += 1
-            # The ranks have just waited for each other's gradients, so this costs no waiting.
-            failed = self._count_failures(batch)
-            end = time.perf_counter()
-            self.last.update(data_time=loaded - start, step_time=end - start, failed=failed)
+            self.last.update(data_time=data_time, step_time=time.perf_counter() - start)
             for hook in self.hooks:
                 hook(self)
 
-    def _update(self, batch: Batch) -> None:
-        """One optimiser step on one batch."""
+    def _update(self, batch: Batch, ready: float) -> None:
+        """One optimiser step on one batch, which was there ``ready`` seconds after the ranks had met."""
         torch.manual_seed(self.seed + 7919 * self.step + self.world.rank)
         lr = self.schedule(self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        count, done, loss, scores, labels = len(batch.labels), 0, 0.0, [], []
+        count, done = len(batch.labels), 0
+        loss, right = torch.zeros(2, device=self.world.device)
         for clips, targets in self._parts(batch):
             done += len(clips)
             with self._synchronised(done == count):
                 part_loss, logits = self._forward(clips, targets)
                 self.scaler.scale(part_loss * (len(clips) / count)).backward()
-            loss += float(part_loss.detach()) * len(clips) / count
-            scores.append(logits.detach().float().cpu())
-            labels.append((targets if targets.dim() == 1 else targets.argmax(1)).cpu())
-        top1 = top_k_accuracy(torch.cat(scores), torch.cat(labels), 1)
-        self.last = {"lr": lr, "loss": loss, "top1": top1, "clips": count}
-        # The ranks must agree to stop, or the others would wait for this one for ever.
-        if self.world.any(not math.isfinite(loss)):
-            self._give_up(batch, f"the loss is {loss}", lr)
-        self.last["grad_norm"] = norm = self._clip()
-        # The norm is of the averaged gradients, so all ranks see the same one. GradScaler skips such a step by itself.
-        if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self._give_up(batch, f"the gradient norm is {norm}", lr)
+            loss += part_loss.detach() * len(clips)
+            labels = targets if targets.dim() == 1 else targets.argmax(1)
+            right += (logits.detach().argmax(1) == labels).sum()
+        norm = self._clip()
+        self._agree(batch, torch.stack([loss, right, norm.to(loss)]), ready, lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -160,7 +176,7 @@ class Trainer:
         for frames, labels, seeds in zip(*pieces, strict=True):
             frames = self.augment.frames(frames.to(self.world.device, non_blocking=True), seeds)
             clips = self.augment.clips(normalize_clips(frames, self.mean, self.std), seeds)
-            targets = labels.to(self.world.device, non_blocking=True)
+            targets = labels.clamp(min=0).to(self.world.device, non_blocking=True)  # those not read: see _check_unread
             if self.mix is None:
                 yield clips, targets
             else:
@@ -177,22 +193,65 @@ class Trainer:
             return self.wrapped.no_sync()
         return nullcontext()
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
+        """The norm of the gradients as it was, on the device; they are averaged over the ranks, so all see the same."""
         self.scaler.unscale_(self.optimizer)
-        limit = self.clip_grad_norm or math.inf
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, foreach=True))
+        if self.clip_grad_norm:
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm, foreach=True)
+        # The same without a limit would multiply all gradients by one.
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
-    def _give_up(self, batch: Batch, what: str, lr: float) -> None:
-        videos = ", ".join(self.path_of(index) for index in batch.indices.tolist())
+    def _agree(self, batch: Batch, sums: Tensor, ready: float, lr: float) -> None:
+        """Sets ``last`` from the figures of all ranks, which stop here together where one of them has to.
+
+        Raises:
+            UserError: as ``train``.
+        """
+        count = len(batch.labels)
+        unread = int((batch.labels < 0).sum())
+        known = [count, len(batch.failed), unread, ready, float(self.asked_to_stop())]
+        ranks = [_Figures(*row) for row in self.world.rows(sums, known)]
+        self._met = time.perf_counter()
+        self._check_unread(batch, ranks)
+        clips = sum(rank.clips for rank in ranks)
+        loss = sum(rank.loss for rank in ranks) / clips
+        if not math.isfinite(loss):
+            self._give_up(batch, [not math.isfinite(rank.loss) for rank in ranks], f"the loss is {loss}", lr)
+        # GradScaler skips such a step by itself.
+        if not math.isfinite(norm := ranks[0].grad_norm) and not self.scaler.is_enabled():
+            self._give_up(batch, [True] * len(ranks), f"the gradient norm is {norm}", lr)
+        self.last = {
+            "lr": lr,
+            "loss": loss,
+            "top1": 100 * sum(rank.right for rank in ranks) / clips,
+            "grad_norm": norm,
+            "clips": int(clips),
+            "wait_time": max(rank.ready for rank in ranks) - ready,
+            "failed": self._failures(batch, ranks),
+        }
+        self.stop = self.stop or any(rank.stop for rank in ranks)
+
+    def _give_up(self, batch: Batch, concerned: Sequence[bool], what: str, lr: float) -> None:
+        """Ends the run for the part of the batch that the concerned ranks have."""
+        parts = self.world.gather(batch.indices.tolist())
+        indices = [index for part, ours in zip(parts, concerned, strict=True) if ours for index in part]
         raise UserError(
             f"step {self.step + 1}: {what} at learning rate {lr:.3g}: lower SOLVER.BASE_LR, or set "
-            f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {videos}"
+            f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {', '.join(map(self.path_of, indices))}"
         )
 
-    def _count_failures(self, batch: Batch) -> list[Failure]:
+    def _check_unread(self, batch: Batch, ranks: Sequence[_Figures]) -> None:
+        """Refuses clips that are black because no video could be read for them."""
+        if not any(rank.unread for rank in ranks):
+            return
+        parts = self.world.gather(batch.failed)
+        raise none_is_read(next(part[-1] for part, rank in zip(parts, ranks, strict=True) if rank.unread))
+
+    def _failures(self, batch: Batch, ranks: Sequence[_Figures]) -> list[Failure]:
         """The step's failures of all ranks, which count them together: so all of them stop, or none."""
-        drawn, failed = self.world.sum(len(batch.labels) + len(batch.failed), len(batch.failed))
-        self.drawn += drawn
+        failed = int(sum(rank.failed for rank in ranks))
+        self.drawn += int(sum(rank.clips for rank in ranks)) + failed
         self.failed += failed
         if not failed:
             return []

@@ -11,8 +11,9 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from octvideo.data import VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
+from octvideo.data import Failure, VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
 from octvideo.data.augment import Augmentation
+from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
@@ -21,7 +22,7 @@ from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSign
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
-from octvideo.engine.tester import TestResult, test
+from octvideo.engine.tester import TestResult, check_failures, test
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import Stage
@@ -71,11 +72,12 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         def evaluate() -> tuple[float, int]:
             _refresh(cfg, trainer, index)
             result = scores(cfg, trainer.result, val_loader, world)
+            check_failures(result, cfg.DATA.MAX_FAILED)
             return _top1(result, val), len(result.failed)
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)
-    hooks += [signals, Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra)]
+    hooks.append(Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra))
     trainer = Trainer(
         model,
         build_optimizer(cfg, model),
@@ -94,6 +96,7 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         path_of=index.path,
         seed=cfg.SEED,
         ema=cfg.TRAIN.EMA,
+        asked_to_stop=signals.asked,
         hooks=hooks,
     )
     if cfg.TRAIN.COMPILE:
@@ -111,6 +114,8 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     finally:
         signals.restore()
         log.end_progress()
+    if evaluation is not None and evaluation.error is not None:
+        raise evaluation.error
     if trainer.stop:
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
         return 128 + (signals.received or 15)
@@ -143,16 +148,22 @@ def _refresh(cfg: CfgNode, trainer: Trainer, index: VideoIndex) -> None:
     if not cfg.TRAIN.PRECISE_BN:
         return
     world = trainer.world
+    unread: list[Failure] = []
 
     def clips() -> Iterator[Tensor]:
         for batch in build_train_loader(
             cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step
         ):
+            if (batch.labels < 0).any():
+                unread.append(batch.failed[-1])
             frames = trainer.augment.frames(batch.frames.to(world.device), batch.seeds)
             yield trainer.augment.clips(normalize_clips(frames, cfg.DATA.MEAN, cfg.DATA.STD), batch.seeds)
 
     with autocast(world.device, cfg.TRAIN.PRECISION):
         precise_batch_norm(trainer.result, clips(), cfg.TRAIN.PRECISE_BN)
+    for part in world.gather(unread):
+        if part:
+            raise none_is_read(part[-1])
 
 
 def _augmentation(cfg: CfgNode) -> Augmentation:
@@ -218,6 +229,7 @@ def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestRes
             world,
             mean=cfg.DATA.MEAN,
             std=cfg.DATA.STD,
+            max_failed=cfg.DATA.MAX_FAILED,
             max_views=cfg.TEST.MAX_VIEWS,
             average=cfg.TEST.AVERAGE,
         )

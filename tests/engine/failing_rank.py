@@ -1,4 +1,4 @@
-"""Trains under torchrun (``FOLDER HOW``) until rank 1 fails in step 3: it raises, is killed, or has a NaN loss."""
+"""Trains under torchrun (``FOLDER HOW``) until rank 1 fails in step 3, or until it is killed."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None) -> None:
             if trainer.step < 2 or world.rank == 0:
                 return
             (folder / "failed").write_text(str(time.time()))
+            if how == "waits":  # to be killed
+                return
             if how == "raises":
                 raise UserError("the cause of it all")
             if how == "killed":

@@ -153,6 +153,7 @@ def test_evaluation_of_some_videos(small_run, tmp_path):
     assert len(shares) == 2 and all(min(abs(share - 100 * hits / 3) for hits in range(4)) < 1e-3 for share in shares)
     last = lines(tmp_path / "out", "train")[-1]
     assert last["peak_memory_mb"] > 50 and last["compute_time"] == pytest.approx(last["step_time"] - last["data_time"])
+    assert last["wait_time"] == 0, "there is no other rank"
 
 
 @pytest.mark.parametrize(

@@ -6,28 +6,33 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixed_batches import PAUSE
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import Tensor, nn
 
-from octvideo.data import Batch, VideoIndex
+from octvideo.data import Batch, Failure, VideoIndex
 from octvideo.engine.distributed import World
 from octvideo.engine.logging import RunLog
+from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import TestResult
 from octvideo.engine.trainer import Trainer
 from octvideo.engine.training import _top1
 from octvideo.errors import UserError
+from octvideo.octave import OctBatchNorm3d
 
 
-def trained(out: Path, parts: int, processes: int) -> dict:
+def trained(script: str, out: Path, *arguments: str, processes: int = 1) -> dict:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    script = str(Path(__file__).with_name("fixed_batches.py"))
+    path = str(Path(__file__).with_name(script))
     process = subprocess.Popen(
-        [sys.executable, *launcher, script, str(out), str(parts)],
+        [sys.executable, *launcher, path, str(out), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -44,12 +49,51 @@ def trained(out: Path, parts: int, processes: int) -> dict:
 
 
 def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path):
-    whole = trained(tmp_path / "whole.pt", 1, 1)
-    for parts, processes in ((2, 1), (2, 2)):
-        other = trained(tmp_path / "other.pt", parts, processes)
-        assert other["norms"] == pytest.approx(whole["norms"], abs=1e-5)
+    """And its figures, with one exchange a step, until one rank asks to stop after the fifth."""
+    whole = trained("fixed_batches.py", tmp_path / "whole.pt", "1")
+    assert len(whole["figures"]) == 5 and whole["exchanges"] == []
+    for parts, processes in (("2", 1), ("2", 2)):
+        other = trained("fixed_batches.py", tmp_path / "other.pt", parts, processes=processes)
+        assert [figures[2] for figures in other["figures"]] == [8] * 5
+        torch.testing.assert_close(torch.tensor(other["figures"]), torch.tensor(whole["figures"]), atol=1e-5, rtol=1e-5)
         for key, value in whole["model"].items():
             torch.testing.assert_close(other["model"][key], value, atol=1e-5, rtol=0)
+    assert other["exchanges"] == ["all_gather"] * 5
+    # Rank 1's batches take 0.2 s each: it waits for its data, and rank 0 for it.
+    (data_0, wait_0, step_0), (data_1, wait_1, _) = other["times"]
+    assert data_1 >= 5 * PAUSE and wait_0 > PAUSE and step_0 >= data_0 + wait_0
+    assert wait_1 < wait_0 and whole["times"][0][1] == 0
+
+
+@pytest.mark.parametrize("kind", ["3d fp32", "2d fp32", "3d bf16"])
+def test_synchronised_batch_norm_is_that_of_one_batch(tmp_path, synchronised, kind):
+    """The norms of both groups: outputs, losses, gradients, running statistics."""
+    one, two = (found[kind] for found in synchronised)
+    tolerance = dict(atol=1e-5, rtol=1e-4) if "fp32" in kind else dict(atol=3e-2, rtol=3e-2)
+    assert {"norm.weight", "norm.running_var", "first.running_mean"} <= one["model"].keys()
+    assert {"norm.low.weight", "norm.high.bias"} <= one["gradients"][0].keys()
+    assert one["model"]["norm.num_batches_tracked"] == 3 and len(one["outputs"]) == 3
+    for name in ("outputs", "losses", "gradients"):
+        torch.testing.assert_close(two[name], one[name], **tolerance)
+    torch.testing.assert_close(dict(two["model"]), dict(one["model"]), **tolerance)
+    alone = one["outputs"][0][:4]  # each rank by itself would have other statistics
+    assert (alone.float().mean((0, *range(2, alone.dim()))).abs() > 1e-3).any()
+
+
+@pytest.fixture(scope="module")
+def synchronised(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What one process finds with the whole batch, and two with half of it each."""
+    folder = tmp_path_factory.mktemp("synchronised")
+    return [trained("synchronised_batches.py", folder / f"{n}.pt", processes=n) for n in (1, 2)]
+
+
+def test_on_cuda_both_groups_get_pytorchs_own_synchronised_norm():
+    net = nn.Sequential(OctBatchNorm3d(8, alpha=0.25), nn.BatchNorm3d(8))
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    found = synchronise_batch_norm(net, torch.device("cuda"))
+    assert [type(module) for module in found.modules()].count(nn.SyncBatchNorm) == 3
+    assert list(found.state_dict()) == list(state)
+    assert all(torch.equal(value, state[key]) for key, value in found.state_dict().items())
 
 
 class _InfiniteSlope(nn.Module):
@@ -65,21 +109,54 @@ class _InfiniteSlope(nn.Module):
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
     net = _InfiniteSlope()
-    trainer = Trainer(
-        net,
-        torch.optim.SGD(net.parameters(), lr=0.1),
-        ConstantParamScheduler(0.1),
-        steps=1,
-        world=World(0, 1, torch.device("cpu")),
-        mean=[0.45] * 3,
-        std=[0.225] * 3,
-        path_of=lambda index: f"video{index}.mp4",
-    )
-    numbers = torch.arange(2)
-    batch = Batch(torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.zeros_like(numbers), numbers, [], numbers)
+    trainer = alone(net, 1, path_of=lambda index: f"video{index}.mp4")
     with pytest.raises(UserError, match=r"step 1: the gradient norm is (inf|nan) at learning rate 0.1.*video0.mp4"):
-        trainer.train(iter([batch]))
+        trainer.train(iter([black()]))
     assert torch.equal(net.weight.detach(), torch.zeros(3))
+
+
+class _NotANumber(nn.Module):
+    """A loss that is not a number in the third step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.calls = nn.Parameter(torch.ones(3)), 0
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.calls += 1
+        return self.weight.expand(len(clips), 3) * (float("nan") if self.calls == 3 else 1.0)
+
+
+def alone(net: nn.Module, steps: int, **more: Any) -> Trainer:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    world = World(0, 1, torch.device("cpu"))
+    return Trainer(
+        net, optimizer, ConstantParamScheduler(0.1), steps=steps, world=world, mean=[0.45] * 3, std=[0.225] * 3, **more
+    )
+
+
+def black(label: int = 0, failed: Sequence[Failure] = ()) -> Batch:
+    numbers = torch.arange(2)
+    return Batch(
+        torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.tensor([0, label]), numbers, list(failed), numbers
+    )
+
+
+def test_a_loss_that_is_not_a_number_names_step_rate_and_files():
+    trainer = alone(_NotANumber(), 9, path_of=lambda index: f"video{index}.mp4")
+    with pytest.raises(UserError, match=r"step 3: the loss is nan at learning rate 0.1: .*: video0.mp4, video1.mp4"):
+        trainer.train(iter([black()] * 9))
+    assert trainer.step == 2 and trainer.model.weight.isfinite().all()
+
+
+def test_a_clip_for_which_no_video_could_be_read_is_not_trained_on():
+    net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
+    weight = net[2].weight.detach().clone()
+    batch = black(-1, [Failure(f"/gone{number}.mp4", "no such file") for number in range(20)])
+    trainer = alone(net, 9)
+    with pytest.raises(UserError, match=r"/gone19.mp4: no such file; 20 videos in a row cannot be read"):
+        trainer.train(iter([batch]))
+    assert torch.equal(net[2].weight.detach(), weight)
 
 
 def test_validation_scores_labelled_videos_only():

@@ -35,11 +35,12 @@ def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio", *memory]
     assert found["benchmark"] == arguments[0] and found["rounds"] == 2
     assert found["hardware"]["cpu"] and found["hardware"]["cores"] and found["hardware"]["torch"] == torch.__version__
-    seconds = {result["name"]: result["seconds"] for result in found["results"]}
-    assert all(value > 0 for value in seconds.values())
+    results = {result["name"]: result for result in found["results"]}
     for name, value in found["ratio"].items():
-        slow, fast = name.split(" / ")
-        assert value == pytest.approx(seconds[slow] / seconds[fast])
+        pair, by = name.removesuffix(")").split(" (") if name.endswith(")") else (name, "seconds")
+        slow, fast = (results[one][by] for one in pair.split(" / "))
+        assert slow > 0 and fast > 0 and value == pytest.approx(slow / fast)
+    assert all(result["seconds"] > 0 for result in found["results"])
     return found
 
 
@@ -55,7 +56,25 @@ def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_train(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(capsys, "train", *SMALL)
-    assert list(found["ratio"]) == ["octave / octave bare loop", "octave / vanilla"]
+    pairs = ["octave / octave bare loop", "vanilla / vanilla bare loop", "octave / vanilla"]
+    assert list(found["ratio"]) == [name for pair in pairs for name in (pair, f"{pair} (processor_seconds)")]
+    assert [result["name"] for result in found["results"]] == [
+        "octave",
+        "octave bare loop",
+        "vanilla",
+        "vanilla bare loop",
+    ]
+    assert all(result["clips_per_s"] == pytest.approx(2 / result["seconds"]) for result in found["results"])
+    assert all(result["data_wait"] < 0.1 for result in found["results"])
+    if Path("/proc/self/clear_refs").is_file():
+        assert all(result["peak_memory_mb"] > 0 for result in found["results"])
+
+
+def test_train_from_videos(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "train", "--data", str(video_folder / "train"), *SMALL, "NUM_WORKERS", "1")
+    loaded = {result["name"]: result for result in found["results"][4:]}
+    assert list(loaded) == ["octave from videos", "vanilla from videos"]
+    assert all(0 < result["data_wait"] < 1 for result in loaded.values())
 
 
 def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:

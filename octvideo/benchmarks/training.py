@@ -1,0 +1,175 @@
+"""A step of training: the engine beside a bare loop, the octave network beside the vanilla one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice, repeat
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from fvcore.common.param_scheduler import ConstantParamScheduler
+
+from octvideo.benchmarks.memory import peak_growth_mb
+from octvideo.benchmarks.networks import device_of, on_device, twins
+from octvideo.benchmarks.timing import Report, interleaved, timed
+from octvideo.data import Batch, build_index, build_train_loader, normalize_clips
+from octvideo.engine.distributed import World
+from octvideo.engine.optim import build_optimizer
+from octvideo.engine.trainer import Trainer, autocast
+
+__all__ = ["train"]
+
+_LR = 1e-6  # the frames are noise: nothing is to be learned, and the loss must stay finite
+_STEPS = 4  # that a round times on clips of videos
+_PREFETCHED = 2  # batches that a worker has ready, by default
+
+# Takes so many steps on batches, and returns the seconds that they were waited for.
+Steps = Callable[[Iterator[Batch], int], float]
+
+
+def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
+    """Optimiser steps on a batch in memory and, ``from_videos``, on clips of DATA.TRAIN.
+
+    A result has, a step: seconds, processor time of this process, memory that a step takes beside what is held between
+    steps (where the system tells); and the share of the time that was spent waiting for a batch.
+
+    Raises:
+        UserError: there is no octave network to compare, or DATA.TRAIN does not fit.
+    """
+    device, batch = device_of(cfg), _noise(cfg)
+    variants: dict[str, _Variant] = {}
+    engines = {kind: _engine(settings, device) for kind, settings in twins(cfg).items()}
+    for kind, settings in twins(cfg).items():
+        variants[kind] = _Variant(engines[kind], lambda: repeat(batch), 1)
+        variants[f"{kind} bare loop"] = _Variant(_bare(settings, device), lambda: repeat(batch), 1)
+    if from_videos:
+        for kind, steps in engines.items():
+            variants[f"{kind} from videos"] = _Variant(steps, partial(_clips, cfg, steps), _STEPS)
+    for variant in variants.values():
+        variant.steps(repeat(batch), 1)  # warms up
+    seconds = interleaved(variants, rounds)
+    clips = cfg.TRAIN.BATCH_SIZE
+    report = Report(
+        [
+            {"name": name, "seconds": value, "clips_per_s": clips / value, **variants[name].figures()}
+            for name, value in seconds.items()
+        ]
+    )
+    for pair in (("octave", "octave bare loop"), ("vanilla", "vanilla bare loop"), ("octave", "vanilla")):
+        report.compare(*pair)
+        report.compare(*pair, by="processor_seconds")
+    return report
+
+
+class _Variant:
+    """Seconds of a step each time that it is called; keeps what else was measured.
+
+    Args:
+        steps: what is timed.
+        batches: gives the batches of one call.
+        count: steps of one call.
+    """
+
+    def __init__(self, steps: Steps, batches: Callable[[], Iterator[Batch]], count: int) -> None:
+        self.steps, self.batches, self.count = steps, batches, count
+        self._processor: list[float] = []
+        self._memory: list[float | None] = []
+        self._waits: list[float] = []
+
+    def __call__(self) -> float:
+        batches, waited = self.batches(), 0.0
+
+        def work() -> None:
+            nonlocal waited
+            waited = self.steps(batches, self.count)
+
+        start = time.process_time()
+        growth, seconds = peak_growth_mb(lambda: timed(work))
+        self._processor.append((time.process_time() - start) / self.count)
+        self._memory.append(growth)
+        self._waits.append(waited / seconds)
+        return seconds / self.count
+
+    def figures(self) -> dict[str, float]:
+        """Medians."""
+        found = {"processor_seconds": median(self._processor), "data_wait": median(self._waits)}
+        memory = [value for value in self._memory if value is not None]
+        return {**found, "peak_memory_mb": median(memory)} if memory else found
+
+
+def _noise(cfg: CfgNode) -> Batch:
+    frames, size, clips = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP, cfg.TRAIN.BATCH_SIZE
+    return Batch(
+        torch.randint(0, 256, (clips, frames, size, size, 3), dtype=torch.uint8),
+        torch.randint(0, cfg.MODEL.NUM_CLASSES, (clips,)),
+        torch.arange(clips),
+        [],
+        torch.arange(clips),
+    )
+
+
+def _clips(cfg: CfgNode, steps: Steps) -> Iterator[Batch]:
+    """Those of a new loader in its stride: one that waited for its next turn would fill its queue meanwhile."""
+    batches = iter(build_train_loader(cfg, index=build_index(cfg, "train")))
+    steps(batches, 1 + _PREFETCHED * cfg.NUM_WORKERS)
+    return batches
+
+
+def _engine(cfg: CfgNode, device: torch.device) -> Steps:
+    left, waited = 0, 0.0
+
+    def note(trainer: Trainer) -> None:
+        nonlocal left, waited
+        left, waited = left - 1, waited + trainer.last["data_time"]
+        trainer.stop = not left
+
+    model = on_device(cfg, device)
+    trainer = Trainer(
+        model,
+        build_optimizer(cfg, model),
+        ConstantParamScheduler(_LR),
+        steps=10**9,
+        world=World(0, 1, device),
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        precision=cfg.TRAIN.PRECISION,
+        accumulate=cfg.TRAIN.ACCUMULATE,
+        clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
+        label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
+        hooks=[note],
+    )
+
+    def steps(batches: Iterator[Batch], count: int) -> float:
+        nonlocal left, waited
+        left, waited, trainer.stop = count, 0.0, False
+        trainer.train(batches)
+        return waited
+
+    return steps
+
+
+def _bare(cfg: CfgNode, device: torch.device) -> Steps:
+    """What anyone would write: no accumulation, no norm of the gradient, no figures."""
+    model = on_device(cfg, device).train()
+    optimizer = build_optimizer(cfg, model)
+    for group in optimizer.param_groups:
+        group["lr"] = _LR
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
+
+    def steps(batches: Iterator[Batch], count: int) -> float:
+        for batch in islice(batches, count):
+            optimizer.zero_grad(set_to_none=True)
+            clips = normalize_clips(batch.frames.to(device), cfg.DATA.MEAN, cfg.DATA.STD)
+            with autocast(device, cfg.TRAIN.PRECISION):
+                logits = model(clips)
+            loss = F.cross_entropy(logits.float(), batch.labels.to(device), label_smoothing=cfg.TRAIN.LABEL_SMOOTHING)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        return 0.0
+
+    return steps

@@ -1,0 +1,89 @@
+"""Videos that cannot be read: all ranks count them together, in training and in evaluating, and stop together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from run_net_process import start
+
+from octvideo.cli import run
+from octvideo.cli.run_net import main
+
+
+def test_two_ranks_judge_an_evaluation_together(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        + [str(Path(__file__).with_name("failing_views.py")), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, errors = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
+        process.communicate(timeout=60)
+        raise
+    assert process.returncode == 0, errors
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    asked = {name: [rank[name][0] for rank in ranks] for name in ranks[0]}
+    ends = {name: ranks[0][name][1:] for name in ranks[0]}
+    assert all(ranks[1][name][1:] == end for name, end in ends.items()), "both ranks end alike"
+    # One rank's twenty in a row are not all's: the share of both ends it, when all have been read.
+    assert asked["one rank"] == [41, 40] and ends["one rank"][0] == 41
+    assert ends["one rank"][1].startswith("40 of 81 videos cannot be read, more than DATA.MAX_FAILED (0.1)")
+    assert asked["all"] == [20, 20] and "/38.mp4: no frames; 20 videos in a row" in ends["all"][1]
+    assert asked["from the middle"] == [120, 120] and "20 videos in a row" in ends["from the middle"][1]
+    assert asked["a missing class"] == [500, 500] and ends["a missing class"] == [920, ""]
+    assert asked["few"] == [1, 0] and ends["few"][1].startswith("1 of 1 videos cannot be read")
+
+
+def broken(folder: Path, tmp_path: Path, names: str) -> Path:
+    """A copy of the videos in which some are not videos."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    paths = sorted(copy.glob(names))
+    assert paths
+    for path in paths:
+        path.write_bytes(b"broken")
+    return copy
+
+
+def call(arguments: list[str]) -> int:
+    torch.set_num_threads(1)
+    return run(main, arguments)
+
+
+def test_an_evaluation_during_training_stops_the_run_and_nothing_is_lost(
+    small_run: Callable[..., list[str]], video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = str(broken(video_folder / "val", tmp_path, "*/video 2.mp4"))
+    more = ["DATA.VAL", val, "TEST.ENABLE", "False", "TRAIN.EVAL_EVERY", "4", "TRAIN.CHECKPOINT_EVERY", "100"]
+    assert call(small_run("out", *more)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: 2 of 8 videos cannot be read, more than DATA.MAX_FAILED (0.1) allows; the first: ")
+    assert val in error
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step_00000004.pt"]
+    assert call(small_run("out", *more, "DATA.MAX_FAILED", "0.3")) == 0
+    err = capsys.readouterr().err
+    assert "going on at step 4" in err and "(2 videos cannot be read)" in err
+
+
+def test_two_ranks_end_with_the_same_line_where_no_video_can_be_read(
+    small_run: Callable[..., list[str]], video_folder: Path, tmp_path: Path
+) -> None:
+    train = broken(video_folder / "train", tmp_path, "*/*.mp4")
+    process = start(small_run("out", "DATA.TRAIN", str(train), "TRAIN.BATCH_SIZE", "2"), processes=2)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode != 0
+    lines = [line for line in err.splitlines() if "20 videos in a row cannot be read" in line]
+    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].startswith("error: "), err
