@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -127,11 +127,18 @@ class Evaluation:
 
 
 class StopOnSignal:
-    """Notes SIGTERM and SIGINT; ``asked`` is for the Trainer, which finishes its step and stops."""
+    """Within it SIGTERM and SIGINT are noted; ``asked`` is for the Trainer, which finishes its step and stops."""
 
-    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
+    def __init__(self) -> None:
         self.received: int | None = None
-        self._before = {number: signal.signal(number, self._note) for number in signals}
+
+    def __enter__(self) -> StopOnSignal:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:  # asked twice: at once
@@ -141,8 +148,3 @@ class StopOnSignal:
     def asked(self) -> bool:
         """Whether a signal has come."""
         return self.received is not None
-
-    def restore(self) -> None:
-        """Puts the handlers back that were there before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -40,6 +40,11 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     Raises:
         UserError: what the user can fix.
     """
+    with StopOnSignal() as signals:
+        return _train(cfg, model, folder, world, log, signals)
+
+
+def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal) -> int:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
     for stage in model.modules():
@@ -52,7 +57,6 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
             log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
     extra = {"config": cfg.dump(), "classes": index.classes}
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
-    signals = StopOnSignal()
     hooks: list[Any] = [logging]
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY:
@@ -112,7 +116,6 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         if trainer.step < cfg.TRAIN.STEPS:
             trainer.train(iter(loader))
     finally:
-        signals.restore()
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
         raise evaluation.error
