@@ -48,6 +48,7 @@ setup(
         "kinetics": KINETICS,
         "shards": SHARDS,
         "safetensors": ["safetensors>=0.4"],
+        "wandb": ["wandb>=0.17"],
         "dev": [
             *KINETICS,
             *SHARDS,
@@ -63,6 +64,7 @@ setup(
             "setuptools>=77",
             "timm>=1.0",
             "types-PyYAML",
+            "wandb>=0.17",
         ],
     },
     entry_points={"console_scripts": ["octvideo = octvideo.cli.main:entry"]},

@@ -96,6 +96,7 @@ _C.TRAIN.SYNC_BN = False  # batch norm over the batch of all processes, not of e
 _C.TRAIN.PRECISE_BN = 0  # batches whose true mean and variance replace the running ones before an evaluation; 0 = off
 _C.TRAIN.RECOMPUTE = []  # stages (2 to 5) that are computed again in the backward pass: less memory, more time
 _C.TRAIN.COMPILE = ""  # torch.compile's backend, usually inductor; "" = off
+_C.TRAIN.WANDB = ""  # a project of Weights & Biases that gets the log too (pip install wandb); "" = none
 _C.TRAIN.CHECKPOINT_EVERY = 1000  # steps
 _C.TRAIN.KEEP_CHECKPOINTS = 2  # newest step checkpoints kept, beside the best
 _C.TRAIN.EVAL_EVERY = 10000  # steps between evaluations; 0 = never

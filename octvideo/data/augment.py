@@ -31,7 +31,7 @@ class Augmentation:
         self._rand = self._erase = None
         if num_ops:
             color = [round(255 * value) for value in fill]
-            self._rand = v2.RandAugment(num_ops, magnitude, interpolation="bilinear", fill=color)
+            self._rand = v2.RandAugment(num_ops, magnitude, interpolation=v2.InterpolationMode.BILINEAR, fill=color)
         if erasing:
             self._erase = v2.RandomErasing(erasing, value="random", inplace=True)  # type: ignore[arg-type]
 

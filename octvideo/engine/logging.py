@@ -1,4 +1,4 @@
-"""What a run says: JSON lines, TensorBoard, a progress bar on a terminal and plain lines elsewhere."""
+"""What a run says: JSON lines, TensorBoard, W&B, a progress bar on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from octvideo.errors import UserError
 
 __all__ = ["RunLog"]
 
@@ -19,11 +22,17 @@ class RunLog:
 
     Args:
         folder: gets ``log.jsonl`` and ``tensorboard/``; None for a rank that does not write.
+        wandb: a project of Weights & Biases, or "". Each start is a run there, in the group that the folder names.
+        config: what W&B shows as the run's configuration.
+
+    Raises:
+        UserError: W&B is asked for and not installed, or does not start.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, wandb: str = "", config: Mapping[str, Any] | None = None) -> None:
         self._file = None
         self._board: Any = None
+        self._wandb: Any = None
         self._bar: tqdm[Any] | None = None
         if folder is None:
             return
@@ -32,6 +41,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / "log.jsonl").open("a", buffering=1)
         self._board = SummaryWriter(str(folder / "tensorboard"))
+        if wandb:
+            self._wandb = _start_wandb(wandb, folder, config)
 
     def __enter__(self) -> RunLog:
         return self
@@ -41,6 +52,8 @@ class RunLog:
         if self._file is not None:
             self._file.close()
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
     def say(self, message: str) -> None:
         """A line for people, also kept in the log."""
@@ -49,16 +62,18 @@ class RunLog:
             tqdm.write(message, file=sys.stderr)
 
     def write(self, kind: str, **values: Any) -> None:
-        """One line of ``log.jsonl``; numbers also go to TensorBoard where there is a ``step``."""
+        """One line of ``log.jsonl``; numbers also go to TensorBoard and W&B where there is a ``step``."""
         if self._file is None:
             return
         # NaN and Infinity are not JSON: fp16 has an infinite gradient norm in the steps that it skips.
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **finite}) + "\n")
         if "step" in values:
-            for name, value in values.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, values["step"])
+            numbers = {f"{kind}/{k}": v for k, v in values.items() if k != "step" and isinstance(v, int | float)}
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, values["step"])
+            if self._wandb is not None:
+                self._wandb.log({"step": values["step"], **numbers})
 
     def progress(self, what: str, done: int, total: int, text: str) -> None:
         """Shows progress: a bar on a terminal, else a line."""
@@ -77,3 +92,16 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _start_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(f"TRAIN.WANDB is {project}, but wandb is not installed: pip install wandb") from None
+    try:
+        run = wandb.init(project=project, group=folder.name, dir=folder, config=config)
+    except wandb.Error as error:
+        raise UserError(f"TRAIN.WANDB {project}: {str(error).splitlines()[0]}; or set it to nothing") from None
+    run.define_metric("*", step_metric="step")
+    return run

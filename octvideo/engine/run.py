@@ -41,7 +41,7 @@ def run(cfg: CfgNode) -> int:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
         _prepare_folder(folder, cfg, world)
-        with RunLog(folder if world.is_main else None) as log:
+        with RunLog(folder if world.is_main else None, cfg.TRAIN.WANDB, cfg) as log:
             if cfg.NUM_THREADS:
                 torch.set_num_threads(cfg.NUM_THREADS)
             torch.manual_seed(cfg.SEED)
