@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ class RunLog:
         UserError: W&B is asked for and not installed, or does not start.
     """
 
-    def __init__(self, folder: Path | None, wandb: str = "", config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path | None, wandb: str = "", config: dict[str, Any] | None = None) -> None:
         self._file = None
         self._board: Any = None
         self._wandb: Any = None
@@ -94,7 +93,7 @@ class RunLog:
             self._bar = None
 
 
-def _start_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
+def _start_wandb(project: str, folder: Path, config: dict[str, Any] | None) -> Any:
     try:
         import wandb
     except ImportError:
