@@ -24,8 +24,8 @@ setup(
         "octvideo.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
-        "torch>=2.5",
-        "torchvision>=0.20",
+        "torch>=2.11",
+        "torchvision>=0.26",
         "pytorchvideo==0.1.5",
         # Elsewhere decord has no wheels (for Intel macOS they end with Python 3.8), and PyAV reads the videos.
         'decord>=0.6; platform_machine == "x86_64" and sys_platform != "darwin" or platform_machine == "AMD64"',
