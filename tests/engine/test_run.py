@@ -151,12 +151,16 @@ def test_starting_anew_keeps_the_earlier_run(small_run, tmp_path):
     assert call(small_run("out", *anew[:2], "TRAIN.STEPS", "6", "SEED", "1")) == 0  # goes on from the new run
 
 
-def test_two_processes_give_the_metrics_of_one(small_run, tmp_path):
+def test_two_processes_give_the_metrics_of_one(small_run, video_folder, tmp_path):
     assert call(small_run("train", "TEST.ENABLE", "False")) == 0
+    videos = sorted((video_folder / "val").rglob("*.mp4"))[:-1]  # seven: one process has one more than the other
+    (tmp_path / "test.csv").write_text("".join(f"{path} {int(path.parent.name == 'right')}\n" for path in videos))
     test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "train" / "checkpoints" / "last.pt")]
+    test += ["DATA.TEST", str(tmp_path / "test.csv")]
     assert call(small_run("one", *test)) == 0
     code, _, err = finish(start(small_run("two", *test), processes=2))
     assert code == 0, err
+    assert json.loads((tmp_path / "one" / "metrics.json").read_text())["num_videos"] == len(videos) == 7
     for name in ("metrics.json", "predictions.csv"):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
