@@ -1,6 +1,6 @@
 """Hundreds of damaged files through the loader and through the check: frames or a named failure, no crash, no hang.
 
-The originals are made here, tiny, in four containers and codecs; the damage is seeded.
+The originals are made here, tiny, in four containers and codecs, and real clips; the damage is seeded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ from octvideo.data import build_test_loader, build_train_loader
 
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 COPIES = 60  # of each, half of them cut, half with bits flipped
+REAL = (
+    "actions/mmaction2_part_0.mp4",
+    "asl_gestures/eat.mkv",
+    "formats/decord_video_90.mov",
+    "formats/moviepy_no_duration.webm",
+    "formats/torchcodec_h265_video.mp4",
+    "formats/torchcodec_nasa_13013_rotated.mp4",
+    "formats/torchcodec_testsrc2_odd_width_vp9.mp4",
+    "formats/torchcodec_av1_video.mkv",
+)
+REAL_COPIES = 12
 
 
 def damage(content: bytes, number: int, rng: np.random.Generator) -> bytes:
@@ -68,6 +79,24 @@ def test_testing_gives_frames_or_a_named_failure(damaged):
             assert item.frames.shape == (3, 4, 32, 32, 3) and item.failed is None
     failed = sum(item.frames is None for item in items)
     assert COPIES < failed < 3 * COPIES, "too little damage, or too much, to test anything"
+
+
+def test_testing_damaged_real_clips(data: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    paths = []
+    for original in (data / "clips" / name for name in REAL):
+        for number in range(REAL_COPIES):
+            paths.append(tmp_path / f"{original.stem}_{number}{original.suffix}")
+            paths[-1].write_bytes(damage(original.read_bytes(), number, rng))
+    (tmp_path / "list.txt").write_text("".join(f"{path} 0\n" for path in paths))
+    items = list(build_test_loader(cfg_of(tmp_path / "list.txt")))
+    assert [item.index for item in items] == list(range(len(paths)))
+    for item, path in zip(items, paths, strict=True):
+        if item.frames is None:
+            assert item.failed.path == str(path) and item.failed.reason.strip()
+        else:
+            assert item.frames.shape == (3, 4, 32, 32, 3) and item.failed is None
+    assert 0.1 < sum(item.frames is None for item in items) / len(items) < 0.9
 
 
 def test_training_goes_on(damaged):
