@@ -98,17 +98,20 @@ class Run:
 
 
 def _tasks(job: str) -> list[int]:
-    found = {}
+    """The processes that SLURM has started, by rank; not those that they have forked, which look the same."""
+    found: dict[int, tuple[str, int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (folder / "cmdline").read_bytes().split(b"\0")
             environment = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
         if b"python" in arguments[0] and b"submitit.core._submit" in arguments and f"SLURM_JOB_ID={job}" in environment:
             rank = next(value for value in environment if value.startswith("SLURM_PROCID="))
-            found[int(rank.split("=")[1])] = int(folder.name)
-    return [found[rank] for rank in sorted(found)]
+            found[int(folder.name)] = rank, parent
+    ranks = {int(rank.split("=")[1]): process for process, (rank, parent) in found.items() if parent not in found}
+    return [ranks[rank] for rank in sorted(ranks)]
 
 
 def go_on(tasks: list[int]) -> None:
