@@ -91,9 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not videos:
         raise UserError(f"--data {args.data}: no weizmann/ACTION/PERSON_ACTION.avi below this folder")
     output = args.output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
     classes = sorted({path.parent.name for path in videos})
-    (output / "classes.txt").write_text("\n".join(classes) + "\n")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "classes.txt").write_text("\n".join(classes) + "\n")
+    except OSError as error:
+        raise UserError(f"--output {args.output}: cannot be written: {error.strerror}; give another folder") from None
     if args.ship is not None:
         write_lists(videos, classes, output / "all", ())
         train(args.cfg, output, output / "all", ["TEST.ENABLE", "False", *args.overrides])

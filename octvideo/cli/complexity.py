@@ -23,9 +23,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Counts one clip at the training size, batch 1."""
-    args = _parser().parse_args(argv)
+    # Intermixed: options may stand on either side of KEY VALUE pairs.
+    args = _parser().parse_intermixed_args(argv)
     if (args.cfg is None) == (args.table is None):
         raise UserError("complexity needs either --cfg FILE or --table N")
+    if args.table is not None and args.overrides:
+        raise UserError(f"{args.overrides[0]}: --table has the paper's networks; change keys only of a --cfg FILE")
     from octvideo.models import build_model
     from octvideo.models.paper import TABLES, table_rows
     from octvideo.octave.complexity import count

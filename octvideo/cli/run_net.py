@@ -15,7 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="run_net", description="Trains and tests a network, as a configuration says.")
     parser.add_argument("--cfg", required=True, help="a configuration: path, or bare name below configs/")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
-    args = parser.parse_args(argv)
+    # Intermixed: --cfg may stand on either side of KEY VALUE pairs.
+    args = parser.parse_intermixed_args(argv)
     cfg = load_cfg(args.cfg, args.overrides)
     from octvideo.engine.run import run
 

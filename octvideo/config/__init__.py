@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from fvcore.common.config import CfgNode
@@ -27,12 +28,16 @@ _IMAGE_NETWORKS = """
     resnet152_v1f se_resnet152_v1e
 """.split()
 
+# Of YAML: faults of its form, bytes that are no text and dates that do not exist.
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 _CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.ARCH": ("c2d", "i3d", "slow", "slowfast", *_IMAGE_NETWORKS),
+    "MODEL.SLOWFAST.SLOW_FRAMES": ("spread", "every"),
     "OCTAVE.DOWNSAMPLE": ("avg", "max", "conv"),
     "DATA.SAMPLING": ("even", "pyslowfast", "pytorchvideo"),
     "DATA.DECODER": ("auto", "decord", "pyav", "torchcodec"),
+    "TRAIN.INFLATE": ("mean", "centre"),
     "TRAIN.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
     "SOLVER.SCHEDULE": ("cosine", "steps"),
@@ -40,14 +45,80 @@ _CHOICES = {
     "TRAIN.EVAL_CROPS": (1, 3),
     "TEST.AVERAGE": ("softmax", "logits"),
 }
-_POSITIVE = (
-    "MODEL.NUM_CLASSES MODEL.WIDTH OCTAVE.MULTIPLE DATA.NUM_FRAMES DATA.SAMPLING_RATE DATA.TRAIN_CROP DATA.TEST_CROP "
-    "DATA.TEST_SHORT_SIDE TRAIN.STEPS TRAIN.BATCH_SIZE TRAIN.ACCUMULATE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS "
-    "DATA.REPEATS TRAIN.LOG_EVERY TRAIN.EVAL_CLIPS TEST.NUM_CLIPS TEST.MAX_VIEWS MODEL.SLOWFAST.FRAME_RATIO "
-    "MODEL.SLOWFAST.CHANNEL_RATIO"
-).split()
-_NOT_NEGATIVE = ("NUM_WORKERS NUM_THREADS DATA.ITEM_TIMEOUT TRAIN.EPOCHS TRAIN.PRECISE_BN TRAIN.EVAL_VIDEOS").split()
-_SHARES = "OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.RANDOM_ERASING DATA.MAX_FAILED".split()
+
+
+class _Rule(NamedTuple):
+    """What a number, or each number of a list, must be; infinity and NaN never fit."""
+
+    kind: type = int  # float takes whole numbers too
+    low: float = 0
+    high: float = math.inf
+    below: float = math.inf  # as ``high``, which a number must not reach
+    odd: bool = False
+    lengths: tuple[int, ...] = ()  # numbers of entries that a list may have; () = any
+    inner: int | None = None  # the list has lists, each of at least so many numbers
+
+    def fits(self, value: Any) -> bool:
+        numbers = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and self.lengths and len(value) not in self.lengths:
+            return False
+        if self.inner is not None:
+            if not all(isinstance(part, list) and len(part) >= self.inner for part in numbers):
+                return False
+            numbers = [number for part in numbers for number in part]
+        kinds = (int, float) if self.kind is float else (int,)
+        return all(
+            type(number) in kinds
+            and self.low <= number <= self.high
+            and number < self.below
+            and (number % 2 or not self.odd)
+            for number in numbers
+        )
+
+    def wanted(self, is_list: bool) -> str:
+        if self.high < math.inf:
+            bounds = f"between {self.low:g} and {self.high:g}"
+        else:
+            bounds = f"at least {self.low:g}" + (f" and below {self.below:g}" if self.below < math.inf else "")
+        kind = "odd " if self.odd else "whole " if self.kind is int else ""
+        if not is_list:
+            return f"an odd number, {bounds}" if self.odd else bounds
+        count = {0: "a list of", 2: "two", 3: "three", 4: "four"}[max(self.lengths, default=0)]
+        lists = "" if self.inner is None else "lists of " if self.inner == 0 else "non-empty lists of "
+        return f"{'[] or ' if 0 in self.lengths else ''}{count} {lists}{kind}numbers, each {bounds}"
+
+
+_RULES = {
+    name: rule
+    for names, rule in (
+        ("MODEL.NUM_CLASSES MODEL.WIDTH MODEL.STEM_TEMPORAL_STRIDE MODEL.SLOWFAST.FRAME_RATIO", _Rule(low=1)),
+        ("MODEL.SLOWFAST.CHANNEL_RATIO MODEL.SLOWFAST.FUSION_RATIO OCTAVE.MULTIPLE DATA.NUM_FRAMES", _Rule(low=1)),
+        ("DATA.SAMPLING_RATE DATA.TRAIN_CROP DATA.TEST_CROP DATA.TEST_SHORT_SIDE DATA.REPEATS", _Rule(low=1)),
+        ("TRAIN.STEPS TRAIN.BATCH_SIZE TRAIN.ACCUMULATE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS", _Rule(low=1)),
+        ("TRAIN.LOG_EVERY TRAIN.EVAL_CLIPS TEST.NUM_CLIPS TEST.MAX_VIEWS TEST.SCALES", _Rule(low=1)),
+        ("NUM_WORKERS NUM_THREADS DATA.RETRIES TRAIN.PRECISE_BN TRAIN.EVAL_EVERY TRAIN.EVAL_VIDEOS", _Rule()),
+        ("SOLVER.BASE_BATCH_SIZE SOLVER.WARMUP_STEPS", _Rule()),
+        ("SEED", _Rule(high=2**63 - 1)),  # the generators take no larger one
+        (
+            "DATA.ITEM_TIMEOUT DATA.COLOR_JITTER TRAIN.EPOCHS TRAIN.MIXUP TRAIN.CUTMIX TRAIN.CLIP_GRAD_NORM",
+            _Rule(float),
+        ),
+        ("SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.GAMMA", _Rule(float)),
+        ("MODEL.DROPOUT OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.RANDOM_ERASING", _Rule(float, high=1)),
+        ("DATA.MAX_FAILED TRAIN.LABEL_SMOOTHING SOLVER.WARMUP_START SOLVER.END_LR", _Rule(float, high=1)),
+        ("TRAIN.EMA SOLVER.MOMENTUM SOLVER.MILESTONES", _Rule(float, below=1)),
+        ("DATA.MEAN", _Rule(float, high=1, lengths=(3,))),
+        ("DATA.STD", _Rule(float, low=1e-3, lengths=(3,))),  # divided by
+        ("DATA.TRAIN_SHORT_SIDE", _Rule(low=1, lengths=(2,))),
+        ("MODEL.BLOCKS", _Rule(low=1, lengths=(4,))),
+        ("OCTAVE.STAGES TRAIN.RECOMPUTE", _Rule(low=2, high=5)),
+        ("MODEL.SLOWFAST.FUSION_KERNEL", _Rule(low=1, odd=True)),
+        ("MODEL.STEM_KERNEL", _Rule(low=1, odd=True, lengths=(0, 3))),
+        ("MODEL.TEMPORAL_KERNELS", _Rule(low=1, odd=True, lengths=(0, 4), inner=1)),
+        ("MODEL.NONLOCAL", _Rule(lengths=(4,), inner=0)),
+    )
+    for name in names.split()
+}
 
 
 def config_folder() -> Path:
@@ -82,17 +153,17 @@ def find_config(name: str | Path) -> Path:
     raise UserError(f"--cfg {name}: no such file{hint}")
 
 
-def _leaves(node: dict, prefix: str = "") -> Iterator[str]:
+def _leaves(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _leaves(value, f"{name}.")
         else:
-            yield name
+            yield name, value
 
 
-def _check_known(names: Sequence[str], cfg: CfgNode, source: str) -> None:
-    known = list(_leaves(cfg))
+def _check_known(names: Iterable[str], cfg: CfgNode, source: str) -> None:
+    known = dict(_leaves(cfg))
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
@@ -106,9 +177,10 @@ def _merge(cfg: CfgNode, name: str, value: Any, source: str) -> None:
     node = _get(cfg, ".".join(path)) if path else cfg
     wanted = type(node[leaf])
     if isinstance(value, str) and wanted is not str:
-        value = yaml.safe_load(value)
+        with contextlib.suppress(*_UNREADABLE):  # text stays text, which is of a wrong type
+            value = yaml.safe_load(value)
     if wanted is float and type(value) in (int, str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             value = float(value)  # 1 and 1e-3, which YAML takes for an integer and for text
     if type(value) is not wanted:
         raise UserError(f"{source}: {name} is {value!r}: it must be of type {wanted.__name__}, like {node[leaf]!r}")
@@ -126,29 +198,18 @@ def check_cfg(cfg: CfgNode) -> None:
     for name, choices in _CHOICES.items():
         if _get(cfg, name) not in choices:
             raise UserError(f"{name} is {_get(cfg, name)!r}: it must be one of {', '.join(map(str, choices))}")
-    for name in _POSITIVE:
-        if _get(cfg, name) < 1:
-            raise UserError(f"{name} is {_get(cfg, name)}: it must be at least 1")
-    for name in (
-        "NUM_WORKERS",
-        "NUM_THREADS",
-        "DATA.ITEM_TIMEOUT",
-        "TRAIN.EPOCHS",
-        "TRAIN.PRECISE_BN",
-        "TRAIN.EVAL_VIDEOS",
-    ):
-        if not 0 <= _get(cfg, name) < float("inf"):
-            raise UserError(f"{name} is {_get(cfg, name):g}: it must be at least 0")
-    if not 0 <= cfg.TRAIN.EMA < 1:
-        raise UserError(f"TRAIN.EMA is {cfg.TRAIN.EMA}: it must be at least 0 and below 1, such as 0.999")
-    for name in _SHARES:
-        if not 0 <= _get(cfg, name) <= 1:
-            raise UserError(f"{name} is {_get(cfg, name)}: it must be between 0 and 1")
-    if len(cfg.MODEL.BLOCKS) != 4 or len(cfg.MODEL.NONLOCAL) != 4:
-        raise UserError("MODEL.BLOCKS and MODEL.NONLOCAL must have 4 entries, for res2 to res5")
-    for name in ("OCTAVE.STAGES", "TRAIN.RECOMPUTE"):
-        if not set(_get(cfg, name)) <= {2, 3, 4, 5}:
-            raise UserError(f"{name} is {_get(cfg, name)}: stages are 2, 3, 4 and 5")
+    for name, rule in _RULES.items():
+        value = _get(cfg, name)
+        if not rule.fits(value):
+            raise UserError(f"{name} is {value!r}: it must be {rule.wanted(isinstance(value, list))}")
+    model, milestones = cfg.MODEL, cfg.SOLVER.MILESTONES
+    if any(index >= blocks for stage, blocks in zip(model.NONLOCAL, model.BLOCKS) for index in stage):
+        raise UserError(
+            f"MODEL.NONLOCAL is {model.NONLOCAL}: the indices of a stage count from 0 and must be below its number of "
+            f"MODEL.BLOCKS ({model.BLOCKS})"
+        )
+    if any(first >= second for first, second in zip(milestones, milestones[1:])):
+        raise UserError(f"SOLVER.MILESTONES is {milestones}: each must be larger than the one before")
     low, high = cfg.DATA.TRAIN_SHORT_SIDE
     if not cfg.DATA.TRAIN_CROP <= low <= high:
         raise UserError(
@@ -158,8 +219,6 @@ def check_cfg(cfg: CfgNode) -> None:
     _check_augmentation(cfg)
     if cfg.DATA.TEST_CROP > cfg.DATA.TEST_SHORT_SIDE:
         raise UserError(f"DATA.TEST_CROP is {cfg.DATA.TEST_CROP}: it must not exceed DATA.TEST_SHORT_SIDE")
-    if not all(type(size) is int and size >= 1 for size in cfg.TEST.SCALES):
-        raise UserError(f"TEST.SCALES is {cfg.TEST.SCALES}: it must be a list of sizes in pixels, such as [256, 320]")
 
 
 def _check_augmentation(cfg: CfgNode) -> None:
@@ -177,13 +236,28 @@ def _check_augmentation(cfg: CfgNode) -> None:
             f"DATA.RANDAUGMENT is {rand}: it must be two whole numbers, operations and magnitude (0 to 30), such as "
             "[2, 9]"
         )
-    for name in ("MIXUP", "CUTMIX"):
-        if not 0 <= train[name] < float("inf"):
-            raise UserError(f"TRAIN.{name} is {train[name]}: it must be at least 0")
     if train.BATCH_SIZE % data.REPEATS:
         raise UserError(
             f"TRAIN.BATCH_SIZE is {train.BATCH_SIZE}: it must be divisible by DATA.REPEATS ({data.REPEATS})"
         )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """``{"MODEL.ARCH": "i3d", ...}`` of a file and of what it names as ``_BASE_``."""
+    try:
+        # An empty file, a list or a number ends in a TypeError, text in an AttributeError or in text again.
+        loaded = CfgNode.load_yaml_with_base(str(file))
+    except RecursionError:
+        raise UserError(f"{file}: its _BASE_ leads back to itself, or it is nested too deeply; name another") from None
+    except (TypeError, AttributeError):
+        loaded = None
+    except (OSError, AssertionError, *_UNREADABLE) as error:
+        raise UserError(f"{file}: cannot be read as a configuration: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(
+            f"{file}: it, or its _BASE_, is no configuration: it must have lines such as OUTPUT_DIR: output"
+        )
+    return dict(_leaves(loaded))
 
 
 def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -199,16 +273,13 @@ def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> C
     cfg = get_defaults()
     if path is not None:
         file = find_config(path)
-        try:
-            loaded = CfgNode.load_yaml_with_base(str(file))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{file}: cannot be read as a configuration: {' '.join(str(error).split())}") from None
-        _check_known(list(_leaves(loaded)), cfg, str(file))
-        for key in _leaves(loaded):
-            _merge(cfg, key, _get(loaded, key), str(file))
+        loaded = _read(file)
+        _check_known(loaded, cfg, str(file))
+        for key, value in loaded.items():
+            _merge(cfg, key, value, str(file))
     if len(overrides) % 2:
         raise UserError(f"overrides must be KEY VALUE pairs: {overrides[-1]} has no value")
-    _check_known(list(overrides[::2]), cfg, "overrides")
+    _check_known(overrides[::2], cfg, "overrides")
     for key, value in zip(overrides[::2], overrides[1::2]):
         _merge(cfg, key, value, "overrides")
     check_cfg(cfg)

@@ -106,7 +106,7 @@ def read_classes(file: str | Path) -> list[str]:
     """Class names, one a line; a bare name such as ``kinetics400_classes.txt`` is also looked for in the package.
 
     Raises:
-        UserError: no such file, or a name that is there twice.
+        UserError: no such file, no name in it, or a name that is there twice.
     """
     path = Path(file)
     shipped = resources.files("octvideo") / "assets" / str(file)
@@ -117,6 +117,8 @@ def read_classes(file: str | Path) -> list[str]:
     else:
         raise UserError(f"{file}: no such file of class names; check DATA.CLASSES")
     names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise UserError(f"{file}: no class name in it; write one a line")
     if len(set(names)) < len(names):
         (name, _), *_ = Counter(names).most_common(1)
         raise UserError(f"{file}: class name {name!r} stands there twice; remove one")

@@ -13,6 +13,8 @@ from fvcore.common.param_scheduler import (
 )
 from torch import nn
 
+from octvideo.errors import UserError
+
 __all__ = ["build_optimizer", "build_schedule", "full_lr"]
 
 
@@ -23,14 +25,24 @@ def full_lr(cfg: CfgNode) -> float:
 
 
 def build_schedule(cfg: CfgNode) -> ParamScheduler:
-    """The learning rate as a pure function of progress in [0, 1): a linear warm-up, then cosine or steps."""
+    """The learning rate as a pure function of progress in [0, 1): a linear warm-up, then cosine or steps.
+
+    Raises:
+        UserError: two of SOLVER.MILESTONES fall on one step, or one on the first or last.
+    """
     solver, lr = cfg.SOLVER, full_lr(cfg)
     if solver.SCHEDULE == "cosine":
         main: ParamScheduler = CosineParamScheduler(lr, lr * solver.END_LR)
     else:
         values = [lr * solver.GAMMA**drop for drop in range(len(solver.MILESTONES) + 1)]
         edges = [round(share * cfg.TRAIN.STEPS) for share in solver.MILESTONES]
-        main = MultiStepParamScheduler(values, num_updates=cfg.TRAIN.STEPS, milestones=edges)
+        try:
+            main = MultiStepParamScheduler(values, num_updates=cfg.TRAIN.STEPS, milestones=edges)
+        except ValueError:
+            raise UserError(
+                f"SOLVER.MILESTONES is {solver.MILESTONES}: TRAIN.STEPS ({cfg.TRAIN.STEPS}) is too few for a step or "
+                "more before, between and after them"
+            ) from None
     warm = min(solver.WARMUP_STEPS / cfg.TRAIN.STEPS, 1.0)
     if not warm:
         return main
@@ -42,7 +54,10 @@ def build_schedule(cfg: CfgNode) -> ParamScheduler:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW; norm parameters and biases (vectors) are decayed only with SOLVER.DECAY_NORM."""
+    """SGD or AdamW; norm parameters and biases (vectors) are decayed only with SOLVER.DECAY_NORM.
+
+    Without momentum there is nothing that SOLVER.NESTEROV could look ahead along: it is off.
+    """
     solver = cfg.SOLVER
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in trainable if parameter.dim() <= 1]
@@ -53,4 +68,5 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     ]
     if solver.OPTIMIZER == "adamw":
         return torch.optim.AdamW(groups, lr=full_lr(cfg), fused=True)
-    return torch.optim.SGD(groups, lr=full_lr(cfg), momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, fused=True)
+    nesterov = solver.NESTEROV and solver.MOMENTUM > 0
+    return torch.optim.SGD(groups, lr=full_lr(cfg), momentum=solver.MOMENTUM, nesterov=nesterov, fused=True)

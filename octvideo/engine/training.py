@@ -104,6 +104,9 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         hooks=hooks,
     )
     if cfg.TRAIN.COMPILE:
+        if cfg.TRAIN.COMPILE not in torch.compiler.list_backends(exclude_tags=()):
+            backends = ", ".join(torch.compiler.list_backends())
+            raise UserError(f"TRAIN.COMPILE is {cfg.TRAIN.COMPILE}: it must be one of {backends}, or empty")
         model.compile(backend=cfg.TRAIN.COMPILE)
     _start_from(cfg, trainer, checkpoints, log, evaluation)
     log.say(

@@ -53,8 +53,6 @@ def build_model(cfg: CfgNode) -> nn.Module:
                 raise UserError(f"MODEL.{key} is set, but slowfast has kernels of its own: leave it []")
         if model.STEM_TEMPORAL_STRIDE != 1:
             raise UserError("MODEL.STEM_TEMPORAL_STRIDE is set, but slowfast keeps every frame: leave it 1")
-        if model.SLOWFAST.SLOW_FRAMES not in ("spread", "every"):
-            raise UserError(f"MODEL.SLOWFAST.SLOW_FRAMES is {model.SLOWFAST.SLOW_FRAMES}: it must be spread or every")
         if any(model.NONLOCAL):
             raise UserError("MODEL.NONLOCAL is set, but slowfast has no non-local blocks: leave it [[], [], [], []]")
         return create_octave_slowfast(
@@ -71,24 +69,16 @@ def build_model(cfg: CfgNode) -> nn.Module:
         )
     stem_kernel, temporal_kernels, pool = ARCHITECTURES[model.ARCH]
     pool = pool and model.TEMPORAL_POOL
-    if model.STEM_TEMPORAL_STRIDE < 1:
-        raise UserError(f"MODEL.STEM_TEMPORAL_STRIDE is {model.STEM_TEMPORAL_STRIDE}: it must be at least 1")
     frames = -(-frames // model.STEM_TEMPORAL_STRIDE)
     if pool and frames < 2:
         raise UserError(
             f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} needs 2 or more, or MODEL.TEMPORAL_POOL False"
         )
-    kernels = model.TEMPORAL_KERNELS or temporal_kernels
-    if len(kernels) != 4 or not all(kernels) or any(size % 2 == 0 for stage in kernels for size in stage):
-        raise UserError("MODEL.TEMPORAL_KERNELS must have 4 non-empty lists of odd numbers, for res2 to res5")
-    stem = model.STEM_KERNEL or stem_kernel
-    if len(stem) != 3 or any(size % 2 == 0 for size in stem):
-        raise UserError(f"MODEL.STEM_KERNEL is {stem}: it must be three odd numbers (T, H, W)")
     return create_octave_resnet(
         octave,
-        stem_kernel=stem,
+        stem_kernel=model.STEM_KERNEL or stem_kernel,
         stem_temporal_stride=model.STEM_TEMPORAL_STRIDE,
-        temporal_kernels=kernels,
+        temporal_kernels=model.TEMPORAL_KERNELS or temporal_kernels,
         temporal_pool=pool,
         nonlocal_after=model.NONLOCAL,
         head_window=(frames // 2 if pool else frames, edge, edge),

@@ -113,6 +113,103 @@ def test_a_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str)
     assert key in text and bound in text
 
 
+@pytest.mark.parametrize(
+    ("pairs", "fix"),
+    [
+        ("TRAIN.STEPS [1", "type int"),
+        ("TRAIN.STEPS 2001-99-99", "type int"),
+        (f"SOLVER.BASE_LR 1{'0' * 400}", "type float"),
+        ("DATA.TRAIN_SHORT_SIDE [256]", "two whole numbers, each at least 1"),
+        ("DATA.TRAIN_SHORT_SIDE [a,b]", "two whole numbers"),
+        ("DATA.TRAIN_SHORT_SIDE [320,256]", "range"),
+        ("OCTAVE.STAGES [[2]]", "a list of whole numbers, each between 2 and 5"),
+        ("OCTAVE.STAGES [1]", "between 2 and 5"),
+        ("TRAIN.RECOMPUTE [[2]]", "between 2 and 5"),
+        ("MODEL.BLOCKS [a,b,c,d]", "four whole numbers"),
+        ("MODEL.BLOCKS [1.5,1,1,1]", "four whole numbers"),
+        ("MODEL.BLOCKS [True,1,1,1]", "four whole numbers"),
+        ("MODEL.BLOCKS [0,0,0,0]", "at least 1"),
+        ("MODEL.BLOCKS [1,1,1]", "four whole numbers"),
+        ("MODEL.NONLOCAL [1,2,3,4]", "four lists of whole numbers"),
+        ("MODEL.NONLOCAL [[9],[],[],[]]", "MODEL.BLOCKS ([3, 4, 6, 3])"),
+        ("MODEL.NONLOCAL [[-1],[],[],[]]", "at least 0"),
+        ("MODEL.TEMPORAL_KERNELS [3,3,3,3]", "[] or four non-empty lists of odd numbers"),
+        ("MODEL.TEMPORAL_KERNELS [[-1],[1],[1],[1]]", "at least 1"),
+        ("MODEL.TEMPORAL_KERNELS [[2],[1],[1],[1]]", "odd numbers"),
+        ("MODEL.TEMPORAL_KERNELS [[],[1],[1],[1]]", "non-empty"),
+        ("MODEL.STEM_KERNEL [a,b,c]", "[] or three odd numbers, each at least 1"),
+        ("MODEL.STEM_KERNEL [-1,3,3]", "at least 1"),
+        ("MODEL.STEM_TEMPORAL_STRIDE 0", "at least 1"),
+        ("MODEL.DROPOUT 2", "between 0 and 1"),
+        ("MODEL.DROPOUT -1", "between 0 and 1"),
+        ("MODEL.SLOWFAST.FUSION_KERNEL 0", "an odd number, at least 1"),
+        ("MODEL.SLOWFAST.FUSION_KERNEL 4", "an odd number"),
+        ("MODEL.SLOWFAST.FUSION_RATIO 0", "at least 1"),
+        ("MODEL.SLOWFAST.SLOW_FRAMES all", "spread, every"),
+        ("DATA.MEAN [a,b,c]", "three numbers, each between 0 and 1"),
+        ("DATA.MEAN [0.1,0.2]", "three numbers"),
+        ("DATA.MEAN [1]", "three numbers"),
+        ("DATA.STD [0,0,0]", "at least 0.001"),
+        ("DATA.COLOR_JITTER -1", "at least 0"),
+        ("DATA.ITEM_TIMEOUT .inf", "at least 0"),
+        ("DATA.ITEM_TIMEOUT .nan", "at least 0"),
+        ("DATA.RETRIES -1", "at least 0"),
+        ("SEED -1", "between 0 and"),
+        ("TRAIN.LABEL_SMOOTHING 2", "between 0 and 1"),
+        ("TRAIN.LABEL_SMOOTHING -0.1", "between 0 and 1"),
+        ("TRAIN.INFLATE x", "mean, centre"),
+        ("TRAIN.CLIP_GRAD_NORM -1", "at least 0"),
+        ("TRAIN.EVAL_EVERY -1", "at least 0"),
+        ("TRAIN.EMA 1", "at least 0 and below 1"),
+        ("SOLVER.BASE_LR -1", "at least 0"),
+        ("SOLVER.BASE_BATCH_SIZE -4", "at least 0"),
+        ("SOLVER.WEIGHT_DECAY -1", "at least 0"),
+        ("SOLVER.WARMUP_STEPS -5", "at least 0"),
+        ("SOLVER.WARMUP_START -1", "between 0 and 1"),
+        ("SOLVER.MILESTONES [0.7,0.5]", "larger than the one before"),
+        ("SOLVER.MILESTONES [2.0]", "below 1"),
+        ("TEST.SCALES [0]", "a list of whole numbers, each at least 1"),
+    ],
+)
+def test_what_no_run_could_use_names_key_and_fix(pairs: str, fix: str) -> None:
+    text = message(None, pairs.split())
+    assert text.startswith(("overrides: " if "of type" in text else "") + pairs.split()[0]) and fix in text
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b"", "lines such as"),
+        (b"- 1\n- 2\n", "lines such as"),
+        (b"text", "lines such as"),
+        (b"about _BASE_", "lines such as"),
+        (b"3", "lines such as"),
+        (b"\xff\xfe\x00\x81", "cannot be read"),
+        (b"_BASE_: 3\n", "lines such as"),
+        (b"_BASE_: mine.yaml\n", "leads back to itself"),
+        (b"_BASE_: other.yaml\n", "other.yaml"),
+        (b"DATA: 2001-99-99\n", "cannot be read"),
+        (b"DATA: 5\n", "unknown key DATA"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes, fix: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    text = message(file)
+    assert text.startswith(f"{file}: ") and fix in text
+
+
+def test_keys_of_a_file_may_be_dotted(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("DATA.NUM_FRAMES: 4\n")
+    assert load_cfg(tmp_path / "mine.yaml").DATA.NUM_FRAMES == 4
+
+
+def test_an_empty_file_of_class_names(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"classes\.txt: no class name in it; write one a line"):
+        read_classes(tmp_path / "classes.txt")
+
+
 def test_numbers_of_the_command_line() -> None:
     cfg = load_cfg(None, ["SOLVER.BASE_LR", "1e-3", "OCTAVE.ALPHA", "1", "MODEL.BLOCKS", "[2,2,2,2]"])
     assert (cfg.SOLVER.BASE_LR, cfg.OCTAVE.ALPHA, cfg.MODEL.BLOCKS) == (1e-3, 1.0, [2, 2, 2, 2])

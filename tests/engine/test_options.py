@@ -158,7 +158,13 @@ def test_evaluation_of_some_videos(small_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("TRAIN.EMA", "1.0"), ("TRAIN.EPOCHS", "-1"), ("TRAIN.RECOMPUTE", "[1]"), ("TRAIN.EVAL_CROPS", "2")],
+    [
+        ("TRAIN.EMA", "1.0"),
+        ("TRAIN.EPOCHS", "-1"),
+        ("TRAIN.RECOMPUTE", "[1]"),
+        ("TRAIN.EVAL_CROPS", "2"),
+        ("TRAIN.COMPILE", "True"),
+    ],
 )
 def test_wrong_values_are_named(small_run, capsys, key, value):
     assert call(small_run("out", key, value)) == 2

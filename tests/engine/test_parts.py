@@ -40,6 +40,20 @@ def test_steps():
     assert [round(warm(at), 4) for at in (0, 0.05, 0.1, 0.49, 0.5, 0.75)] == [0, 0.5, 1, 1, 0.1, 0.01]
 
 
+@pytest.mark.parametrize(("steps", "milestones"), [(3, "[0.5,0.75]"), (1, "[0.5,0.75]"), (100, "[0.001]")])
+def test_too_few_steps_for_the_milestones(steps, milestones):
+    cfg = cfg_of(f"SOLVER.SCHEDULE steps TRAIN.STEPS {steps} SOLVER.MILESTONES {milestones}")
+    with pytest.raises(UserError, match=rf"^SOLVER.MILESTONES is .*TRAIN.STEPS \({steps}\) is too few"):
+        build_schedule(cfg)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_nesterov_needs_momentum(momentum):
+    optimizer = build_optimizer(cfg_of(f"SOLVER.MOMENTUM {momentum}"), nn.Linear(2, 2))
+    assert all(group["momentum"] == momentum for group in optimizer.param_groups)
+    assert all(group["nesterov"] == (momentum > 0) for group in optimizer.param_groups)
+
+
 def test_linear_scaling():
     assert full_lr(cfg_of("SOLVER.BASE_LR 0.1 SOLVER.BASE_BATCH_SIZE 64 TRAIN.BATCH_SIZE 256")) == pytest.approx(0.4)
     assert full_lr(cfg_of("SOLVER.BASE_LR 0.1 SOLVER.BASE_BATCH_SIZE 0 TRAIN.BATCH_SIZE 256")) == pytest.approx(0.1)

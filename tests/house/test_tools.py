@@ -79,3 +79,12 @@ def test_weizmann_without_its_videos_ends_in_one_line(tmp_path: Path) -> None:
     done = call("tools/weizmann.py", "--data", tmp_path, "--output", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
+
+
+def test_weizmann_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "weizmann" / "bend").mkdir(parents=True)
+    (tmp_path / "weizmann" / "bend" / "ido_bend.avi").touch()
+    (tmp_path / "file").touch()
+    done = call("tools/weizmann.py", "--data", tmp_path, "--output", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and f"--output {tmp_path / 'file' / 'out'}: cannot be written" in done.stderr
