@@ -18,6 +18,7 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -144,7 +145,10 @@ class Plan:
         functions: list[nn.Module | None] = [Apply.of(node)]
         key: Any = node.target, repr(node.args), repr(node.kwargs)
         if module is not None:
-            if any(module.parameters()) or any(module.buffers()) or len(node.args) != 1 or node.kwargs:
+            # Its tensors stay under their names, and may have one value a channel.
+            if next(chain(module.parameters(), module.buffers()), None) is not None:
+                return False
+            if len(node.args) != 1 or node.kwargs:
                 return False
             functions = [copy.deepcopy(module).train(mode) for mode in (True, False)]
             # Other classes may hide what they do from their description.
