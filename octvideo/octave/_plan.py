@@ -17,11 +17,13 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize
 
 from octvideo.octave._flow import Apply
 from octvideo.octave._probe import is_channelwise_norm, is_elementwise
@@ -73,21 +75,23 @@ class Plan:
         trace: the network, or a part of it.
         bounds: from :func:`zone`.
         alpha, multiple: as in :func:`octvideo.octave.split_channels`.
+        shared: layers that have a second name in the network, or a tensor that another layer has too.
 
     Attributes:
         roles: "conv", "norm", "map", "noise", "pool", "two", "scale", "global", "cat" or "other" of each node.
         pairs: high and low channels of the nodes whose value is a pair.
     """
 
-    def __init__(self, trace: Trace, bounds: Zone, alpha: float, multiple: int) -> None:
+    def __init__(self, trace: Trace, bounds: Zone, alpha: float, multiple: int, shared: Set[nn.Module]) -> None:
         self._alpha, self._multiple, self._shapes, self._bounds = alpha, multiple, trace.shapes, bounds
+        self._masks, self._shared = trace.masks, shared
         self._calls = Counter(node.target for node in trace.graph.nodes if node.op == "call_module")
         self._modules = dict(trace.module.named_modules())
         self._nodes = list(trace.graph.nodes)
         self._probed: dict[Any, bool] = {}
         self.roles = {node: self._role(node) for node in self._nodes}
         self.pairs: dict[fx.Node, Segments] = {}
-        plain: set[fx.Node] = set()
+        plain = set(trace.plain)
         while True:
             self.pairs = self._order(self._find_pairs(plain))
             # A sum of pairs in which different channels are low is a sum of tensors.
@@ -110,11 +114,15 @@ class Plan:
         module, inputs = self.module(node), [x for x in node.all_input_nodes if len(self._shapes.get(x, ())) in (4, 5)]
         if node not in self._shapes or not inputs or len(inputs) != len(node.all_input_nodes):
             return "other"
+        if node in self._masks:
+            return "other"  # booleans and integers cannot be upsampled or averaged
         if _is_convolution(module):
             return "conv" if self.fits(node) else "other"
         dims = len(self._shapes[node])
         if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            return "norm" if self._plain_layer(node) and is_channelwise_norm(module, dims) else "other"
+            # The parts would be other tensors than those that the other name, or the other layer, has.
+            exchanged = self._plain_layer(node) and module not in self._shared
+            return "norm" if exchanged and is_channelwise_norm(module, dims) else "other"
         if _global_mean(node, self._modules, self._shapes):
             return "global"
         if type(module) in (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d):
@@ -144,7 +152,10 @@ class Plan:
         functions: list[nn.Module | None] = [Apply.of(node)]
         key: Any = node.target, repr(node.args), repr(node.kwargs)
         if module is not None:
-            if any(module.parameters()) or any(module.buffers()) or len(node.args) != 1 or node.kwargs:
+            # Its tensors stay under their names, and may have one value a channel.
+            if next(chain(module.parameters(), module.buffers()), None) is not None:
+                return False
+            if len(node.args) != 1 or node.kwargs:
                 return False
             functions = [copy.deepcopy(module).train(mode) for mode in (True, False)]
             # Other classes may hide what they do from their description.
@@ -165,7 +176,8 @@ class Plan:
         """Called once and with nothing attached to it: it can be exchanged."""
         module = self.module(node)
         assert module is not None
-        return self._calls[node.target] == 1 and not (module._forward_hooks or module._forward_pre_hooks)
+        attached = module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module)
+        return self._calls[node.target] == 1 and not attached
 
     def depthwise(self, node: fx.Node) -> bool:
         """The node is a depth-wise convolution."""

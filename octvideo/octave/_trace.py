@@ -7,12 +7,17 @@ the network around it is followed all the same.
 from __future__ import annotations
 
 import inspect
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
+
+from octvideo.octave._compare import compare
 
 __all__ = ["Trace", "fresh", "replace", "trace_parts"]
 
@@ -22,14 +27,27 @@ _LAYERS = {
     F.max_pool2d: nn.MaxPool2d, F.max_pool3d: nn.MaxPool3d, F.avg_pool2d: nn.AvgPool2d, F.avg_pool3d: nn.AvgPool3d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d, F.adaptive_avg_pool3d: nn.AdaptiveAvgPool3d,
 }  # fmt: skip
+# The methods of ``x += y`` and so on.
+_IN_PLACE = {
+    operator.iadd: "iadd", operator.isub: "isub", operator.imul: "imul", operator.itruediv: "itruediv",
+}  # fmt: skip
 
 
 class Trace(NamedTuple):
-    """A module as a graph: the shapes of its tensors, and the names of the modules in it that torch.fx cannot trace."""
+    """A module as a graph.
+
+    Attributes:
+        shapes: of its tensors.
+        masks: tensors that are not of floating point.
+        plain: tensors that share memory in which a later step writes, so that they must stay as they are.
+        opaque: the names of the modules in it that torch.fx cannot trace.
+    """
 
     module: nn.Module
     graph: fx.Graph
     shapes: dict[fx.Node, tuple[int, ...]]
+    masks: set[fx.Node]
+    plain: set[fx.Node]
     opaque: list[str]
 
 
@@ -38,8 +56,12 @@ def fresh(inputs: Any) -> Any:
     return pytree.tree_map(lambda x: x, inputs)
 
 
-def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Trace]:
-    """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs."""
+def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[str, Trace], str]:
+    """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs.
+
+    The second result is why the first that could not be traced was not, in one line.
+    """
+    reason = ""
     seen: dict[str, tuple[Any, ...]] = {"": inputs}
     traces: dict[str, Trace] = {}
     waiting = [""]
@@ -56,8 +78,8 @@ def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dic
         if name in seen:
             try:
                 part = _trace(module, dry.get_submodule(name), fresh(seen[name]))
-            except Exception:  # tracing runs the network's own code, which may raise anything
-                pass
+            except Exception as error:  # tracing runs the network's own code, which may raise anything
+                reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
             else:
                 traces[name] = part
                 opaque = [f"{name}.{inner}".lstrip(".") for inner in part.opaque]
@@ -65,7 +87,7 @@ def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> dic
                     f"{path}.{child}" for path in opaque for child, _ in root.get_submodule(path).named_children()
                 ]
         waiting += within
-    return traces
+    return traces, reason or "it gives none of its modules with a convolution a tensor"
 
 
 def _inputs_within(dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
@@ -97,19 +119,72 @@ def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
 
     Raises:
         Exception: whatever the module's own code raises, where torch.fx stops at the module itself.
+        ValueError: the graph does something else than the module; see :func:`octvideo.octave._compare.compare`.
     """
     tracer = _Tracer(inputs)
     parameters = list(inspect.signature(module.forward).parameters.values())
     # ``if mask is None`` is decided here; other defaults may be given later.
     absent = {p.name: None for p in parameters[len(inputs) :] if p.default is None}
-    graph = tracer.trace(module, absent or None)
-    shapes = _Shapes(dry, graph)
+    with _marked_modes(module):
+        graph = tracer.trace(module, absent or None)
+    follows = {node for node in graph.nodes if _Mode in map(type, pytree.arg_tree_leaves(*node.args, **node.kwargs))}
+    for node in follows:
+        node.args, node.kwargs = fx.map_aggregate((node.args, node.kwargs), _unmark)  # type: ignore[assignment]
+    run = _Shapes(dry, graph)
     with torch.no_grad():
-        shapes.run(*inputs)
+        run.run(*fresh(inputs))
+    plain = _read_what_is_written(graph, run)
+    compare(module, graph, dry, inputs)
     for node in graph.nodes:
         if node.op == "call_function" and node.target in _LAYERS:
-            _make_layer(module, graph, node)
-    return Trace(module, graph, shapes.shapes, tracer.opaque)
+            if not issubclass(_LAYERS[node.target], nn.modules.dropout._DropoutNd) or node in follows:
+                _make_layer(module, graph, node)
+    return Trace(module, graph, run.shapes, run.masks, plain, tracer.opaque)
+
+
+class _Mode(int):
+    """``self.training`` while a network is traced, to be told from a ``True``: ``F.dropout(x, 0.5, True)``."""
+
+
+def _unmark(value: Any) -> Any:
+    return bool(value) if isinstance(value, _Mode) else value
+
+
+@contextmanager
+def _marked_modes(module: nn.Module) -> Iterator[None]:
+    layers = list(module.modules())
+    try:
+        for layer in layers:
+            layer.training = _Mode(layer.training)  # type: ignore[assignment]
+        yield
+    finally:
+        for layer in layers:
+            layer.training = bool(layer.training)
+
+
+def _read_what_is_written(graph: fx.Graph, run: _Shapes) -> set[fx.Node]:
+    """Makes the steps that come after a write in place read its result, as pairs are not written to.
+
+    ``y.add_(z); f(y)`` becomes ``w = y.add_(z); f(w)``. Where the tensor is written to by way of another (a view, say)
+    that cannot be done: then all tensors with this memory are returned.
+    """
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    plain: set[fx.Node] = set()
+    for node, written in run.writes.items():
+        for storage in written:
+            before = [x for x in run.members[storage] if place[x] < place[node]]
+            late = [(x, user) for x in before for user in x.users if place[user] > place[node]]
+            if not late:
+                continue
+            if all(run.values[x] is run.values[node] and (x is before[0] or x in run.writes) for x in before):
+                for x, user in late:
+                    user.replace_input_with(x, node)
+            else:
+                plain |= {*before, node}
+    for node in plain & run.writes.keys():  # torch.fx forgets what these are when it traces the network again
+        if node.op == "call_function" and node.target in _IN_PLACE:
+            node.op, node.target = "call_method", f"__{_IN_PLACE[node.target]}__"  # type: ignore[index]
+    return plain
 
 
 def replace(root: nn.Module, graph: fx.Graph, node: fx.Node, layer: nn.Module, args: tuple[Any, ...]) -> None:
@@ -120,21 +195,46 @@ def replace(root: nn.Module, graph: fx.Graph, node: fx.Node, layer: nn.Module, a
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor in ``shapes``."""
+    """Runs a graph and notes the shape of every tensor in ``shapes``, and which have the same memory.
+
+    Attributes:
+        masks: tensors that are not of floating point.
+        values: of the nodes that are tensors.
+        members: the nodes that have a tensor in a piece of memory, in their order.
+        writes: the pieces of memory that a node writes to.
+    """
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(root, graph=graph)
+        super().__init__(root, graph=graph, garbage_collect_values=False)  # or memory would be used again
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.masks: set[fx.Node] = set()
+        self.values: dict[fx.Node, Tensor] = {}
+        self.members: dict[int, list[fx.Node]] = {}
+        self.writes: dict[fx.Node, set[int]] = {}
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         return tuple(_thaw(arg) for arg in args), {key: _thaw(arg) for key, arg in kwargs.items()}
 
     def run_node(self, n: fx.Node) -> Any:
+        read = [x for node in n.all_input_nodes for x in pytree.tree_leaves(self.env[node]) if isinstance(x, Tensor)]
+        versions = [x._version for x in read]
         value = super().run_node(n)
+        written = {_memory(x) for x, version in zip(read, versions) if x._version != version}
+        if written:
+            self.writes[n] = written
         if isinstance(value, Tensor):
             self.shapes[n] = tuple(value.shape)
+            self.values[n] = value
+            if not value.is_floating_point():
+                self.masks.add(n)
+        for memory in dict.fromkeys(_memory(x) for x in pytree.tree_leaves(value) if isinstance(x, Tensor)):
+            self.members.setdefault(memory, []).append(n)
         return value
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
 
 
 def _thaw(x: Any) -> Any:
@@ -144,12 +244,31 @@ def _thaw(x: Any) -> Any:
     return {key: _thaw(item) for key, item in x.items()} if isinstance(x, dict) else x
 
 
+class _Proxy(fx.Proxy):
+    """Keeps ``x += y`` apart from ``x = x + y``."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, inputs: tuple[Any, ...] = ()) -> None:
         super().__init__()
         self.inputs = inputs
         self.opaque: list[str] = []
         self._gets_list = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if self._gets_list:

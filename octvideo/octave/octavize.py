@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import operator
+import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -60,21 +62,29 @@ def octavize(
 
     Raises:
         ValueError: alpha or multiple is out of bounds; torch.fx cannot trace any part of the network; it does not run
-            on the example input; it has no convolution.
+            on the example input; it has no convolution; it is compiled, or cannot be copied; ``alpha=1`` meets maps of
+            odd size.
+
+    Warns:
+        UserWarning: alpha is above 0 and no convolution became an octave one.
     """
+    if not isinstance(alpha, Real):
+        raise ValueError(f"alpha is {alpha!r}: it must be a number between 0 and 1")
     split_channels(1, alpha, multiple)  # checks both
-    root = copy.deepcopy(model)
+    root = _copy(model)
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
-    traces = trace_parts(root, dry, inputs)
+    traces, reason = trace_parts(root, dry, inputs)
     if not traces:
-        raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts")
+        raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts: {reason}")
     heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
     bounds = zone(traces.values(), max(heights, default=1))
     report: list[LayerRow] = []
+    shared = _shared(root)
     network: nn.Module = root
     for name, part in traces.items():
-        plan = Plan(part, bounds, alpha, multiple)
+        plan = Plan(part, bounds, alpha, multiple, shared)
+        _check_sizes(part, plan)
         if alpha > 0:
             report += _exchange(part, plan, f"{name}." if name else "", alpha, multiple)
         octave = OctaveNetwork(part.module, part.graph, [])
@@ -92,7 +102,13 @@ def octavize(
     for name in before:
         layer = modules[name]
         alphas = getattr(layer, "alpha_in", 0.0), getattr(layer, "alpha_out", 0.0)
-        report.append(LayerRow(name, type(layer).__name__, *alphas, before[name], after[name]))
+        report.append(LayerRow(name, type(layer).__name__, *alphas, before[name], after.get(name, 0)))
+    if alpha > 0 and not any(row.alpha_in or row.alpha_out for row in report):
+        warnings.warn(
+            f"octavize: no convolution of {type(model).__name__} became an octave one; pairs live between the stem and "
+            f"the final resolution, here at heights from {bounds.entry} down to more than {bounds.final}",
+            stacklevel=2,
+        )
     network.octave_report = report  # type: ignore[assignment]
     return network
 
@@ -128,6 +144,40 @@ def _run_dry(root: nn.Module, given: tuple[Any, ...]) -> tuple[nn.Module, tuple[
         )
         dry = _copy_to(device, root)
         return dry, inputs, _multiply_adds(dry, inputs)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    kind = type(model).__name__
+    if any(hasattr(layer, "_orig_mod") for layer in model.modules()):
+        raise ValueError(f"{kind} is compiled: pass the network as it was before torch.compile, and compile the result")
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{kind} cannot be copied: where torch.nn.utils' weight_norm, spectral_norm or prune made a weight, remove "
+            f"them first (remove_weight_norm, remove_spectral_norm, prune.remove): {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _shared(root: nn.Module) -> set[nn.Module]:
+    """The layers that have a second name, or a tensor that another layer has too."""
+    owners: dict[int, list[nn.Module]] = {}
+    for _, layer in root.named_modules(remove_duplicate=False):
+        for tensor in (*layer._parameters.values(), *layer._buffers.values()):
+            if tensor is not None:
+                owners.setdefault(id(tensor), []).append(layer)
+    return {layer for layers in owners.values() if len(layers) > 1 for layer in layers}
+
+
+def _check_sizes(part: Trace, plan: Plan) -> None:
+    """A pair without a high group does not know its size when that is odd."""
+    for node, segments in plan.pairs.items():
+        height, width = part.shapes[node][-2:]
+        if not any(high for high, _ in segments) and (height % 2 or width % 2):
+            raise ValueError(
+                f"with alpha=1 there is no high group, so {node.name}'s map of {height} x {width} would come out even "
+                f"in size: choose alpha below 1, or an example_input with even maps"
+            )
 
 
 def _copy_to(device: torch.device, network: nn.Module) -> nn.Module:
@@ -189,6 +239,8 @@ def _exchange(part: Trace, plan: Plan, prefix: str, alpha: float, multiple: int)
             continue
         role, layer = plan.roles[node], plan.module(node)
         x = node.all_input_nodes[0]
+        if role in ("conv", "norm"):  # called with input=, perhaps, which the octave layers do not know
+            node.args, node.kwargs = (x,), {}
         if role == "global":
             replace(root, graph, node, GlobalPool(pairs[x], keeps_dims(node)), (x,))
             continue
