@@ -37,6 +37,17 @@ def run(cfg: CfgNode) -> int:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     folder = Path(cfg.OUTPUT_DIR)
+    try:
+        return _run(cfg, folder)
+    except ConnectionError:  # between the ranks
+        raise
+    except OSError as error:  # a full disk, a folder where a file is to be
+        raise UserError(
+            f"OUTPUT_DIR {folder}: the run cannot go on ({error}); free some space or choose another one"
+        ) from None
+
+
+def _run(cfg: CfgNode, folder: Path) -> int:
     with distributed(cfg.DEVICE) as world:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
@@ -80,6 +91,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     if path.is_file():
         payload = read_checkpoint(path)
         known = payload.get("classes") if isinstance(payload, dict) else None
+        if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
+            raise UserError(f"{path}: its classes are not a list of names: remove or correct that entry")
         if known:
             index = _in_the_order_of(index, known, path, cfg)
         classes = known if known and len(known) >= len(classes) else classes
