@@ -61,12 +61,13 @@ def _run(cfg: CfgNode, folder: Path) -> int:
                 model = synchronise_batch_norm(model, world.device)
             if cfg.MODEL.CONV_AS_2D:
                 model = channels_last(model)
+            num_failed_train = 0
             if cfg.TRAIN.ENABLE:
-                code = train(cfg, model, folder, world, log)
+                code, num_failed_train = train(cfg, model, folder, world, log)
                 if code:
                     return code
             if cfg.TEST.ENABLE:
-                _test(cfg, model, folder, world, log)
+                _test(cfg, model, folder, world, log, num_failed_train)
     return 0
 
 
@@ -80,7 +81,7 @@ def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
 
 
-def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> None:
+def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, num_failed_train: int) -> None:
     index = build_index(cfg, "test")
     classes = index.classes
     path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
@@ -102,8 +103,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
     metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = write_result(result, index, classes, folder)
-        numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed")}
+        metrics = write_result(result, index, classes, folder, num_failed_train)
+        numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
             log.say(f"{failure.path}: cannot be read ({failure.reason})")

@@ -31,11 +31,12 @@ from octvideo.models.checkpoints import load_weights, read_checkpoint
 __all__ = ["scores", "train"]
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> int:
+def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
     Returns:
-        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then).
+        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then); and the
+        number of videos that could not be read.
 
     Raises:
         UserError: what the user can fix.
@@ -44,7 +45,9 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         return _train(cfg, model, folder, world, log, signals)
 
 
-def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal) -> int:
+def _train(
+    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
+) -> tuple[int, int]:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
     for stage in model.modules():
@@ -124,14 +127,14 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         raise evaluation.error
     if trainer.stop:
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
-        return 128 + (signals.received or 15)
+        return 128 + (signals.received or 15), len(logging.failed)
     if not cfg.TRAIN.EVAL_EVERY:  # an evaluation of the last step has done so
         _refresh(cfg, trainer, index)
     if trainer.result is not model:
         model.load_state_dict(trainer.result.state_dict())
     if world.is_main:
         save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
-    return 0
+    return 0, len(logging.failed)
 
 
 def _rate(cfg: CfgNode) -> str:

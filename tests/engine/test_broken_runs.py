@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_validation_without_labels_is_refused(
     (tmp_path / "val.csv").write_text("".join(f'"{video}"\n' for video in videos))
     assert call(small_run("out", *_SHORT, "TRAIN.EVAL_EVERY", "1", "DATA.VAL", str(tmp_path / "val.csv"))) == 2
     assert "no video has a label: give it labels, or set TRAIN.EVAL_EVERY 0" in capsys.readouterr().err
+
+
+def test_the_metrics_count_what_training_could_not_read(
+    small_run: Callable[..., list[str]], video_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(video_folder / "train", tmp_path / "train")
+    (tmp_path / "train" / "down" / "video 1.mp4").write_bytes(b"broken")
+    # Two passes: the video is drawn more than once, and counted once.
+    assert call(small_run("out", "TRAIN.STEPS", "4", "DATA.TRAIN", str(tmp_path / "train"))) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["num_failed_train"] == 1 and metrics["num_failed"] == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["num_failed_train"] for line in lines if line["kind"] == "test"] == [1]
 
 
 def test_clipping_bounds_the_step(small_run: Callable[..., list[str]], tmp_path: Path) -> None:
