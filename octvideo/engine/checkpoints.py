@@ -23,6 +23,7 @@ __all__ = [
 
 VERSION = 1
 _STEP = "step_{:08d}.pt"
+_KEYS = ("config", "model", "optimizer", "scaler", "step", "drawn", "failed")
 
 
 def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
@@ -84,7 +85,11 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> dict[str, Any
     """The newest step checkpoint that can be read; one that cannot is passed over, and ``say`` is told."""
     for path in sorted(folder.glob("step_*.pt"), reverse=True):
         try:
-            return read_checkpoint(path)
+            payload = read_checkpoint(path)
+            if not isinstance(payload, dict) or (lacking := [key for key in _KEYS if key not in payload]):
+                what = f"it has no {lacking[0]}" if isinstance(payload, dict) else "it is no mapping"
+                raise UserError(f"{path}: not a checkpoint of a training ({what})")
+            return payload
         except UserError as error:
             say(f"warning: {error}; using the one before")
     return None

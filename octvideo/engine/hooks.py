@@ -24,7 +24,7 @@ class Logging:
         self.log, self.every = log, every
         self._data = self._wait = self._total = 0.0
         self._steps = 0
-        self._seen: set[str] = set()
+        self.failed: set[str] = set()  # paths that this run could not read
 
     def __call__(self, trainer: Trainer) -> None:
         last = trainer.last
@@ -33,8 +33,8 @@ class Logging:
         self._total += last["step_time"]
         self._steps += 1
         for failure in last["failed"]:
-            if failure.path not in self._seen:
-                self._seen.add(failure.path)
+            if failure.path not in self.failed:
+                self.failed.add(failure.path)
                 self.log.say(f"{failure.path}: cannot be read ({failure.reason}); another video takes its place")
         if trainer.step % self.every and trainer.step != trainer.steps:
             return

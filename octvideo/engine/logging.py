@@ -46,13 +46,20 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end_progress()
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        try:
+            if self._file is not None:
+                try:
+                    self._file.close()
+                finally:
+                    self._board.close()
+        except OSError:
+            if kind is None:  # else what ended the run is to be seen, not its consequence
+                raise
+        finally:
+            if self._wandb is not None:
+                self._wandb.finish()
 
     def say(self, message: str) -> None:
         """A line for people, also kept in the log."""

@@ -37,6 +37,17 @@ def run(cfg: CfgNode) -> int:
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     folder = Path(cfg.OUTPUT_DIR)
+    try:
+        return _run(cfg, folder)
+    except ConnectionError:  # between the ranks
+        raise
+    except OSError as error:  # a full disk, a folder where a file is to be
+        raise UserError(
+            f"OUTPUT_DIR {folder}: the run cannot go on ({error}); free some space or choose another one"
+        ) from None
+
+
+def _run(cfg: CfgNode, folder: Path) -> int:
     with distributed(cfg.DEVICE) as world:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
@@ -50,12 +61,13 @@ def run(cfg: CfgNode) -> int:
                 model = synchronise_batch_norm(model, world.device)
             if cfg.MODEL.CONV_AS_2D:
                 model = channels_last(model)
+            num_failed_train = 0
             if cfg.TRAIN.ENABLE:
-                code = train(cfg, model, folder, world, log)
+                code, num_failed_train = train(cfg, model, folder, world, log)
                 if code:
                     return code
             if cfg.TEST.ENABLE:
-                _test(cfg, model, folder, world, log)
+                _test(cfg, model, folder, world, log, num_failed_train)
     return 0
 
 
@@ -69,7 +81,7 @@ def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
 
 
-def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> None:
+def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, num_failed_train: int) -> None:
     index = build_index(cfg, "test")
     classes = index.classes
     path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
@@ -80,6 +92,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     if path.is_file():
         payload = read_checkpoint(path)
         known = payload.get("classes") if isinstance(payload, dict) else None
+        if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
+            raise UserError(f"{path}: its classes are not a list of names: remove or correct that entry")
         if known:
             index = _in_the_order_of(index, known, path, cfg)
         classes = known if known and len(known) >= len(classes) else classes
@@ -89,8 +103,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
     metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = write_result(result, index, classes, folder)
-        numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed")}
+        metrics = write_result(result, index, classes, folder, num_failed_train)
+        numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
             log.say(f"{failure.path}: cannot be read ({failure.reason})")

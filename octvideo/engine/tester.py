@@ -155,11 +155,16 @@ def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
     write_lines(folder / "metrics.json", [json.dumps(metrics, indent=1)])
 
 
-def write_result(result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Writes ``metrics.json``, ``predictions.csv`` and the confusion matrix (CSV and picture); returns the metrics."""
+def write_result(
+    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, num_failed_train: int = 0
+) -> dict[str, Any]:
+    """Writes ``metrics.json``, ``predictions.csv`` and the confusion matrix (CSV and picture); returns the metrics.
+
+    ``num_failed_train`` is the number of videos that the training before could not read.
+    """
     labels = torch.from_numpy(index.labels)[result.indices]
     known = labels >= 0
-    metrics = accuracy(result, index)
+    metrics = {**accuracy(result, index), "num_failed_train": num_failed_train}
     if known.any():
         confusion = confusion_matrix(result.scores[known].argmax(1), labels[known], len(classes))
         metrics["per_class"] = dict(zip(classes, per_class_accuracy(confusion)))

@@ -31,11 +31,12 @@ from octvideo.models.checkpoints import load_weights, read_checkpoint
 __all__ = ["scores", "train"]
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> int:
+def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
     Returns:
-        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then).
+        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then); and the
+        number of videos that could not be read.
 
     Raises:
         UserError: what the user can fix.
@@ -44,7 +45,9 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         return _train(cfg, model, folder, world, log, signals)
 
 
-def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal) -> int:
+def _train(
+    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
+) -> tuple[int, int]:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
     for stage in model.modules():
@@ -61,6 +64,10 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY:
         val = build_index(cfg, "val")
+        if not (val.labels >= 0).any():
+            raise UserError(
+                f"DATA.VAL ({cfg.DATA.VAL}): no video has a label: give it labels, or set TRAIN.EVAL_EVERY 0"
+            )
         _check_same_classes(index, val, cfg)
         val_loader = build_test_loader(
             cfg,
@@ -111,8 +118,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     _start_from(cfg, trainer, checkpoints, log, evaluation)
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
-        f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; learning rate "
-        f"{full_lr(cfg):.4g} for a batch of {cfg.TRAIN.BATCH_SIZE}"
+        f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
     try:
@@ -124,14 +130,20 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         raise evaluation.error
     if trainer.stop:
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
-        return 128 + (signals.received or 15)
+        return 128 + (signals.received or 15), len(logging.failed)
     if not cfg.TRAIN.EVAL_EVERY:  # an evaluation of the last step has done so
         _refresh(cfg, trainer, index)
     if trainer.result is not model:
         model.load_state_dict(trainer.result.state_dict())
     if world.is_main:
         save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
-    return 0
+    return 0, len(logging.failed)
+
+
+def _rate(cfg: CfgNode) -> str:
+    base, batch = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE
+    scaling = f" (SOLVER.BASE_LR {cfg.SOLVER.BASE_LR:.4g} x {batch} / {base})" if base else ", not scaled"
+    return f"learning rate {full_lr(cfg):.4g} for a batch of {batch}{scaling}"
 
 
 def _passes(cfg: CfgNode, videos: int) -> float:
@@ -188,32 +200,59 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
     state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
     if state is not None:
         _check_same_network(cfg, state["config"], folder)
+        _tell_differences(cfg, state["config"], log)
         try:
             trainer.load_state(state)
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{folder}: its checkpoints are of another network or optimiser ({reason}); choose another OUTPUT_DIR, "
                 "or set TRAIN.RESUME False"
             ) from None
         if evaluation is not None and evaluation.path.is_file():
-            evaluation.best = read_checkpoint(evaluation.path)["top1"]
+            evaluation.best = _best(evaluation.path, log)
         log.say(f"going on at step {trainer.step} from {folder}")
     elif cfg.TRAIN.CHECKPOINT:
         report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
         log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
 
 
+def _best(path: Path, log: RunLog) -> float:
+    """The top-1 of ``best.pt``; -1 where it cannot be told, so that the next evaluation replaces the file."""
+    try:
+        return float(read_checkpoint(path)["top1"])
+    except UserError as error:
+        log.say(f"warning: {error}; the next evaluation replaces it")
+    except (KeyError, TypeError, ValueError):
+        log.say(f"warning: {path}: it has no top-1; the next evaluation replaces it")
+    return -1.0
+
+
 def _check_same_network(cfg: CfgNode, text: str, folder: Path) -> None:
     """The weights of a network fit its octave twin, so the configurations must tell them apart."""
     saved = CfgNode.load_cfg(text)
-    for key in ("MODEL", "OCTAVE"):
-        for name, value in saved[key].items():
+    for key in ("MODEL", "OCTAVE", "SOLVER"):
+        for name, value in saved.get(key, {}).items():
+            if key == "SOLVER" and name != "OPTIMIZER":
+                continue
             if name in cfg[key] and cfg[key][name] != value:
                 raise UserError(
                     f"{folder}: its checkpoints have {key}.{name} {value}, this run {cfg[key][name]}: choose another "
                     "OUTPUT_DIR, or set TRAIN.RESUME False"
                 )
+
+
+def _tell_differences(cfg: CfgNode, text: str, log: RunLog) -> None:
+    """What makes the result another than that of an uninterrupted run, and may still be wanted."""
+    saved, differences = CfgNode.load_cfg(text), []
+    for key in ("SEED", "DATA.TRAIN", "DATA.NUM_FRAMES", "TRAIN.BATCH_SIZE", "TRAIN.PRECISION"):
+        before, now = saved, cfg
+        for name in key.split("."):
+            before, now = before.get(name, {}), now[name]
+        if before != now:
+            differences.append(f"{key} {now} (was {before})")
+    if differences:
+        log.say(f"warning: this run goes on with other settings: {', '.join(differences)}")
 
 
 def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:

@@ -10,6 +10,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,6 +148,10 @@ class _Inert:
 
 
 def _read_torch(path: Path) -> Any:
+    if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"its record {damaged} is damaged")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
