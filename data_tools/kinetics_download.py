@@ -177,7 +177,11 @@ def build_source(args: argparse.Namespace, segments: list[Segment], pacer: Pacer
             raise UserError("--trim: yt-dlp cuts by itself; leave one of --trim and --yt-dlp out")
         if args.limit_rate:
             raise UserError("--limit-rate: ffmpeg, which reads the sections for yt-dlp, has no limit; use --rate")
-        return YouTube(template, pacer, cookies=args.cookies, more=shlex.split(args.yt_dlp_args))
+        try:
+            more = shlex.split(args.yt_dlp_args)
+        except ValueError as error:
+            raise UserError(f"--yt-dlp-args {args.yt_dlp_args}: {error}; quote it as in a shell") from None
+        return YouTube(template, pacer, cookies=args.cookies, more=more)
     if template.startswith(("http://", "https://")):
         return WebFiles(template, pacer, connections=args.workers, cookies=args.cookies, timeout=args.timeout)
     if "://" in template and not template.startswith("file://"):

@@ -115,7 +115,7 @@ def read_classes(file: str | Path) -> list[str]:
     elif not path.is_absolute() and shipped.is_file():
         text = shipped.read_text()
     else:
-        raise UserError(f"{file}: no such file of class names; check DATA.CLASSES")
+        raise UserError(f"{file}: no such file of class names; check the path (DATA.CLASSES)")
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise UserError(f"{file}: no class name in it; write one a line")
@@ -129,7 +129,7 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); convert it, e.g. with iconv") from None
+        raise UserError(f"{file}: not a list in UTF-8 (byte {error.start}); give a text file, or a folder") from None
 
 
 def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
@@ -158,7 +158,7 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     if path.is_dir():
         return _read_folder(path, classes)
     if not path.is_file():
-        raise UserError(f"{source}: no such list file or folder; check DATA.TRAIN, DATA.VAL and DATA.TEST")
+        raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
     return _read_list(path, Path(root) if root else path.parent, classes)
 
 

@@ -124,10 +124,13 @@ class VideoWriter:
         self.path, self.fps, self.frames = path, fps, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
             self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
-        except OSError as error:
+        except (OSError, av.FFmpegError) as error:
             raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
         self._stream: av.VideoStream | None = None
+        self._failed = False
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -145,15 +148,29 @@ class VideoWriter:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts, picture.time_base = self.frames, 1 / self.fps
-        self._container.mux(self._stream.encode(picture))
+        self._mux(picture)
         self.frames += 1
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        assert self._stream is not None
+        try:
+            self._container.mux(self._stream.encode(picture))
+        except (OSError, av.FFmpegError) as error:
+            self._failed = True
+            raise UserError(f"--output {self.path}: cannot be written ({error.strerror})") from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finishes the file. Where there is no frame, none is left behind."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-        if self._stream is None:
-            self.path.unlink(missing_ok=True)
+        """Finishes the file. Where there is no frame, or writing failed, none is left behind."""
+        try:
+            if self._stream is not None and not self._failed:
+                self._mux(None)
+            self._container.close()
+        except (OSError, av.FFmpegError) as failure:
+            self._failed = True
+            if kind is None:
+                raise UserError(f"--output {self.path}: cannot be written ({failure.strerror})") from None
+        finally:
+            if self._stream is None or self._failed:
+                self.path.unlink(missing_ok=True)

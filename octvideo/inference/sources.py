@@ -101,7 +101,7 @@ class FrameReader:
         timeout = _TIMEOUT if live or is_url(source) else None
         try:
             self._container = av.open(source, format=format, options=options or {}, timeout=timeout)
-        except (OSError, ValueError) as error:  # av.FFmpegError is one of them
+        except (OSError, ValueError, av.FFmpegError) as error:  # not all of av's are one of the others
             raise UserError(f"{source}: cannot be opened as a video ({_reason(error)})") from None
         stream = self._container.streams.best("video")
         if not isinstance(stream, av.VideoStream):

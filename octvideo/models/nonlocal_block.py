@@ -41,15 +41,20 @@ class OctNonLocal(nn.Module):
 
 
 def _pool(x: Feature) -> Feature:
-    """Max pooling by (1, 2, 2); the low map is kept at half the size of the high one, rounded up."""
+    """Max pooling by (1, 2, 2), by 1 along an edge of 1; the low map is half the size of the high one, rounded up."""
     if not isinstance(x, OctaveTensor):
-        return F.max_pool3d(x, (1, 2, 2))
+        return F.max_pool3d(x, _kernel(x))
     if x.high is None or x.low is None:
-        return x.map(lambda group: F.max_pool3d(group, (1, 2, 2)))
-    high = F.max_pool3d(x.high, (1, 2, 2))
+        return x.map(lambda group: F.max_pool3d(group, _kernel(group)))
+    high = F.max_pool3d(x.high, _kernel(x.high))
     height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
     low: Tensor = F.max_pool3d(x.low, (1, 2, 2), ceil_mode=True)
     return OctaveTensor(high, low[..., :height, :width])
+
+
+def _kernel(x: Tensor) -> tuple[int, int, int]:
+    height, width = x.shape[-2:]
+    return 1, min(2, height), min(2, width)
 
 
 def create_octave_nonlocal(

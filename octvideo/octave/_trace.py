@@ -129,7 +129,7 @@ def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
         graph = tracer.trace(module, absent or None)
     follows = {node for node in graph.nodes if _Mode in map(type, pytree.arg_tree_leaves(*node.args, **node.kwargs))}
     for node in follows:
-        node.args, node.kwargs = fx.map_aggregate((node.args, node.kwargs), _unmark)  # type: ignore[assignment]
+        node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _unmark)  # type: ignore[assignment]
     run = _Shapes(dry, graph)
     with torch.no_grad():
         run.run(*fresh(inputs))

@@ -77,3 +77,23 @@ def test_output_must_be_an_mp4(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         VideoWriter(tmp_path / "file" / "out.mp4", Fraction(25))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_one_error_and_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "full.mp4"
+    path.symlink_to("/dev/full")
+    frames = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    with (
+        pytest.raises(UserError, match=f"--output {path}: cannot be written"),
+        VideoWriter(path, Fraction(25)) as writer,
+    ):
+        for frame in frames:
+            writer.write(frame)
+    assert not path.is_symlink()
+
+
+def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(UserError, match="it is a folder"):
+        VideoWriter(tmp_path / "folder.mp4", Fraction(25))

@@ -188,3 +188,20 @@ def test_table_6():
         vanilla = rows[key[0], 0]
         assert rows[key]["params_m"] == vanilla["params_m"] and rows[key]["gflops"] < vanilla["gflops"]
     assert rows["i3d_r50", 0]["params_m"] == pytest.approx(28.043, abs=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("size", [16, 32, 33])
+def test_one_frame_and_maps_of_one_pixel(alpha: float, size: int) -> None:
+    keys = [
+        "MODEL.WIDTH",
+        "8",
+        "MODEL.BLOCKS",
+        "[1,1,1,1]",
+        "MODEL.NONLOCAL",
+        "[[],[0],[0],[]]",
+        "OCTAVE.ALPHA",
+        str(alpha),
+    ]
+    model = build_model(load_cfg("kinetics400/i3d_k400.yaml", keys)).eval()
+    assert model(torch.randn(2, 3, 1, size, size)).shape == (2, 400)
