@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from octvideo.octave.complexity import _Counter
+
 __all__ = ["compare"]
 
 # Images are made this many times as small, where the module takes them: noise shows a difference at any size.
 _FACTORS = (8, 4, 2, 1)
+_MOST = 20e9  # multiply-adds of a run: some seconds on a processor
 
 
 def compare(module: nn.Module, graph: fx.Graph, dry: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Runs both in the mode that the module is in, with the same random numbers, on the smallest maps that it takes.
 
-    A module that cannot run on noise of any size tried, or that has no values yet (meta device), is not compared.
+    A module that cannot run on noise of any size tried, that takes more than ``_MOST`` multiply-adds there, or
+    that has no values yet (meta device), is not compared.
 
     Args:
         dry: a copy of the module, on which sizes are tried; at no cost where it is on the meta device.
@@ -72,11 +76,11 @@ def _small_inputs(dry: nn.Module, inputs: tuple[Any, ...], training: bool, devic
     for factor in _FACTORS:
         noise = pytree.tree_map_only(Tensor, lambda x: _noise(x, factor, device), inputs)  # noqa: B023  # called now
         try:
-            with torch.random.fork_rng(), torch.no_grad():
+            with torch.random.fork_rng(), torch.no_grad(), _Counter() as counter:
                 probe(*pytree.tree_map_only(Tensor, lambda x: x.to(where, copy=True), noise))
         except Exception:  # too small, as a rule
             continue
-        return noise
+        return noise if counter.result.multiply_adds <= _MOST else None
     return None
 
 

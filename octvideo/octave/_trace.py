@@ -56,12 +56,12 @@ def fresh(inputs: Any) -> Any:
     return pytree.tree_map(lambda x: x, inputs)
 
 
-def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[str, Trace], str]:
+def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[str, Trace], dict[str, str]]:
     """The network as a graph, by the name ""; what in it cannot be traced gives its own parts, by theirs.
 
-    The second result is why the first that could not be traced was not, in one line.
+    The second result is why those that torch.fx was tried on, and failed on, could not be traced, in one line each.
     """
-    reason = ""
+    reasons: dict[str, str] = {}
     seen: dict[str, tuple[Any, ...]] = {"": inputs}
     traces: dict[str, Trace] = {}
     waiting = [""]
@@ -79,7 +79,7 @@ def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> tup
             try:
                 part = _trace(module, dry.get_submodule(name), fresh(seen[name]))
             except Exception as error:  # tracing runs the network's own code, which may raise anything
-                reason = reason or (str(error).splitlines() or [type(error).__name__])[0]
+                reasons[name] = (str(error).splitlines() or [type(error).__name__])[0]
             else:
                 traces[name] = part
                 opaque = [f"{name}.{inner}".lstrip(".") for inner in part.opaque]
@@ -87,7 +87,7 @@ def trace_parts(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> tup
                     f"{path}.{child}" for path in opaque for child, _ in root.get_submodule(path).named_children()
                 ]
         waiting += within
-    return traces, reason or "it gives none of its modules with a convolution a tensor"
+    return traces, reasons
 
 
 def _inputs_within(dry: nn.Module, inputs: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:

@@ -74,8 +74,9 @@ def octavize(
     root = _copy(model)
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
-    traces, reason = trace_parts(root, dry, inputs)
+    traces, failed = trace_parts(root, dry, inputs)
     if not traces:
+        reason = next(iter(failed.values()), "no module in it that has convolutions is called")
         raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts: {reason}")
     heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
     bounds = zone(traces.values(), max(heights, default=1))
@@ -93,9 +94,11 @@ def octavize(
         else:
             network = octave
     report += [
-        LayerRow(f"{name}.{opaque}".lstrip("."), "not traced", 0.0, 0.0, 0, 0)
-        for name, part in traces.items()
-        for opaque in part.opaque
+        LayerRow(name, "not traced", 0.0, 0.0, 0, 0)
+        for name in [
+            *(f"{name}.{opaque}".lstrip(".") for name, part in traces.items() for opaque in part.opaque),
+            *(name for name in failed if name),
+        ]
     ]
     after = _multiply_adds(_copy_to(_device(dry), network), inputs)
     modules = dict(network.named_modules())
