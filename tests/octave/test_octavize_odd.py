@@ -214,8 +214,9 @@ class Aliased(Parts):
         self.norm = self.bn
         self.layers = nn.Sequential(self.a, self.bn)
 
-    def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        return self.c(self.layers(x) + z)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.end(self.c(self.layers(x) + self.b(x)))
 
 
 class Tied(Parts):
