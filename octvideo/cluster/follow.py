@@ -127,8 +127,12 @@ def why(job: submitit.Job[int], state: str) -> str | None:
     first = _TASK.search(printed)
     if first is not None:
         task = int(re.split("[,-]", first["tasks"])[0])
-        how = _last_line(errors[task]) if first["how"].startswith("Exited") and task in errors else first["how"]
-        return f"{how} (task {task} on {first['node']})"
+        if first["how"].startswith("Exited") and task in errors:
+            # The first to exit may be one whose connection broke because of another's mistake.
+            cause = next((number for number in sorted(errors) if "UserError" in _last_line(errors[number])), task)
+            where = f" on {first['node']}" if cause == task else ""
+            return f"{_last_line(errors[cause])} (task {cause}{where})"
+        return f"{first['how']} (task {task} on {first['node']})"
     if state in ("CANCELLED", "TIMEOUT", "DEADLINE", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "OUT_OF_MEMORY"):
         return f"SLURM ended it: {state}"
     if errors:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from octvideo.octave import Feature, OctaveTensor
 
@@ -52,6 +52,7 @@ def _pool(x: Feature) -> Feature:
     return OctaveTensor(high, low[..., :height, :width])
 
 
+@fx.wrap
 def _kernel(x: Tensor) -> tuple[int, int, int]:
     height, width = x.shape[-2:]
     return 1, min(2, height), min(2, width)

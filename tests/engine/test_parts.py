@@ -9,7 +9,7 @@ from pytorchvideo.models import hub
 from torch import nn
 
 from octvideo.config import load_cfg
-from octvideo.engine.checkpoints import newest_checkpoint, prune, save_checkpoint, step_path
+from octvideo.engine.checkpoints import _KEYS, newest_checkpoint, prune, save_checkpoint, step_path
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
 from octvideo.errors import UserError
@@ -89,7 +89,7 @@ def test_checkpoints_are_pruned_and_the_newest_good_one_is_found(tmp_path):
     said: list[str] = []
     assert newest_checkpoint(tmp_path, said.append) is None
     for step in (9, 10, 100):
-        save_checkpoint({"step": step}, step_path(tmp_path, step))
+        save_checkpoint({**dict.fromkeys(_KEYS), "step": step}, step_path(tmp_path, step))
     prune(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000010.pt", "step_00000100.pt"]
     assert newest_checkpoint(tmp_path, said.append)["step"] == 100 and not said
