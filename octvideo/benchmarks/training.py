@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from fvcore.common.param_scheduler import ConstantParamScheduler
+from torch import nn
 
 from octvideo.benchmarks.memory import peak_growth_mb
 from octvideo.benchmarks.networks import device_of, on_device, twins
@@ -24,7 +25,7 @@ from octvideo.engine.trainer import Trainer, autocast
 __all__ = ["train"]
 
 _LR = 1e-6  # the frames are noise: nothing is to be learned, and the loss must stay finite
-_STEPS = 4  # that a round times on clips of videos
+_STEPS = 4  # that a round times
 _PREFETCHED = 2  # batches that a worker has ready, by default
 
 # Takes so many steps on batches, and returns the seconds that they were waited for.
@@ -42,13 +43,17 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
     """
     device, batch = device_of(cfg), _noise(cfg)
     variants: dict[str, _Variant] = {}
-    engines = {kind: _engine(settings, device) for kind, settings in twins(cfg).items()}
+    engines: dict[str, Steps] = {}
     for kind, settings in twins(cfg).items():
-        variants[kind] = _Variant(engines[kind], lambda: repeat(batch), 1)
-        variants[f"{kind} bare loop"] = _Variant(_bare(settings, device), lambda: repeat(batch), 1)
+        # One network for both: two of the same kind differ by some per cent, by where their weights lie in memory.
+        model = on_device(settings, device)
+        optimizer = build_optimizer(settings, model)
+        engines[kind] = _engine(settings, device, model, optimizer)
+        variants[kind] = _Variant(engines[kind], lambda: repeat(batch))
+        variants[f"{kind} bare loop"] = _Variant(_bare(settings, device, model, optimizer), lambda: repeat(batch))
     if from_videos:
         for kind, steps in engines.items():
-            variants[f"{kind} from videos"] = _Variant(steps, partial(_clips, cfg, steps), _STEPS)
+            variants[f"{kind} from videos"] = _Variant(steps, partial(_clips, cfg, steps))
     for variant in variants.values():
         variant.steps(repeat(batch), 1)  # warms up
     seconds = interleaved(variants, rounds)
@@ -71,13 +76,11 @@ class _Variant:
     Args:
         steps: what is timed.
         batches: gives the batches of one call.
-        count: steps of one call.
     """
 
-    def __init__(self, steps: Steps, batches: Callable[[], Iterator[Batch]], count: int) -> None:
-        self.steps, self.batches, self.count = steps, batches, count
+    def __init__(self, steps: Steps, batches: Callable[[], Iterator[Batch]]) -> None:
+        self.steps, self.batches = steps, batches
         self._processor: list[float] = []
-        self._memory: list[float | None] = []
         self._waits: list[float] = []
 
     def __call__(self) -> float:
@@ -85,19 +88,20 @@ class _Variant:
 
         def work() -> None:
             nonlocal waited
-            waited = self.steps(batches, self.count)
+            waited = self.steps(batches, _STEPS)
 
         start = time.process_time()
-        growth, seconds = peak_growth_mb(lambda: timed(work))
-        self._processor.append((time.process_time() - start) / self.count)
-        self._memory.append(growth)
+        seconds = timed(work)
+        self._processor.append((time.process_time() - start) / _STEPS)
         self._waits.append(waited / seconds)
-        return seconds / self.count
+        return seconds / _STEPS
 
     def figures(self) -> dict[str, float]:
-        """Medians."""
+        """Medians; memory is measured here: that gives the heap back to the system, and the next step refills it."""
         found = {"processor_seconds": median(self._processor), "data_wait": median(self._waits)}
-        memory = [value for value in self._memory if value is not None]
+        batches = self.batches()
+        growth = [peak_growth_mb(partial(self.steps, batches, 1))[0] for _ in range(3)]
+        memory = [value for value in growth if value is not None]
         return {**found, "peak_memory_mb": median(memory)} if memory else found
 
 
@@ -119,7 +123,7 @@ def _clips(cfg: CfgNode, steps: Steps) -> Iterator[Batch]:
     return batches
 
 
-def _engine(cfg: CfgNode, device: torch.device) -> Steps:
+def _engine(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
     left, waited = 0, 0.0
 
     def note(trainer: Trainer) -> None:
@@ -127,10 +131,9 @@ def _engine(cfg: CfgNode, device: torch.device) -> Steps:
         left, waited = left - 1, waited + trainer.last["data_time"]
         trainer.stop = not left
 
-    model = on_device(cfg, device)
     trainer = Trainer(
         model,
-        build_optimizer(cfg, model),
+        optimizer,
         ConstantParamScheduler(_LR),
         steps=10**9,
         world=World(0, 1, device),
@@ -152,15 +155,14 @@ def _engine(cfg: CfgNode, device: torch.device) -> Steps:
     return steps
 
 
-def _bare(cfg: CfgNode, device: torch.device) -> Steps:
+def _bare(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
     """What anyone would write: no accumulation, no norm of the gradient, no figures."""
-    model = on_device(cfg, device).train()
-    optimizer = build_optimizer(cfg, model)
     for group in optimizer.param_groups:
         group["lr"] = _LR
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
 
     def steps(batches: Iterator[Batch], count: int) -> float:
+        model.train()
         for batch in islice(batches, count):
             optimizer.zero_grad(set_to_none=True)
             clips = normalize_clips(batch.frames.to(device), cfg.DATA.MEAN, cfg.DATA.STD)

@@ -91,6 +91,10 @@ def _measure(args: argparse.Namespace) -> Report:
     if args.data is not None:
         overrides += ["DATA.TEST" if args.benchmark == "views" else "DATA.TRAIN", args.data]
     settings = load_cfg(args.cfg or _DEFAULT, overrides)
+    if settings.NUM_THREADS:
+        import torch
+
+        torch.set_num_threads(settings.NUM_THREADS)
     if args.benchmark in _NEEDS_DATA:
         from octvideo.benchmarks import videos
 

@@ -208,11 +208,14 @@ def test_warm_start_replaces_the_head_and_says_so(small_run, tmp_path, capsys):
     assert "the weights are of another network" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
-def test_mixed_precision_and_clipping(small_run, tmp_path, precision):
-    more = ["TRAIN.PRECISION", precision, "TRAIN.CLIP_GRAD_NORM", "0.1", "SOLVER.OPTIMIZER", "sgd", "TRAIN.STEPS", "3"]
+def test_mixed_precision_and_clipping(small_run, tmp_path, capsys):
+    more = ["TRAIN.PRECISION", "bf16", "TRAIN.CLIP_GRAD_NORM", "0.1", "SOLVER.OPTIMIZER", "sgd", "TRAIN.STEPS", "3"]
     assert call(small_run("out", *more)) == 0
     assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "out").values())
+    with torch.profiler.profile() as seen:
+        torch.nn.Conv2d(8, 8, 3).bfloat16()(torch.zeros(1, 8, 9, 9, dtype=torch.bfloat16))
+    fallback = any("slow_conv" in event.key for event in seen.key_averages())
+    assert ("this CPU has no bf16" in capsys.readouterr().err) == fallback
 
 
 @pytest.mark.parametrize(
