@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing is not None:
         raise UserError(f"--data {missing}: no such file or folder")
     # Torch takes seconds to import: --help and wrong arguments are answered without it.
-    from octvideo.data.check_files import write_bytes, write_text
+    from octvideo.files import write_bytes, write_text
     from octvideo.inference.frequency import find_inputs, layers_of, measure, network_of
     from octvideo.inference.frequency_report import as_csv, as_numbers, draw
     from octvideo.inference.predictor import device_named

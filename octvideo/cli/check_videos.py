@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--report {arguments.report}: give a name that ends in .csv or .jsonl")
     # Torch, which the data package imports, takes seconds: --help and wrong arguments are answered without it.
     from octvideo.data.check import BROKEN, OK, UNFINISHED
-    from octvideo.data.check_files import CheckReport, read_source, write_text
+    from octvideo.data.check_files import CheckReport, read_source
+    from octvideo.files import write_text
 
     source = read_source(arguments.source, arguments.root, arguments.classes)
     if arguments.clean_list:

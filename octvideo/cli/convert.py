@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
 
-    from octvideo.engine.checkpoints import save_checkpoint, write_whole
+    from octvideo.engine.checkpoints import save_checkpoint
+    from octvideo.files import write_bytes
     from octvideo.inference.weights import load_network
 
     network = load_network(arguments.checkpoint, arguments.cfg)
@@ -55,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ImportError:
             raise UserError("safetensors is needed; install it with: pip install 'octvideo[safetensors]'") from None
         metadata = {"format": "pt", "config": cfg.dump(), "classes": json.dumps(network.classes)}
-        content = save(state, metadata)
-        write_whole(arguments.output, lambda file: file.write(content))
+        write_bytes(arguments.output, save(state, metadata), parents=True)
     print(f"{arguments.checkpoint}: {network.report}")
     print(f"{arguments.output}: {arguments.format}, {arguments.output.stat().st_size / 1e6:.1f} MB")
     return 0

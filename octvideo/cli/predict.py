@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +38,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return value
 
 
@@ -72,9 +82,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--every", type=positive, metavar="N", help="frames between predictions over time; default: half a window"
     )
     parser.add_argument("--frames", type=positive, metavar="N", help="with --webcam: stop after N frames")
-    parser.add_argument("--max-seconds", type=float, metavar="S", help="with --webcam: stop after S seconds")
+    parser.add_argument("--max-seconds", type=seconds, metavar="S", help="with --webcam: stop after S seconds")
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)
+    if "" in (arguments.source, arguments.webcam):
+        parser.error("the name of the video is empty")
     if (arguments.source is None) == (arguments.webcam is None):
         parser.error("give a VIDEO, a FOLDER or a URL, or else --webcam N")
     if arguments.webcam is None and (arguments.frames or arguments.max_seconds):
@@ -191,12 +203,15 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
             max_seconds=arguments.max_seconds,
             writer=writer,
         )
+        stopped = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the file is finished
         try:
             for update in updates:
                 record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
                 _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, one_line=True)
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
+        finally:
+            signal.signal(signal.SIGTERM, stopped)
     return 0
 
 

@@ -17,8 +17,9 @@ from octvideo.data.check import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.guarded import Lost, map_guarded
 from octvideo.data.index import VIDEO_SUFFIXES, is_sharded, read_index
 from octvideo.errors import UserError
+from octvideo.files import write_text
 
-__all__ = ["CheckReport", "Source", "read_source", "write_text"]
+__all__ = ["CheckReport", "Source", "read_source"]
 
 _FIELDS = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Checked)}
 
@@ -78,28 +79,6 @@ def read_source(file: Path, root: str = "", classes: str = "") -> Source:
     index = read_index(file, classes_file=classes)
     paths = [index.path(number) for number in range(len(index))]
     return Source(file, [(f"{os.path.abspath(p)} {index.label(n)}", p) for n, p in enumerate(paths)], False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """``write_bytes`` of UTF-8 text."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 class CheckReport:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from octvideo.errors import UserError
+from octvideo.files import whole_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -181,13 +182,5 @@ def write_lines(file: Path, lines: Iterable[str]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
+    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(f"{line}\n" for line in lines)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from octvideo.errors import UserError
+from octvideo.files import whole_file
 from octvideo.models.checkpoints import read_checkpoint
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "remove_leftovers",
     "save_checkpoint",
     "set_aside",
-    "write_whole",
 ]
 
 VERSION = 1
@@ -27,27 +26,17 @@ _KEYS = ("config", "model", "optimizer", "scaler", "step", "drawn", "failed")
 
 
 def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
-    """Writes to a temporary name, then renames: the path has either the old file or the whole new one.
+    """Writes a whole checkpoint: where it cannot, the path has the old file.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    write_whole(path, lambda file: torch.save({**payload, "version": VERSION}, file))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """``save_checkpoint`` with another format: ``write`` puts the content into the file that it is given."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: the checkpoint cannot be written ({error}); free some space and run again") from None
+    with whole_file(path, parents=True) as partial:
+        try:
+            with partial.open("wb") as file:
+                torch.save({**payload, "version": VERSION}, file)
+        except RuntimeError as error:  # torch's own for a full disk
+            raise OSError(str(error)) from None
 
 
 def step_path(folder: Path, step: int) -> Path:
@@ -63,7 +52,7 @@ def prune(folder: Path, keep: int) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what a killed process left of a checkpoint that it was writing."""
-    for path in folder.glob(".*.pt.*"):
+    for path in folder.glob(".*.pt"):
         path.unlink(missing_ok=True)
 
 

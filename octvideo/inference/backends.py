@@ -8,6 +8,7 @@ is written to disk. Batch norms are folded first (``octvideo.octave.fuse``).
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 import warnings
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.errors import UserError
+from octvideo.files import replace, whole_file
 from octvideo.octave import fold_batch_norm
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path
         raise UserError(f"--output {path}: a file of format {format} must end in {FORMATS[format]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)  # before the export, which takes its time
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
     except OSError as error:
         raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
     if format == "onnx":
@@ -77,14 +81,29 @@ def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path
     elif format == "openvino":
         _require("openvino")
     program = _export(fold_batch_norm(model), clip_shape)
-    if format == "onnx":
-        _onnx_program(program, clip_shape).save(str(path))
-    elif format == "openvino":
-        import openvino
+    with whole_file(path) as partial:
+        if format == "onnx":
+            _onnx_program(program, clip_shape).save(str(partial))
+        elif format == "openvino":
+            _save_openvino(_openvino_model(program, clip_shape), partial, path.with_suffix(".bin"))
+        else:
+            buffer = io.BytesIO()  # a full disk ends torch's own writer, and Python with it
+            torch.export.save(program, buffer)
+            partial.write_bytes(buffer.getbuffer())
 
-        openvino.save_model(_openvino_model(program, clip_shape), path, compress_to_fp16=False)
-    else:
-        torch.export.save(program, path)
+
+def _save_openvino(model: Any, partial: Path, weights: Path) -> None:
+    """``partial`` gets the graph, ``weights`` what belongs to it."""
+    import openvino
+
+    written = partial.with_suffix(".bin")
+    try:
+        openvino.save_model(model, partial, compress_to_fp16=False)
+        replace(written, weights)
+    except RuntimeError as error:
+        raise OSError(" ".join(str(error).split())) from None
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def load_exported(format: str, path: Path) -> Runner:

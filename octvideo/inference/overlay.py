@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
+from octvideo.files import partial_of, replace
 from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
 
+_MAX_SIDE = 4096  # pixels, of enlarged frames: H.264 players and encoders have their limits
 _MIN_SHORT_SIDE = 320  # pixels: below this text is not readable, and players show the video enlarged and blurred
 # Drawing replaces what is below, transparency included, so all of these are nearly opaque.
 _PANEL = (12, 14, 20, 185)
@@ -29,7 +31,8 @@ _QUIET_BAR = (58, 136, 172, 255)
 
 def output_scale(width: int, height: int) -> int:
     """The whole factor by which frames of this size are enlarged before text is drawn on them."""
-    return -(-_MIN_SHORT_SIDE // min(width, height)) if min(width, height) < _MIN_SHORT_SIDE else 1
+    wanted = -(-_MIN_SHORT_SIDE // min(width, height))
+    return max(1, min(wanted, _MAX_SIDE // max(width, height)))
 
 
 @lru_cache(maxsize=8)
@@ -108,7 +111,7 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
 class VideoWriter:
     """Writes frames as H.264 in .mp4 (yuv420p, even size, index at the front). A context manager.
 
-    The file is opened with the first frame and has that frame's size, rounded up to even.
+    The file has the first frame's size, rounded up to even, and gets its name at the end.
 
     Args:
         path: ends in .mp4; missing folders are made.
@@ -126,7 +129,8 @@ class VideoWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
-            self._container = av.open(str(path), "w", options={"movflags": "+faststart"})
+            self._partial = partial_of(path)
+            self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"})
         except (OSError, av.FFmpegError) as error:
             raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
         self._stream: av.VideoStream | None = None
@@ -162,15 +166,15 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finishes the file. Where there is no frame, or writing failed, none is left behind."""
+        """Finishes the file, which gets its name now; where there is no frame, or anything failed, none is left."""
         try:
             if self._stream is not None and not self._failed:
                 self._mux(None)
             self._container.close()
+            if kind is None and self._stream is not None and not self._failed:
+                replace(self._partial, self.path)
         except (OSError, av.FFmpegError) as failure:
-            self._failed = True
             if kind is None:
                 raise UserError(f"--output {self.path}: cannot be written ({failure.strerror})") from None
         finally:
-            if self._stream is None or self._failed:
-                self.path.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)

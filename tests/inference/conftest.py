@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,3 +64,13 @@ def classes() -> list[str]:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small network's checkpoint."""
     return _save_checkpoint(_small_cfg(), tmp_path_factory.mktemp("weights") / "small.pt")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 20 kB, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

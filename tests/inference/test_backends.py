@@ -11,7 +11,7 @@ from octvideo.cli import run
 from octvideo.cli.export import main
 from octvideo.config import CfgNode
 from octvideo.errors import UserError
-from octvideo.inference.backends import create_runner
+from octvideo.inference.backends import FORMATS, create_runner
 from octvideo.inference.weights import load_network
 
 CPU = torch.device("cpu")
@@ -68,6 +68,18 @@ def test_export_of_slowfast(
     checkpoint = save_checkpoint(small_cfg("MODEL.ARCH", "slowfast"), tmp_path / "slowfast.pt")
     arguments = ["--format", "openvino", "--output", str(tmp_path / "a.xml")]
     assert run(main, ["--checkpoint", str(checkpoint), *arguments]) == 0
+
+
+@pytest.mark.parametrize("format", ["torch-export", *_SLOW])
+def test_export_to_a_full_disk_leaves_the_file_before(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str, small_files: None
+) -> None:
+    output = (tmp_path / "a").with_suffix(FORMATS[format])
+    output.write_text("before")
+    assert run(main, ["--checkpoint", str(checkpoint), "--format", format, "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"error: {output}: cannot be written" in error
+    assert output.read_text() == "before" and list(tmp_path.iterdir()) == [output]
 
 
 def test_export_errors(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,10 +79,9 @@ def test_output_must_be_an_mp4(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "file" / "out.mp4", Fraction(25))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
-def test_a_full_disk_is_one_error_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_error_and_leaves_the_file_before(tmp_path: Path, small_files: None) -> None:
     path = tmp_path / "full.mp4"
-    path.symlink_to("/dev/full")
+    path.write_text("before")
     frames = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
     with (
         pytest.raises(UserError, match=f"--output {path}: cannot be written"),
@@ -90,7 +89,24 @@ def test_a_full_disk_is_one_error_and_leaves_no_file(tmp_path: Path) -> None:
     ):
         for frame in frames:
             writer.write(frame)
-    assert not path.is_symlink()
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_in_between_leaves_no_half_of_a_video(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(16, 1280), (1280, 16), (2, 2), (20, 5000), (1, 1)])
+def test_frames_of_odd_shapes(tmp_path: Path, size: tuple[int, int]) -> None:
+    with VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
+        for _ in range(3):
+            writer.write(annotate(np.zeros((*size, 3), np.uint8), [Prediction("arm wrestling", 0.9)]))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        shapes = [(frame.height, frame.width) for frame in container.decode(video=0)]
+    assert len(shapes) == 3 and max(shapes[0]) <= 5000
 
 
 def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:

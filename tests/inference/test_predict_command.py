@@ -85,7 +85,16 @@ def test_user_errors_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["a.mp4", "--webcam", "0"], ["a.mp4", "--top-k", "0"], ["a.mp4", "--frames", "3"]]
+    "arguments",
+    [
+        [],
+        [""],
+        ["--webcam", ""],
+        ["a.mp4", "--webcam", "0"],
+        ["a.mp4", "--top-k", "0"],
+        ["a.mp4", "--frames", "3"],
+        *(["--webcam", "0", "--max-seconds", value] for value in ("-1", "0", "nan", "inf")),
+    ],
 )
 def test_arguments_that_do_not_go_together(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -108,7 +117,10 @@ def test_script_from_another_folder(checkpoint: Path, data: Path, tmp_path: Path
     assert time.monotonic() - start < 60
 
 
-def test_ctrl_c_ends_a_stream_and_leaves_a_playable_recording(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_and_leaves_a_playable_recording(
+    checkpoint: Path, data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     source, output = data / "clips/actions/felixchenfy_exercise.avi", tmp_path / "out.mp4"
     arguments = ["--webcam", source, "--every", "1", "--checkpoint", checkpoint, "--output", output]
     with subprocess.Popen(
@@ -116,7 +128,7 @@ def test_ctrl_c_ends_a_stream_and_leaves_a_playable_recording(checkpoint: Path, 
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert b"stopped" in errors and b"Traceback" not in errors
