@@ -42,11 +42,18 @@ def randomise(state):
     return state
 
 
-@pytest.mark.parametrize("arch", HUB)
-def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(arch):
-    reference = HUB[arch]().eval()
+R101 = {"MODEL__BLOCKS": "[3, 4, 23, 3]", "MODEL__SLOWFAST__FUSION_KERNEL": 5}
+
+
+@pytest.mark.parametrize(
+    ("arch", "builder", "keys"),
+    [*((arch, builder, {}) for arch, builder in HUB.items()), ("slowfast", hub.slowfast_r101, R101)],
+    ids=[*HUB, "slowfast_r101"],
+)
+def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(arch, builder, keys):
+    reference = builder().eval()
     state = randomise(reference.state_dict())
-    ours = build(arch).eval()
+    ours = build(arch, **keys).eval()
     assert ours.load_state_dict(state)
     clip = torch.randn(1, 3, FRAMES.get(arch, 8), 224, 224)
     with torch.inference_mode():
@@ -57,7 +64,7 @@ def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(
             expected = reference(clip)
         assert torch.equal(ours(clip), expected)
     for alpha in (0.1, 0.5, 1.0):
-        twin = build(arch, OCTAVE__ALPHA=alpha)
+        twin = build(arch, OCTAVE__ALPHA=alpha, **keys)
         assert list(twin.state_dict()) == list(state)
         assert twin.load_state_dict(state)
         assert all(torch.equal(value, state[key]) for key, value in twin.state_dict().items())

@@ -26,12 +26,6 @@ def _hub(name: str) -> nn.Module:
     return _any_size(getattr(hub, name)(pretrained=False))
 
 
-def _csn() -> nn.Module:
-    from pytorchvideo.models.csn import create_csn
-
-    return _any_size(create_csn())
-
-
 def _any_size(model: nn.Module) -> nn.Module:
     # Heads without the fixed size of their pooling window, for inputs of any size.
     for layer in list(model.modules()):
@@ -83,7 +77,7 @@ CASES = {
     "slow_r50": _video(lambda: _hub("slow_r50"), 0.8),
     "slowfast_r50": _video(lambda: _hub("slowfast_r50"), 0.8, 32),
     "x3d_s": _video(lambda: _hub("x3d_s"), 0.6, 13, 160),
-    "csn": _video(_csn, 0.8, 32),
+    "csn_r101": _video(lambda: _hub("csn_r101"), 0.8, 32),
     "r2plus1d_r50": _video(lambda: _hub("r2plus1d_r50"), 0.7, 16),
     "resnet26d": Case(lambda: _timm("resnet26d", drop_path_rate=0.1), 0.7),
     "seresnet50": Case(lambda: _timm("seresnet50"), 0.8),
