@@ -17,7 +17,6 @@ import timm
 import torch
 import torchvision.models
 from pytorchvideo.models import hub
-from pytorchvideo.models.csn import create_csn
 from torch import nn
 
 from octvideo.octave import octavize
@@ -33,10 +32,6 @@ def _hub(name: str) -> nn.Module:
     return getattr(hub, name)(pretrained=False)
 
 
-def _csn(name: str) -> nn.Module:
-    return create_csn()
-
-
 # Library, network, what builds it, the shape of its input.
 NETWORKS: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
     *(
@@ -48,7 +43,7 @@ NETWORKS: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
     *(("PyTorchVideo", name, _hub, (3, 8, 224, 224)) for name in ("c2d_r50", "i3d_r50", "slow_r50")),
     ("PyTorchVideo", "slowfast_r50", _hub, (3, 32, 224, 224)),
     ("PyTorchVideo", "x3d_s", _hub, (3, 13, 160, 160)),
-    ("PyTorchVideo", "csn (create_csn)", _csn, (3, 32, 224, 224)),
+    ("PyTorchVideo", "csn_r101", _hub, (3, 32, 224, 224)),
     ("PyTorchVideo", "r2plus1d_r50", _hub, (3, 16, 224, 224)),
     *(("timm", name, timm.create_model, IMAGE) for name in ("resnet26d", "seresnet50", "resnetv2_50")),
 ]
