@@ -32,6 +32,8 @@ NAMES: dict[str, dict[str, str]] = {
         "norm": "{block}.bn{n}.bn_{group}.",
         "stem": "conv1.0. conv1.1.",
         "deep": "conv1.0. conv1.1. conv1.3. conv1.4. conv1.6. conv1.7.",
+        "little": "conv2.{part}{n}.",
+        "halving": "conv2.0. conv2.1.",
         "tail": "tail.0.",
         "mobile tail": "tail.0. tail.1.",
         "head": "classifer.",
@@ -43,6 +45,8 @@ NAMES: dict[str, dict[str, str]] = {
         "norm": "{block}_bn{n}-{group}_",
         "stem": "R50_conv1_ R50_bn1_",
         "deep": " ".join(f"R50_stem_{part}{n}_" for n in (1, 2, 3) for part in ("conv", "bn")),
+        "little": "R50_stem2_{part}{n}_",
+        "halving": "R50_conv2_ R50_bn2_",
         "tail": "R50_tail-bn_",
         "mobile tail": "R50_tail-conv_ R50_tail-bn_",
         "head": "R50_classifier_",
@@ -164,18 +168,35 @@ def add(x: Pair, y: Pair) -> Pair:
     return x[0] + y[0], None if x[1] is None or y[1] is None else x[1] + y[1]
 
 
+def halved(peer: Peer, x: Tensor, down: str) -> Tensor:
+    """The stem's map: pooled, or as bL-Net does by a convolution or by a residual block."""
+    if down == "pool":
+        return F.max_pool2d(x, 3, 2, 1)
+    if down == "conv":
+        conv, bn = peer.names["halving"].split()
+        return peer.plain_norm(bn, peer.plain(conv, x, x.shape[1], 3, 2)).relu()
+
+    def layer(n: int, y: Tensor, width: int, kernel: int, stride: int) -> Tensor:
+        conv, bn = (peer.names["little"].format(part=part, n=n) for part in ("conv", "bn"))
+        return peer.plain_norm(bn, peer.plain(conv, y, width, kernel, stride))
+
+    y = layer(2, layer(1, x, 8, 1, 1).relu(), 8, 3, 2).relu()
+    return (layer(3, y, 16, 1, 1) + layer(4, x, 16, 1, 2)).relu()
+
+
 def resnet(
     peer: Peer, x: Tensor, *, pre: bool, se: bool = False, groups: int = 1, widen: int = 1, deep: bool = False,
-    down_on: int = 2, input_norm: bool = False,
+    down: str = "pool", down_on: int = 2, input_norm: bool = False,
 ) -> Tensor:  # fmt: skip
     if deep:
         names, y = peer.names["deep"].split(), x
-        for conv, bn, (width, stride) in zip(names[::2], names[1::2], ((8, 2), (8, 1), (16, 1))):
+        strides = (2, 1, 1) if down == "pool" else (1, 2, 1)
+        for conv, bn, width, stride in zip(names[::2], names[1::2], (8, 8, 16), strides):
             y = peer.plain_norm(bn, peer.plain(conv, y, width, 3, stride)).relu()
     else:
         conv, bn = peer.names["stem"].split()
         y = peer.plain_norm(bn, peer.plain(conv, x, 16, 7, 2)).relu()
-    pair: Pair = F.max_pool2d(y, 3, 2, 1), None
+    pair: Pair = halved(peer, y, down), None
     for stage, depth in enumerate(DEPTHS, 1):
         alpha = peer.alpha if stage < 4 else 0.0
         mid = peer.widths(16 * widen * 2 ** (stage - 1), alpha)
@@ -267,6 +288,7 @@ def ours(alpha: float, **arguments: object) -> nn.Module:
 
 Case = tuple[str, float, Callable[[Peer, Tensor], Tensor], Callable[[float], nn.Module]]
 DEEP = ((8, 3, 2), (8, 3, 1), (16, 3, 1))
+DEEP_1 = ((8, 3, 1), (8, 3, 2), (16, 3, 1))
 CASES: dict[str, Case] = {
     "pre-activation": (
         "symbols", 0.125, lambda p, x: resnet(p, x, pre=True), lambda a: ours(a, preactivation=True)
@@ -290,6 +312,21 @@ CASES: dict[str, Case] = {
     "v1e, names of layers": (
         "layers", 0.125, lambda p, x: resnet(p, x, pre=False, se=True, deep=True, down_on=3, input_norm=True),
         lambda a: ours(a, se=True, stem=DEEP, stride_on=3, input_norm=True),
+    ),
+    "v1f": (
+        "gluon", 0.125, lambda p, x: resnet(p, x, pre=False, deep=True, down="block", down_on=3),
+        lambda a: ours(a, stem=DEEP_1, stem_down="block", stride_on=3),
+    ),
+    "v1f, names of layers": (
+        "layers", 0.125, lambda p, x: resnet(p, x, pre=False, deep=True, down="block", down_on=3),
+        lambda a: ours(a, stem=DEEP_1, stem_down="block", stride_on=3),
+    ),
+    "bL stem": (
+        "gluon", 0.5, lambda p, x: resnet(p, x, pre=False, down="conv"), lambda a: ours(a, stem_down="conv")
+    ),
+    "bL stem, names of layers": (
+        "layers", 0.5, lambda p, x: resnet(p, x, pre=False, deep=True, down="conv"),
+        lambda a: ours(a, stem=DEEP_1, stem_down="conv"),
     ),
     "mobilenet v1": (
         "gluon", 0.375, mobilenet_v1,
