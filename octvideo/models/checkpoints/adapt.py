@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Splits", "first_other_split", "has_octave_groups", "join_octave_groups", "slow_columns_first"]
+__all__ = [
+    "Splits",
+    "first_other_split",
+    "has_octave_groups",
+    "join_octave_groups",
+    "join_paths",
+    "slow_columns_first",
+    "strides_instead_of_pooling",
+]
 
 # (high, low) channels of the input and of the output of a convolution
 Splits = tuple[tuple[int, int], tuple[int, int]]
@@ -38,7 +47,8 @@ def join_octave_groups(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
         if match := re.fullmatch(r"(.*)\.conv\.conv_[hl]2[hl]\.weight", key):
             name = f"{match[1]}.weight"
             if name not in joined:
-                joined[name], splits[name] = _join(state, f"{match[1]}.conv.conv_")
+                names = {path: f"{match[1]}.conv.conv_{path}.weight" for path in ("h2h", "l2h", "h2l", "l2l")}
+                joined[name], splits[name] = join_paths({p: state[at] for p, at in names.items() if at in state})
         elif match := re.fullmatch(r"(.*)\.bn_([hl])\.(\w+)", key):
             name = re.sub(r"conv(\d)$", r"bn\1", match[1]) if "downsample" not in match[1] else f"{match[1][:-1]}1"
             name = f"{name}.{match[3]}"
@@ -49,36 +59,53 @@ def join_octave_groups(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return joined, splits
 
 
-def _join(state: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, Splits]:
-    paths = {path: state.get(f"{prefix}{path}.weight") for path in ("h2h", "l2h", "h2l", "l2l")}
-    widths = {}
+def join_paths(paths: Mapping[str, Tensor]) -> tuple[Tensor, Splits]:
+    """The weight of an octave convolution, high channels first, of its paths ``h2h``, ``h2l``, ``l2h``, ``l2l``.
+
+    A path that is not there adds nothing. With groups the channels of the input are counted as the weight has them, so
+    those of one group; a depth-wise convolution has its two paths one after the other.
+    """
+    some = next(iter(paths.values()))
+    if some.shape[1] == 1 and some.numel() > len(some) and set(paths) <= {"h2h", "l2l"}:
+        high, low = (paths.get(path, some[:0]) for path in ("h2h", "l2l"))
+        return torch.cat([high, low]), ((len(high), len(low)), (len(high), len(low)))
+    width = {}
     for side, axis, at in (("in", 1, 0), ("out", 0, 2)):
         for group in "hl":
-            widths[side, group] = next((w.shape[axis] for p, w in paths.items() if w is not None and p[at] == group), 0)
-    some = next(weight for weight in paths.values() if weight is not None)
+            width[side, group] = next((w.shape[axis] for path, w in paths.items() if path[at] == group), 0)
     rows = []
     for to in "hl":
         row = []
         for of in "hl":
-            block = paths[f"{of}2{to}"]
-            shape = (widths["out", to], widths["in", of], *some.shape[2:])
-            row.append(some.new_zeros(shape) if block is None else block)  # a path that is not there adds nothing
+            shape = (width["out", to], width["in", of], *some.shape[2:])
+            row.append(paths[path] if (path := f"{of}2{to}") in paths else some.new_zeros(shape))
         rows.append(torch.cat(row, dim=1))
-    split = ((widths["in", "h"], widths["in", "l"]), (widths["out", "h"], widths["out", "l"]))
-    return torch.cat(rows), split
+    return torch.cat(rows), ((width["in", "h"], width["in", "l"]), (width["out", "h"], width["out", "l"]))
 
 
 def first_other_split(model: nn.Module, splits: Mapping[str, Splits]) -> tuple[str, Splits, Splits] | None:
-    """The first convolution (its weight, the file's groups, the network's) that has other groups in the network."""
-    for key, split in splits.items():
-        conv = model.get_submodule(key.removesuffix(".weight"))
+    """The first convolution (its weight, the file's groups, the network's) of whose channels other ones are low."""
+    for key, ((in_high, in_low), out) in splits.items():
+        conv: Any = model.get_submodule(key.removesuffix(".weight"))
         own = (
             (getattr(conv, "in_high", conv.in_channels), getattr(conv, "in_low", 0)),
             (getattr(conv, "out_high", conv.out_channels), getattr(conv, "out_low", 0)),
         )
-        if own != split:
-            return key, split, own  # type: ignore[return-value]
+        times = 1 if conv.groups == conv.in_channels else conv.groups  # see ``join_paths``
+        split = ((times * in_high, times * in_low), out)
+        if own != split and [sum(groups) for groups in own] == [sum(groups) for groups in split]:
+            return key, split, own
     return None
+
+
+def strides_instead_of_pooling(model: nn.Module, keys: Iterable[str]) -> bool:
+    """Whether one of these convolutions (their weights) has one frequency and a spatial stride of its own."""
+    convs: list[Any] = [model.get_submodule(key.removesuffix(".weight")) for key in keys]
+    return any(
+        conv.stride[-1] > 1
+        and not (getattr(conv, "in_low", 0) or getattr(conv, "out_low", 0) or getattr(conv, "pool_vanilla", False))
+        for conv in convs
+    )
 
 
 def slow_columns_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

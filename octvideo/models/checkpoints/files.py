@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import sys
+import tarfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -110,7 +111,7 @@ def read_checkpoint(path: str | Path) -> Any:
 
     Nothing is run: ``torch.load`` gets ``weights_only``, and from a pickle arrays and plain Python values alone are
     built. A safetensors file becomes ``{"model": state dict}``, with the configuration and the class names where it
-    has those; one of MXNet the same without.
+    has those; one of MXNet, or a tar archive with one in it, the same without.
 
     Raises:
         UserError: no such file, or not a readable checkpoint.
@@ -121,14 +122,17 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(16)
-        if start[:8] == MAGIC:
-            return {"model": read_params(path)}
+            if start[:8] == MAGIC:
+                file.seek(0)
+                return {"model": read_params(file)}
         if start[8:9] == b"{":
             return _read_safetensors(path)
         # Files of torch.save are zip archives, old ones pickles that begin with a certain whole number (LONG1).
         if start[:1] == b"\x80" and start[2:3] != b"\x8a":
             with path.open("rb") as file:
                 return _ArraysOnly(file, encoding="latin1").load()
+        if tarfile.is_tarfile(path) and (state := _read_tar(path)):
+            return {"model": state}
         return _read_torch(path)
     except UserError:
         raise
@@ -184,6 +188,16 @@ class _ArraysOnly(pickle.Unpickler):
         if known in self._ALLOWED:
             return self._ALLOWED[known]
         raise pickle.UnpicklingError(f"it has {module}.{name}, and only arrays are read")
+
+
+def _read_tar(path: Path) -> dict[str, Tensor]:
+    """The one ``.params`` in an archive; nothing where there is none, as in the oldest files of torch.save."""
+    with tarfile.open(path) as archive:
+        members = [member for member in archive if member.isfile() and member.name.endswith(".params")]
+        if len(members) > 1:
+            raise ValueError(f"{len(members)} files of MXNet are in it; unpack it and name one")
+        file = archive.extractfile(members[0]) if members else None
+        return {} if file is None else read_params(file)  # type: ignore[arg-type]
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

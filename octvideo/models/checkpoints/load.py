@@ -10,14 +10,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from octvideo.errors import UserError
-from octvideo.models.blocks import PoolingConv3d
 from octvideo.models.checkpoints.adapt import (
     Splits,
     first_other_split,
     has_octave_groups,
     join_octave_groups,
     slow_columns_first,
+    strides_instead_of_pooling,
 )
+from octvideo.models.checkpoints.authors import has_authors_names, read_authors_network
 from octvideo.models.checkpoints.files import local_file, read_checkpoint, state_of
 from octvideo.models.checkpoints.inflate import inflate
 from octvideo.models.checkpoints.names import MMACTION2, layout_of, pytorchvideo_names
@@ -25,7 +26,7 @@ from octvideo.models.checkpoints.names import MMACTION2, layout_of, pytorchvideo
 __all__ = ["LoadReport", "fit", "load_weights"]
 
 # The classifier of video networks (proj) and of image networks.
-_HEAD = re.compile(r"(^|\.)(proj|fc|classifier)\.(weight|bias)$")
+_HEAD = re.compile(r"(^|\.)(proj|fc|classifier(\.1)?)\.(weight|bias)$")
 
 
 @dataclass
@@ -105,14 +106,25 @@ def fit(
     own = model.state_dict()
     report = LoadReport()
     splits: dict[str, Splits] = {}
-    if has_octave_groups(state):
+    alpha, layout = 0.5, ""
+    authors = read_authors_network(state, path) if has_authors_names(state) else None
+    if authors:
+        state, splits, layout, alpha, report.notes = authors
+    elif has_octave_groups(state):
         state, splits = join_octave_groups(state)
+        layout = "d-li14's Oct-ResNets, the groups of each layer joined"
     found = _translate(state, own, report)
-    if splits:
-        report.layout = "d-li14's Oct-ResNets, the groups of each layer joined"
+    report.layout = layout or report.layout
+    report.missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
+    if authors and (others := [*report.missing, *report.unexpected]):
+        # Their networks have most names in common, so nothing is loaded of another one.
+        raise UserError(
+            f"{path}: the weights are of another network, {layout}: {len(others)} names are in one of the two alone "
+            f"({', '.join(others[:3])}); docs/checkpoints.md has its MODEL.ARCH; check {hint}"
+        )
     if report.layout == MMACTION2.name and getattr(model, "slow_frames", "every") != "every":
         report.notes.append("mmaction2 takes every r-th frame: MODEL.SLOWFAST.SLOW_FRAMES every does the same")
-    _check_groups(model, found, splits, path, report)
+    _check_groups(model, found, splits, path, report, alpha)
     fitting: dict[str, Tensor] = {}
     for key, (source, value) in found.items():
         value = _shaped(value, own[key], key, inflation, report)
@@ -129,7 +141,6 @@ def fit(
     if report.replaced:
         key = report.replaced[0]
         report.notes.append(f"the head is new: the file has {len(found[key][1])} classes, the network {len(own[key])}")
-    report.missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
     if not fitting:
         raise UserError(
             f"{path}: the weights are of another network (no tensor has a known name: {next(iter(state))} for one); "
@@ -169,6 +180,7 @@ def _check_groups(
     splits: Mapping[str, Splits],
     path: str | Path,
     report: LoadReport,
+    alpha: float,
 ) -> None:
     """Octave weights mean nothing where the frequencies of a layer are others."""
     own = {key: splits[source] for key, (source, _) in found.items() if source in splits}
@@ -176,10 +188,12 @@ def _check_groups(
         key, file, network = other
         raise UserError(
             f"{path}: the octave layer {found[key][0]} has {_words(file)}, the network {_words(network)}; set "
-            "OCTAVE.ALPHA 0.5, OCTAVE.STAGES [2,3,4], OCTAVE.MULTIPLE 1"
+            f"OCTAVE.ALPHA {alpha:g}, OCTAVE.STAGES [2,3,4], OCTAVE.MULTIPLE 1"
         )
-    if own and not any(isinstance(module, PoolingConv3d) for module in model.modules()):
-        report.notes.append("it pools before the 3x3 of stride 2 in res5: OCTAVE.POOL_LEAVING True does the same")
+    if strides_instead_of_pooling(model, own):
+        video = any(isinstance(module, nn.Conv3d) for module in model.modules())
+        option = "POOL_LEAVING" if video and alpha else "POOL_VANILLA"
+        report.notes.append(f"it pools before strided layers of one frequency: OCTAVE.{option} True does the same")
 
 
 def _words(split: Splits) -> str:

@@ -12,7 +12,6 @@ Little-endian, as ``NDArray::Save`` in MXNet's ``src/ndarray/ndarray.cc`` writes
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -26,19 +25,18 @@ _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 _TYPES = ("f4", "f8", "f2", "u1", "i4", "i1", "i8")
 
 
-def read_params(path: Path) -> dict[str, Tensor]:
+def read_params(file: BinaryIO) -> dict[str, Tensor]:
     """The arrays of a file by name, without the ``arg:`` and ``aux:`` of symbols.
 
     Raises:
         ValueError: not such a file, cut short, or with sparse arrays.
     """
-    with path.open("rb") as file:
-        if file.read(8) != MAGIC:
-            raise ValueError("no list of MXNet arrays")
-        _, count = _numbers(file, "QQ")
-        arrays = [_array(file) for _ in range(count)]
-        (count,) = _numbers(file, "Q")
-        names = [_exactly(file, *_numbers(file, "Q")).decode() for _ in range(count)]
+    if file.read(8) != MAGIC:
+        raise ValueError("no list of MXNet arrays")
+    _, count = _numbers(file, "QQ")
+    arrays = [_array(file) for _ in range(count)]
+    (count,) = _numbers(file, "Q")
+    names = [_exactly(file, *_numbers(file, "Q")).decode() for _ in range(count)]
     if len(names) != len(arrays):
         raise ValueError(f"{len(arrays)} arrays and {len(names)} names")
     return {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in zip(names, arrays)}
