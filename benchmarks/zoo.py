@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "zoo.md"
 
 # Top-1 that the paper prints: "Drop an Octave", arXiv 1904.05049v3. Video: Table 6, 30 views (a: Kinetics-400, b:
-# Kinetics-600); ImageNet: Tables 2 and 9, one crop.
+# Kinetics-600); ImageNet: Tables 2, 3, 5 and 9, one crop.
 PAPER = {
     "kinetics400/c2d_k400": "71.9 from ImageNet (6a)",
     "kinetics400/oct_c2d_k400": "73.8 from ImageNet (6a)",
@@ -38,6 +38,21 @@ PAPER = {
     "kinetics600/oct_i3d_k600": "76.0 from ImageNet (6b)",
     "imagenet/resnet50_in1k": "77.0 (2, 9), pre-activation",
     "imagenet/oct_resnet50_in1k": "78.2 (2, 9), pre-activation",
+    "imagenet/resnet26_preact_in1k": "73.2 (9)",
+    "imagenet/oct_resnet26_preact_in1k": "76.1 (9)",
+    "imagenet/resnet50_preact_in1k": "77.0 (9)",
+    "imagenet/oct_resnet50_preact_in1k": "77.4 (9)",
+    "imagenet/resnet101_preact_in1k": "78.5 (9)",
+    "imagenet/oct_resnet101_preact_in1k": "79.2 (9)",
+    "imagenet/resnext50_32x4d_preact_in1k": "78.4 (9)",
+    "imagenet/oct_resnext50_32x4d_preact_in1k": "78.8 (9)",
+    "imagenet/se_resnet50_preact_in1k": "77.6 (9)",
+    "imagenet/oct_se_resnet50_preact_in1k": "78.7 (9)",
+    "imagenet/densenet121_in1k": "75.4 (9)",
+    "imagenet/oct_densenet121_in1k": "76.1 (9)",
+    "imagenet/mobilenet_v2_100_in1k": "72.0 (3)",
+    "imagenet/oct_mobilenet_v2_100_in1k": "72.0 (3)",
+    "imagenet/oct_resnet152_v1f_in1k": "81.4 (5)",
 }
 
 
@@ -132,8 +147,16 @@ def _torchvision(version: str) -> Weights:
 
 _IMAGE_FITS = ("c2d", "i3d", "i3d_nln", "resnet50")
 _4X16 = "MODEL.ARCH slow DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 16"
+_AUTHORS = "https://dl.fbaipublicfiles.com/octconv/"
+_SYMBOLS = "OCTAVE.POOL_VANILLA True DATA.MEAN [0.4863,0.4588,0.4078] DATA.STD [0.2348,0.2348,0.2348]"
 _UNPADDED = "MODEL.STEM_POOL_PADDED False"
 _EVERY = "MODEL.SLOWFAST.SLOW_FRAMES every"
+
+
+def _authors(file: str, network: str, top1: str) -> Weights:
+    keys = f"OCTAVE.POOL_VANILLA True {_MEAN}" if file.endswith(".params") else _SYMBOLS
+    return Weights("the paper's authors", file, _AUTHORS + file, (f"oct_{network}",), keys, f"{top1} (images)")
+
 
 # What each needs, and how that was checked: docs/checkpoints.md.
 WEIGHTS = (
@@ -188,6 +211,14 @@ WEIGHTS = (
         f"OCTAVE.ALPHA 0.5 OCTAVE.POOL_LEAVING True {_MEAN}",
         "77.64 (images)",
     ),
+    _authors("ablation/a01_densenet-121_alpha-0.125.tar", "densenet121", "76.1"),
+    _authors("ablation/a02_resnet-26_alpha-0.250.tar", "resnet26_preact", "76.1"),
+    _authors("ablation/a03_resnet-50_alpha-0.500.tar", "resnet50_preact", "77.4"),
+    _authors("ablation/a04_resnext-50_32x4d_alpha-0.250.tar", "resnext50_32x4d_preact", "78.8"),
+    _authors("ablation/a05_se-resnet-50_alpha-0.125.tar", "se_resnet50_preact", "78.7"),
+    _authors("ablation/a06_resnet-101_alpha-0.125.tar", "resnet101_preact", "79.2"),
+    _authors("others/mobilenet_v2_100_alpha-0.375.params", "mobilenet_v2_100", "72.0"),
+    _authors("others/resnet152_v1f_alpha-0.125.params", "resnet152_v1f", "81.4"),
     Weights("octvideo", "oct_i3d_weizmann.pt", "../octvideo/assets/oct_i3d_weizmann.pt", ("weizmann/oct_i3d",)),
 )
 
@@ -235,8 +266,9 @@ def weights_section() -> list[str]:
         "## Published weights",
         "`TRAIN.CHECKPOINT` and `TEST.CHECKPOINT` take these by path or URL; what to set and how it was checked is in",
         "[checkpoints.md](checkpoints.md). The published files themselves have not been loaded. A file loads at every",
-        "alpha; above 0 it is a warm start, not the same function (d-li14's, which is octave, aside). Those of images",
-        "are inflated. Top-1 is what the file's own project says: Kinetics-400, 30 views, or ImageNet, one crop.",
+        "alpha; above 0 it is a warm start, not the same function. Only d-li14's and the authors' are octave, and",
+        "fit their own alpha. Those of images are inflated for video. Top-1 is what the file's own project says:",
+        "Kinetics-400, 30 views, or ImageNet, one crop.",
         "",
         "| | from | file | keys | top-1 |",
         "|---|---|---|---|---|",
@@ -250,6 +282,7 @@ def weights_section() -> list[str]:
         "",
         "Those of Slow, which has no file in `configs/`, go with `kinetics400/c2d_k400.yaml` and the keys. For",
         "mmaction2, timm and d-li14 the addresses are pages that link to the files; timm's is loaded by its path. The",
+        "authors publish other alphas and networks too ([checkpoints.md](checkpoints.md#the-authors-networks)). The",
         "last one has seen all nine persons of Weizmann: it is there to predict with.",
     ]
 

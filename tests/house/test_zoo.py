@@ -41,5 +41,12 @@ def test_weights_name_keys_and_configurations_that_exist(zoo: ModuleType) -> Non
         assert bool(fitting) == bool(weights.networks), weights
         for name in fitting or ["kinetics400/c2d_k400"]:
             load_cfg(f"{name}.yaml", weights.keys.split())
-    octave = next(weights for weights in zoo.WEIGHTS if weights.source == "d-li14")
-    assert [name for name in names if octave.fit(name) and "oct_" not in name] == []
+    octave = [weights for weights in zoo.WEIGHTS if weights.source in ("d-li14", "the paper's authors")]
+    assert len(octave) == 9
+    assert [name for weights in octave for name in names if weights.fit(name) and "oct_" not in name] == []
+
+
+def test_the_authors_weights_are_of_the_alpha_of_their_configuration(zoo: ModuleType) -> None:
+    for weights in (weights for weights in zoo.WEIGHTS if weights.source == "the paper's authors"):
+        alpha = float(weights.name.rpartition("alpha-")[2].rpartition(".")[0])
+        assert load_cfg(f"imagenet/{weights.networks[0]}_in1k.yaml").OCTAVE.ALPHA == alpha
