@@ -41,6 +41,7 @@ class Trace(NamedTuple):
         masks: tensors that are not of floating point.
         plain: tensors that share memory in which a later step writes, so that they must stay as they are.
         opaque: the names of the modules in it that torch.fx cannot trace.
+        branches: the code asks for the mode, so in the other one the graph may be another.
     """
 
     module: nn.Module
@@ -49,6 +50,7 @@ class Trace(NamedTuple):
     masks: set[fx.Node]
     plain: set[fx.Node]
     opaque: list[str]
+    branches: bool
 
 
 def fresh(inputs: Any) -> Any:
@@ -125,8 +127,9 @@ def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     parameters = list(inspect.signature(module.forward).parameters.values())
     # ``if mask is None`` is decided here; other defaults may be given later.
     absent = {p.name: None for p in parameters[len(inputs) :] if p.default is None}
-    with _marked_modes(module):
+    with _marked_modes(module) as asked:
         graph = tracer.trace(module, absent or None)
+    branches = bool(asked)
     follows = {node for node in graph.nodes if _Mode in map(type, pytree.arg_tree_leaves(*node.args, **node.kwargs))}
     for node in follows:
         node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _unmark)  # type: ignore[assignment]
@@ -139,11 +142,20 @@ def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
         if node.op == "call_function" and node.target in _LAYERS:
             if not issubclass(_LAYERS[node.target], nn.modules.dropout._DropoutNd) or node in follows:
                 _make_layer(module, graph, node)
-    return Trace(module, graph, run.shapes, run.masks, plain, tracer.opaque)
+    return Trace(module, graph, run.shapes, run.masks, plain, tracer.opaque, branches)
 
 
 class _Mode(int):
-    """``self.training`` while a network is traced, to be told from a ``True``: ``F.dropout(x, 0.5, True)``."""
+    """``self.training`` while a network is traced, to be told from a ``True``: ``F.dropout(x, 0.5, True)``.
+
+    ``if self.training`` leaves a note in ``asked``.
+    """
+
+    asked: list[bool]
+
+    def __bool__(self) -> bool:
+        self.asked.append(True)
+        return self != 0
 
 
 def _unmark(value: Any) -> Any:
@@ -151,12 +163,15 @@ def _unmark(value: Any) -> Any:
 
 
 @contextmanager
-def _marked_modes(module: nn.Module) -> Iterator[None]:
+def _marked_modes(module: nn.Module) -> Iterator[list[bool]]:
+    asked: list[bool] = []
     layers = list(module.modules())
     try:
         for layer in layers:
-            layer.training = _Mode(layer.training)  # type: ignore[assignment]
-        yield
+            mode = _Mode(layer.training)
+            mode.asked = asked
+            layer.training = mode  # type: ignore[assignment]
+        yield asked
     finally:
         for layer in layers:
             layer.training = bool(layer.training)

@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from octvideo.octave._flow import Apply, Combine, Concatenate, DropPath, GlobalPool, Merge, Scale
+from octvideo.octave._modes import join_modes, same_graphs
 from octvideo.octave._network import LayerRow, OctaveNetwork
-from octvideo.octave._plan import Plan, keeps_dims, zone
+from octvideo.octave._plan import Plan, Zone, keeps_dims, zone
 from octvideo.octave._probe import take_channels
 from octvideo.octave._trace import Trace, fresh, replace, trace_parts
 from octvideo.octave.complexity import _Counter
@@ -78,21 +79,16 @@ def octavize(
     if not traces:
         reason = next(iter(failed.values()), "no module in it that has convolutions is called")
         raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts: {reason}")
+    twin, others = None, traces
+    if any(part.branches for part in traces.values()):
+        twin = _copy(model).train(not model.training)
+        others, _ = trace_parts(twin, dry, inputs)
+        if same_graphs(traces, others):
+            twin = None
     heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
-    bounds = zone(traces.values(), max(heights, default=1))
-    report: list[LayerRow] = []
-    shared = _shared(root)
-    network: nn.Module = root
-    for name, part in traces.items():
-        plan = Plan(part, bounds, alpha, multiple, shared)
-        _check_sizes(part, plan)
-        if alpha > 0:
-            report += _exchange(part, plan, f"{name}." if name else "", alpha, multiple)
-        octave = OctaveNetwork(part.module, part.graph, [])
-        if name:
-            root.set_submodule(name, octave)
-        else:
-            network = octave
+    evaluated = others if model.training and others else traces  # auxiliary heads do not shift the final resolution
+    bounds = zone(evaluated.values(), max(heights, default=1))
+    network, report = _convert(root, traces, bounds, alpha, multiple)
     report += [
         LayerRow(name, "not traced", 0.0, 0.0, 0, 0)
         for name in [
@@ -101,6 +97,8 @@ def octavize(
         ]
     ]
     after = _multiply_adds(_copy_to(_device(dry), network), inputs)
+    if twin is not None:
+        join_modes(network, _convert(twin, others, bounds, alpha, multiple)[0], traces, others)
     modules = dict(network.named_modules())
     for name in before:
         layer = modules[name]
@@ -114,6 +112,26 @@ def octavize(
         )
     network.octave_report = report  # type: ignore[assignment]
     return network
+
+
+def _convert(
+    root: nn.Module, traces: dict[str, Trace], bounds: Zone, alpha: float, multiple: int
+) -> tuple[nn.Module, list[LayerRow]]:
+    """Makes the traced parts of ``root`` octave; the network is ``root``, or what takes its place."""
+    report: list[LayerRow] = []
+    shared = _shared(root)
+    network = root
+    for name, part in traces.items():
+        plan = Plan(part, bounds, alpha, multiple, shared)
+        _check_sizes(part, plan)
+        if alpha > 0:
+            report += _exchange(part, plan, f"{name}." if name else "", alpha, multiple)
+        octave = OctaveNetwork(part.module, part.graph, [])
+        if name:
+            root.set_submodule(name, octave)
+        else:
+            network = octave
+    return network, report
 
 
 def describe(model: nn.Module) -> str:
