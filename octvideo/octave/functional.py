@@ -117,8 +117,8 @@ def convolve_as_2d(
 def _plane(x: Tensor) -> Tensor:
     """``(N, C, T, H, W)`` as ``(N, C, T, H * W)``, a view in the memory format of ``x``.
 
-    With one clip in channels-last memory, ``x.flatten(3)`` has a batch stride of C (a dimension of size 1 may have any),
-    and PyTorch no longer sees the format: it would copy to the other one and go on in that.
+    Of one clip in channels-last memory ``x.flatten(3)`` has a batch stride of C, as a dimension of size 1 may have any.
+    PyTorch no longer sees the format then: it would copy to the other one and go on in that.
     """
     if x.is_contiguous():
         return x.flatten(3)
