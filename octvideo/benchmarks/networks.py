@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 
 from octvideo.benchmarks.timing import Report, interleaved, timed
 from octvideo.errors import UserError
+from octvideo.inference.backends import FORMATS, Runner, load_exported, save_exported
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
 from octvideo.octave import fold_batch_norm
@@ -19,9 +23,18 @@ from octvideo.octave.complexity import count
 __all__ = ["changed", "device_of", "forward", "on_device", "twins"]
 
 
-def forward(cfg: CfgNode, rounds: int) -> Report:
-    """One clip through the octave network and its vanilla twin: 3D convolutions, run as 2D, and batch norms folded."""
+def forward(cfg: CfgNode, rounds: int, runtimes: Sequence[str] = ()) -> Report:
+    """One clip through the octave network and its vanilla twin: 3D convolutions, run as 2D, and batch norms folded.
+
+    Args:
+        runtimes: what else runs both networks: inductor (3D convolutions as 2D), onnx or openvino (as they are).
+
+    Raises:
+        UserError: there is no octave network to compare, or a runtime does not fit or is not installed.
+    """
     device = device_of(cfg)
+    if device.type == "cuda" and {*runtimes} - {"inductor"}:
+        raise UserError("--runtime onnx and openvino run on the CPU; set DEVICE cpu")
     frames, size = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP
     # As the loader gives it: channels last.
     clip = torch.randn(1, frames, size, size, 3, device=device).permute(0, 4, 1, 2, 3)
@@ -34,6 +47,11 @@ def forward(cfg: CfgNode, rounds: int) -> Report:
             for name, network in ((f"{kind} {conv}", model), (f"{kind} {conv} folded", fold_batch_norm(model))):
                 variants[name] = partial(timed, partial(_infer, network, clip))
                 facts[name] = {"gflops": cost["gflops"], "params_m": cost["params_m"], **_warm_up(network, clip)}
+        for runtime in runtimes:
+            chosen = changed(settings, "MODEL.CONV_AS_2D", runtime == "inductor")
+            runner = _on_runtime(runtime, on_device(chosen, device).eval(), (frames, size, size))
+            variants[f"{kind} {runtime}"] = partial(timed, partial(_infer, runner, clip))
+            facts[f"{kind} {runtime}"] = facts[f"{kind} conv3d"] | _warm_up(runner, clip)
     seconds = interleaved(variants, rounds)
     report = Report(
         [{"name": name, "seconds": time, "clips_per_s": 1 / time, **facts[name]} for name, time in seconds.items()]
@@ -43,6 +61,10 @@ def forward(cfg: CfgNode, rounds: int) -> Report:
     for kind in ("vanilla", "octave"):
         report.compare(f"{kind} conv3d", f"{kind} as 2D")
         report.compare(f"{kind} as 2D", f"{kind} as 2D folded")
+    for runtime in runtimes:
+        report.compare(f"vanilla {runtime}", f"octave {runtime}")
+        for kind in ("vanilla", "octave"):
+            report.compare(f"{kind} as 2D folded", f"{kind} {runtime}")
     return report
 
 
@@ -83,12 +105,22 @@ def on_device(cfg: CfgNode, device: torch.device) -> nn.Module:
     return channels_last(model) if cfg.MODEL.CONV_AS_2D else model
 
 
-@torch.inference_mode()
-def _infer(model: nn.Module, clip: torch.Tensor) -> None:
+def _on_runtime(name: str, model: nn.Module, clip_shape: Sequence[int]) -> Runner:
+    """The network, batch norms folded, compiled by inductor, or exported to a file and loaded from there."""
+    if name == "inductor":
+        return torch.compile(fold_batch_norm(model), dynamic=False, options={"freezing": True})
+    with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
+        path = Path(folder) / f"network{FORMATS[name]}"
+        save_exported(model, clip_shape, name, path)
+        return load_exported(name, path)
+
+
+@torch.no_grad()
+def _infer(model: Runner, clip: torch.Tensor) -> None:
     model(clip)
 
 
-def _warm_up(model: nn.Module, clip: torch.Tensor) -> dict[str, float]:
+def _warm_up(model: Runner, clip: torch.Tensor) -> dict[str, float]:
     """Two passes; on CUDA the memory that one takes beside the weights."""
     _infer(model, clip)
     if clip.device.type != "cuda":

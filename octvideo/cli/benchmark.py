@@ -19,7 +19,8 @@ __all__ = ["main"]
 
 _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
-forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D
+forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D; with
+            --runtime, what else runs networks too
 train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla; with --data, the
             engine on its clips too
 data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
@@ -46,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="end-to-end: weights; default: the small model that ships with octvideo"
     )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        default=[],
+        choices=("inductor", "onnx", "openvino"),
+        help="forward: both networks compiled, or exported to a temporary folder and run from there; may be repeated",
+    )
     parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="the figures are medians of N (10)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
@@ -65,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"benchmark {name}: give --data PATH")
     if args.data is not None and name == "forward":
         raise UserError(f"benchmark {name}: takes no --data")
+    if args.runtime and name != "forward":
+        raise UserError(f"benchmark {name}: takes no --runtime")
     if args.checkpoint and name != "end-to-end":
         raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
     report = _measure(args)
@@ -102,7 +112,7 @@ def _measure(args: argparse.Namespace) -> Report:
     if args.benchmark == "forward":
         from octvideo.benchmarks.networks import forward
 
-        return forward(settings, args.rounds)
+        return forward(settings, args.rounds, list(dict.fromkeys(args.runtime)))
     from octvideo.benchmarks.training import train
 
     return train(settings, args.rounds, from_videos=args.data is not None)

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from octvideo.inference.backends import load_exported, save_exported
     from octvideo.inference.weights import load_network
 
-    network = load_network(arguments.checkpoint, arguments.cfg)
+    as_2d = False if arguments.format == "openvino" else None
+    network = load_network(arguments.checkpoint, arguments.cfg, as_2d=as_2d)
     shape = network.clip_shape
     save_exported(network.model, shape, arguments.format, arguments.output)
     exported = load_exported(arguments.format, arguments.output)

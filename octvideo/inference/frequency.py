@@ -56,7 +56,7 @@ def network_of(checkpoint: str | Path | None, cfg: str | Path | None) -> Network
     Raises:
         UserError: see ``load_network``.
     """
-    as_2d = not torch.cuda.is_available()
+    as_2d = None if torch.cuda.is_available() else True
     if checkpoint is not None or cfg is None:
         return load_network(checkpoint, cfg, as_2d=as_2d)
     settings = load_cfg(cfg, ["MODEL.CONV_AS_2D", "True"] if as_2d else [])

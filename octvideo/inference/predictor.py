@@ -61,7 +61,8 @@ class Predictor:
         if views is not None and views < 1:
             raise UserError(f"views is {views}: it must be at least 1")
         where = device_named(device)
-        network = load_network(checkpoint, cfg, as_2d=backend == "torch" and where.type == "cpu")
+        as_2d = {"torch": True if where.type == "cpu" else None, "openvino": False}.get(backend)
+        network = load_network(checkpoint, cfg, as_2d=as_2d)
         settings = network.cfg
         self.classes = network.classes
         self.span = (settings.DATA.NUM_FRAMES - 1) * settings.DATA.SAMPLING_RATE + 1

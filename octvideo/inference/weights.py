@@ -48,7 +48,7 @@ def default_checkpoint() -> Path:
 
 
 def load_network(
-    checkpoint: str | Path | None = None, cfg: str | Path | CfgNode | None = None, *, as_2d: bool = False
+    checkpoint: str | Path | None = None, cfg: str | Path | CfgNode | None = None, *, as_2d: bool | None = None
 ) -> Network:
     """Builds the network of a checkpoint and loads its weights.
 
@@ -56,7 +56,8 @@ def load_network(
         checkpoint: path or URL of a checkpoint of octvideo, which carries its configuration and its classes, or of
             bare weights, also of other projects (``docs/checkpoints.md``); None: ``default_checkpoint()``.
         cfg: a configuration, or its file; None: that of the checkpoint.
-        as_2d: run 3D convolutions as 2D ones (``MODEL.CONV_AS_2D``), whatever the configuration says: for CPUs.
+        as_2d: run 3D convolutions as 2D ones or not, in place of ``MODEL.CONV_AS_2D``: PyTorch on a CPU is faster with
+            it, OpenVINO without; None: as the configuration says.
 
     Raises:
         UserError: a file is missing or unreadable, there is no configuration, or the weights are of another network.
@@ -73,9 +74,9 @@ def load_network(
     else:
         raise UserError(f"{path}: these are weights without a configuration; give it with --cfg FILE")
     classes = _classes(content.get("classes"), settings, path)
-    if as_2d:
+    if as_2d is not None:
         settings.defrost()
-        settings.MODEL.CONV_AS_2D = True
+        settings.MODEL.CONV_AS_2D = as_2d
     model = build_model(settings)
     report = fit(model, weights, path, strict=True, hint="--cfg")
     return Network(model.eval(), settings, classes, report)

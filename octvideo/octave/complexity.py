@@ -70,6 +70,8 @@ class _Counter(TorchDispatchMode):
             result.pooling += out.numel() * math.prod(args[1])
         elif packet in (_aten.max_pool2d_with_indices, _aten.max_pool3d_with_indices):
             result.pooling += out[0].numel() * math.prod(args[1])
+        elif packet is _aten.maximum:  # pooling of two frames
+            result.pooling += 2 * out.numel()
         elif packet in (_aten._adaptive_avg_pool2d, _aten._adaptive_avg_pool3d, _aten.mean):
             result.pooling += args[0].numel()
         elif packet in (_aten.relu, _aten.relu_):

@@ -97,9 +97,8 @@ def convolve_as_2d(
         y = torch.conv2d(frames, weight[:, :, 0], bias, stride[1:], padding[1:], dilation[1:], groups)
         return y.unflatten(0, (n, t)).transpose(1, 2)
     if tuple(weight.shape[3:]) == (1, 1) and tuple(stride[1:]) == (1, 1) and tuple(padding[1:]) == (0, 0):
-        plane = x.flatten(3)
         kernel = weight[..., 0]
-        y = torch.conv2d(plane, kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
+        y = torch.conv2d(_plane(x), kernel, bias, (stride[0], 1), (padding[0], 0), (dilation[0], 1), groups)
         return y.unflatten(3, x.shape[3:])
     if groups > 1:
         return torch.conv3d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
@@ -113,3 +112,14 @@ def convolve_as_2d(
     kernel = weight.transpose(1, 2).flatten(1, 2)
     y = torch.conv2d(frames, kernel, bias, stride[1:], padding[1:], dilation[1:])
     return y.unflatten(0, (n, steps)).transpose(1, 2)
+
+
+def _plane(x: Tensor) -> Tensor:
+    """``(N, C, T, H, W)`` as ``(N, C, T, H * W)``, a view in the memory format of ``x``.
+
+    Of one clip in channels-last memory ``x.flatten(3)`` has a batch stride of C, as a dimension of size 1 may have any.
+    PyTorch no longer sees the format then: it would copy to the other one and go on in that.
+    """
+    if x.is_contiguous():
+        return x.flatten(3)
+    return x.permute(0, 2, 3, 4, 1).flatten(2, 3).permute(0, 3, 1, 2)

@@ -54,6 +54,18 @@ def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"vanilla as 2D / octave as 2D", "octave as 2D / octave as 2D folded"} <= set(found["ratio"])
 
 
+@pytest.mark.slow
+def test_forward_on_exported_runtimes(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    found = measure(capsys, "forward", "--runtime", "onnx", "--runtime", "openvino", *SMALL)
+    results = {result["name"]: result for result in found["results"]}
+    for runtime in ("onnx", "openvino"):
+        assert found["ratio"][f"vanilla {runtime} / octave {runtime}"] > 0
+        for kind in ("octave", "vanilla"):
+            assert results[f"{kind} {runtime}"]["gflops"] == results[f"{kind} conv3d"]["gflops"]
+
+
 def test_train(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(capsys, "train", *SMALL)
     pairs = ["octave / octave bare loop", "vanilla / vanilla bare loop", "octave / vanilla"]
@@ -147,6 +159,7 @@ def test_every_round_calls_every_variant_once_in_turn() -> None:
         (["forward", "--data", "x"], "--data"),
         (["forward", "OCTAVE.ALPHA", "0"], "OCTAVE.ALPHA"),
         (["train", "--checkpoint", "x.pt"], "--checkpoint"),
+        (["train", "--runtime", "onnx"], "--runtime"),
         (["views", "--data", "/nonexistent"], "/nonexistent"),
         (["end-to-end", "--data", "x.mp4", "TEST.NUM_CLIPS", "2"], "--cfg"),
     ],

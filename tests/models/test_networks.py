@@ -11,6 +11,7 @@ from pytorchvideo.models import hub
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.blocks import TemporalPool
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.models.paper import table_rows
 from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
@@ -139,6 +140,20 @@ def test_options_of_layout():
         net.blocks[-2].register_forward_hook(lambda _m, _i, out, name=name: captured.__setitem__(name, out))
         net(clip)
     assert isinstance(captured["octave"], OctaveTensor) and isinstance(captured["vanilla"], torch.Tensor)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 3, 3), (1, 3, 5, 4, 3), (2, 3, 4, 3, 2)])
+def test_the_temporal_pool_is_max_pooling(shape):
+    x = torch.randn(shape).relu()  # with frames that are equal
+    expected_x, x = x.clone().requires_grad_(), x.requires_grad_()
+    expected = expected_x if shape[2] == 1 else torch.nn.MaxPool3d((2, 1, 1))(expected_x)
+    pool = TemporalPool()
+    with torch.no_grad():
+        assert torch.equal(pool(x), expected)
+    weight = torch.randn_like(expected)
+    for value in expected, pool(x):
+        (value * weight).sum().backward()
+    assert torch.equal(pool(x), expected) and torch.equal(x.grad, expected_x.grad)
 
 
 def test_networks_copy_pickle_export_and_compile():

@@ -370,6 +370,23 @@ def test_compiles_as_one_graph_and_exports():
     assert_same(torch.compile(net.stay, fullgraph=True)(pair), net.stay(pair), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_inductor_compiles_the_gradient():
+    """A real compilation, which needs a C++ compiler: without one this fails. Run as in a training on a CPU."""
+    torch.manual_seed(0)
+    net = Chain().train()
+    for conv in net.children():
+        conv.as_2d = True
+    x = torch.randn(2, 3, 8, 8, 4).permute(0, 4, 1, 2, 3)
+    found = []
+    for network in net, torch.compile(net, fullgraph=True):
+        net.zero_grad()
+        network(x).square().sum().backward()
+        found.append([parameter.grad for parameter in net.parameters()])
+    assert all(gradient.abs().max() > 0.1 for gradient in found[0])
+    torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
+
+
 def test_autocast_deepcopy_pickle_channels_last_checkpointing():
     net, x = Chain(), torch.randn(2, 4, 3, 8, 8)
     expected = net(x)
@@ -415,3 +432,16 @@ def test_pooling_and_upsampling(height, width, mode):
     torch.testing.assert_close(upsample(y, (height, width)), upsample_literally(y, (height, width)))
     last = x.to(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(downsample(last, mode), y)
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (1, 3, 3), (1, 1, 1)])
+def test_convolve_as_2d_keeps_the_memory_format(kernel, clips):
+    weight, padding = torch.randn(6, 4, *kernel), [size // 2 for size in kernel]
+    x = torch.randn(clips, 4, 3, 6, 5)
+    contiguous = convolve_as_2d(x, weight, None, (1, 1, 1), padding, (1, 1, 1), 1)
+    # As the loader gives clips.
+    last = x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3)
+    y = convolve_as_2d(last, weight, None, (1, 1, 1), padding, (1, 1, 1), 1)
+    assert y.permute(0, 2, 3, 4, 1).is_contiguous()
+    torch.testing.assert_close(y, contiguous)
