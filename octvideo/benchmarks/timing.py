@@ -24,11 +24,14 @@ class Report:
         results: one entry a variant: ``name``, ``seconds`` (the median) and what belongs to it.
         ratio: ``"a / b"``: seconds of a over seconds of b.
         memory: what the process holds, in MB, and after how much work; empty where that was not measured.
+        own_share: of the processor time of a training step, what the engine adds to normalising, forward, loss,
+            backward and the optimiser; empty where that was not measured.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     ratio: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    own_share: dict[str, float] = field(default_factory=dict)
 
     def compare(self, slow: str, fast: str, *, by: str = "seconds") -> None:
         """Adds the ratio of two results; ``by`` another of their figures than the seconds, its name has that too."""

@@ -32,7 +32,8 @@ def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     assert run(main, [*arguments, "--rounds", "2", "--json"]) == 0, capsys.readouterr().err
     found = json.loads(capsys.readouterr().out)
     memory = ["memory"] if arguments[0] == "data" and Path("/proc/self/statm").is_file() else []
-    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio", *memory]
+    share = ["own_share"] if arguments[0] == "train" else []
+    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio", *memory, *share]
     assert found["benchmark"] == arguments[0] and found["rounds"] == 2
     assert found["hardware"]["cpu"] and found["hardware"]["cores"] and found["hardware"]["torch"] == torch.__version__
     results = {result["name"]: result for result in found["results"]}
@@ -78,6 +79,8 @@ def test_train(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert all(result["clips_per_s"] == pytest.approx(2 / result["seconds"]) for result in found["results"])
     assert all(result["data_wait"] < 0.1 for result in found["results"])
+    assert list(found["own_share"]) == ["octave", "vanilla"]
+    assert all(0 < share < 0.5 for share in found["own_share"].values())
     if Path("/proc/self/clear_refs").is_file():
         assert all(result["peak_memory_mb"] > 0 for result in found["results"])
 
