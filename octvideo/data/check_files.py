@@ -44,7 +44,9 @@ class Source:
         return list(dict.fromkeys(path for _, path in self.lines if path is not None))
 
     def check_target(self, target: Path) -> None:
-        """Raises UserError where a list of these lines in file ``target`` would not mean the same videos."""
+        """Raises UserError where a list of these lines in file ``target`` cannot be written or means other videos."""
+        if target.is_dir() or not os.access(target.parent, os.W_OK):  # known before hours of decoding
+            raise UserError(f"--clean-list {target}: cannot be written; name a file in a folder that can be written to")
         if self.file.is_file() and target.resolve() == self.file.resolve():
             raise UserError(f"--clean-list {target}: this is the list itself; give another name")
         if self.own_root and target.resolve().parent != self.file.resolve().parent:
@@ -62,6 +64,8 @@ def read_source(file: Path, root: str = "", classes: str = "") -> Source:
     """
     if is_sharded(file):
         raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
+    if file.is_file() and file.suffix.lower() in VIDEO_SUFFIXES:
+        raise UserError(f"{file}: this is a video; give the folder that it is in, or a list with lines of `path label`")
     if not file.is_dir():
         index = read_index(file, root=root, classes_file=classes)
         numbers = iter(range(len(index)))
