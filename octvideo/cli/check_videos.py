@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octvideo.cli.predict import positive
+from octvideo.cli.predict import named, positive, seconds
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0 when all files were checked, broken ones or not; 2 where the arguments are wrong.",
     )
-    parser.add_argument("source", type=Path, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`")
+    parser.add_argument("source", type=named, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`")
     parser.add_argument("--root", default="", metavar="DIR", help="put before a list's relative paths (DATA.ROOT)")
     parser.add_argument("--classes", default="", metavar="FILE", help="class names that a list uses (DATA.CLASSES)")
     parser.add_argument(
         "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
     )
-    parser.add_argument("--timeout", type=_seconds, default=120.0, metavar="S", help="limit of one file (120)")
+    parser.add_argument("--timeout", type=seconds, default=120.0, metavar="S", help="limit of one file (120)")
     parser.add_argument(
         "--report",
         type=Path,
@@ -48,13 +48,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
     return parser.parse_args(argv)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

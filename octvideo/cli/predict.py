@@ -41,6 +41,13 @@ def positive(text: str) -> int:
     return value
 
 
+def named(text: str) -> Path:
+    """An argument that is a path; Path("") would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
 def seconds(text: str) -> float:
     """An argument that is a time above 0."""
     value = float(text)
