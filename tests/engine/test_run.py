@@ -127,7 +127,7 @@ def test_a_broken_checkpoint_is_passed_over(small_run, tmp_path, capsys):
     (checkpoints / "last.pt").unlink()
     newest = checkpoints / "step_00000012.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    (checkpoints / ".step_00000012.pt.4711").write_bytes(b"of a killed process")
+    (checkpoints / ".4711.step_00000012.pt").write_bytes(b"of a killed process")
     assert call(small_run("out", "TEST.ENABLE", "False")) == 0
     warning = re.compile(r"step_00000012\.pt: not a readable checkpoint.*using the one before")
     assert warning.search(capsys.readouterr().err) and warning.search((tmp_path / "out" / "log.jsonl").read_text())
