@@ -198,6 +198,7 @@ def _mixing(cfg: CfgNode) -> Mixing | None:
 def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:
     """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
     state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
+    _check_same_step(trainer.world, 0 if state is None else state["step"], folder)
     if state is not None:
         _check_same_network(cfg, state["config"], folder)
         _tell_differences(cfg, state["config"], log)
@@ -215,6 +216,17 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
     elif cfg.TRAIN.CHECKPOINT:
         report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
         log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
+
+
+def _check_same_step(world: World, step: int, folder: Path) -> None:
+    """Processes that went on from different steps would train different networks, or wait for each other for ever."""
+    steps = world.gather(step)
+    other = next((rank for rank, theirs in enumerate(steps) if theirs != steps[0]), None)
+    if other is not None:
+        raise UserError(
+            f"{folder}: the first process finds a checkpoint of step {steps[0]}, process {other} one of step "
+            f"{steps[other]} (0: none): choose an OUTPUT_DIR that all nodes share and can read"
+        )
 
 
 def _best(path: Path, log: RunLog) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -107,6 +109,25 @@ def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     code, _, err = finish(start(small_run("killed", *more), processes))
     assert code == 0 and "going on at step" in err, err
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_processes_that_find_different_checkpoints_do_not_go_on(small_run, tmp_path):
+    script = str(Path(__file__).with_name("own_folders.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    arguments = small_run("out", "OUTPUT_DIR", "out", "TEST.ENABLE", "False", "TRAIN.STEPS", "3")
+
+    def train():
+        command = [*launcher, str(tmp_path / "nodes"), *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+    first = train()
+    assert first.returncode == 0, first.stderr  # nothing to go on from, on either
+    assert not (tmp_path / "nodes" / "1" / "out" / "checkpoints").exists(), "the first process writes"
+    again = train()
+    assert again.returncode != 0
+    message = "out/checkpoints: the first process finds a checkpoint of step 3, process 1 one of step 0 (0: none)"
+    assert message in again.stderr
 
 
 def test_sigterm_finishes_the_step_and_writes_a_checkpoint(small_run, tmp_path):
