@@ -1,4 +1,4 @@
-"""``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in its own folder, as where nodes share none."""
+"""``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in its own folder, as where none is shared."""
 
 from __future__ import annotations
 
