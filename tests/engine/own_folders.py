@@ -1,4 +1,4 @@
-"""``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in its own folder, as where none is shared."""
+"""``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in a folder of its own."""
 
 from __future__ import annotations
 
