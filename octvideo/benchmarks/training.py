@@ -115,8 +115,8 @@ class _Variant:
 def _own_share(steps: Steps, optimizer: torch.optim.Optimizer, batch: Batch, rounds: int) -> float:
     """Of the processor time of a step, what is not in the calls that a bare loop has too; the median of ``rounds``.
 
-    Two loops beside each other cannot tell a per cent: the same loop twice differs by more, by where its maps lie in
-    memory. This looks at one loop alone. On a CUDA device it is the host's share, which runs ahead of the device.
+    It looks at one loop alone, so it does not see what the engine may cost within those calls. On a CUDA device it is
+    the host's share, which runs ahead of the device.
     """
     shares = []
     calls = [
