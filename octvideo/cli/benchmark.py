@@ -21,8 +21,8 @@ _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
 forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D; with
             --runtime, what else runs networks too
-train       an optimiser step on a batch in memory: the engine and a bare loop, octave and vanilla; with --data, the
-            engine on its clips too
+train       an optimiser step on a batch in memory: the engine, a bare loop and the same again, octave and vanilla; with
+            --data, the engine on its clips too
 data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
 views       the test views of a video from one opening, and opening it once per view; frames sorted, and as asked
 end-to-end  load a network, first prediction of a video, next predictions
