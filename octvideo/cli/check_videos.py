@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from octvideo.data.check_files import CheckReport, read_source
     from octvideo.files import write_text
 
-    source = read_source(arguments.source, arguments.root, arguments.classes)
+    source = read_source(arguments.source, arguments.root, arguments.classes, listable=arguments.clean_list is not None)
     if arguments.clean_list:
         source.check_target(arguments.clean_list)
     start = time.monotonic()

@@ -16,6 +16,7 @@ from typing import IO
 from octvideo.data.check import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.guarded import Lost, map_guarded
 from octvideo.data.index import VIDEO_SUFFIXES, is_sharded, read_index
+from octvideo.data.lists import format_row
 from octvideo.errors import UserError
 from octvideo.files import write_text
 
@@ -56,11 +57,17 @@ class Source:
             )
 
 
-def read_source(file: Path, root: str = "", classes: str = "") -> Source:
+def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool = False) -> Source:
     """A list file, a folder of class folders, or any other folder with videos in it (whose lines have no labels).
 
+    Args:
+        file: where the videos are.
+        root: DATA.ROOT of a list.
+        classes: DATA.CLASSES.
+        listable: whether a list is to be written; else the lines of a folder are empty.
+
     Raises:
-        UserError: there is none, or no video in it.
+        UserError: there is none, or no video in it, or a name that no list can hold.
     """
     if is_sharded(file):
         raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
@@ -79,10 +86,12 @@ def read_source(file: Path, root: str = "", classes: str = "") -> Source:
     if not found:
         raise UserError(f"{file}: no videos in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
     if any(path.parent == file for path in found):
-        return Source(file, [(os.path.abspath(path), str(path)) for path in found], False)
-    index = read_index(file, classes_file=classes)
-    paths = [index.path(number) for number in range(len(index))]
-    return Source(file, [(f"{os.path.abspath(p)} {index.label(n)}", p) for n, p in enumerate(paths)], False)
+        labelled = [(str(path), -1) for path in found]
+    else:
+        index = read_index(file, classes_file=classes)
+        labelled = [(index.path(number), index.label(number)) for number in range(len(index))]
+    lines = [(format_row(os.path.abspath(path), label) if listable else "", path) for path, label in labelled]
+    return Source(file, lines, False)
 
 
 class CheckReport:

@@ -240,9 +240,11 @@ def _members(place: str, lines: Iterator[str], numbers: Mapping[str, int]) -> It
 def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> ShardIndex:
     most, named = int(index.labels.max(initial=-1)), bool(index.classes)
     if not len(index):
-        raise UserError(f"{place}: no videos in these shards")
+        raise UserError(f"{place}: no videos in these shards; make them again with data_tools/make_shards.py")
     if (index.labels < 0).any() and most >= 0:
-        raise UserError(f"{place}: some videos have a label and some have none")
+        raise UserError(
+            f"{place}: some videos have a label and some have none; make the shards of a list where all have one"
+        )
     if named and classes:
         try:
             renumbered = index.renumbered(classes)
@@ -253,7 +255,9 @@ def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> Shar
     if not named:
         index.classes = list(classes) or [str(number) for number in range(most + 1)]
     if most >= len(index.classes):
-        raise UserError(f"{place}: label {most} is not below the number of classes, {len(index.classes)}")
+        raise UserError(
+            f"{place}: label {most} is not below the number of classes, {len(index.classes)}; check DATA.CLASSES"
+        )
     return index
 
 

@@ -18,6 +18,7 @@ from octvideo.cli import run
 from octvideo.cli.check_videos import main
 from octvideo.data import check_files, read_index
 from octvideo.data.check import Checked, check_video
+from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,6 +138,21 @@ def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
     assert "6 ok, 3 broken" in captured.err
     clean = read_index(tmp_path / "clean.txt")
     assert len(clean) == 6 and clean.label(0) == -1
+
+
+def test_odd_names_in_a_folder(folder, tmp_path, capsys):
+    for name in ("a, b #1.mp4", ' "quoted".mp4'):
+        (folder / "down" / name).write_bytes((folder / SOUND[0]).read_bytes())
+    clean = tmp_path / "clean.txt"
+    assert main([str(folder), "--clean-list", str(clean)]) == 0
+    index = read_index(clean)
+    expected = {str(folder / name) for name in (*SOUND, "down/a, b #1.mp4", 'down/ "quoted".mp4')}
+    assert {index.path(number) for number in range(len(index))} == expected
+    (folder / "down" / "line\nbreak.mp4").write_bytes((folder / SOUND[0]).read_bytes())
+    assert main([str(folder)]) == 0  # it can be checked, not listed
+    capsys.readouterr()
+    with pytest.raises(UserError, match="rename it"):
+        main([str(folder), "--clean-list", str(clean)])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
