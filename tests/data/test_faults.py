@@ -18,7 +18,7 @@ from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
 from octvideo.errors import UserError
 
-REASONS = {"hangs.mp4": "took longer than 2 s", "crashes.mp4": "the decoder crashed (signal 11)"}
+REASONS = {"hangs.mp4": "took longer than 5 s", "crashes.mp4": "the decoder crashed (signal 11)"}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def faulty(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def cfg_of(source: Path, *overrides: str):
     sizes = "DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 DATA.TEST_SHORT_SIDE 40"
     rest = "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.COLOR_JITTER 0.3 TRAIN.BATCH_SIZE 6 MODEL.NUM_CLASSES 2"
-    views = "TEST.NUM_CLIPS 2 TEST.NUM_CROPS 3 DATA.RETRIES 1 DATA.ITEM_TIMEOUT 2"
+    views = "TEST.NUM_CLIPS 2 TEST.NUM_CROPS 3 DATA.RETRIES 1 DATA.ITEM_TIMEOUT 5"
     paths = ["DATA.TRAIN", str(source), "DATA.VAL", str(source)]
     return load_cfg(None, [*f"{sizes} {rest} {views}".split(), *paths, *overrides])
 
