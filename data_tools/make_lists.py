@@ -29,6 +29,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from octvideo.cli import run  # noqa: E402
+from octvideo.cli.predict import named  # noqa: E402
 from octvideo.data.annotations import Segment, clip_name, read_annotations  # noqa: E402
 from octvideo.data.index import class_number, read_classes, read_index, scan_videos  # noqa: E402
 from octvideo.data.lists import format_row, write_lines  # noqa: E402
@@ -253,8 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the lists, prints a report and the keys to train with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="CSV", help="all splits together")
-    parser.add_argument("--videos", type=Path, required=True, help="folder that holds the videos, in any folders")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the lists")
+    parser.add_argument("--videos", type=named, required=True, help="folder that holds the videos, in any folders")
+    parser.add_argument("--output", type=named, required=True, help="folder for the lists")
     parser.add_argument("--classes", default="", help="class names, one a line (default: the shipped list that fits)")
     parser.add_argument("--clean-list", type=Path, help="a file of paths: only these videos are listed")
     args = parser.parse_args(argv)

@@ -23,6 +23,7 @@ from tqdm import tqdm  # noqa: E402
 from data_tools.actions import ACTIONS  # noqa: E402
 from data_tools.clips import FPS, Clip, render  # noqa: E402
 from octvideo.cli import run  # noqa: E402
+from octvideo.cli.predict import named, natural  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
 
 MARKER = ".sample_dataset.json"  # a name that no other program's files have: --force removes a folder that has it
@@ -62,10 +63,14 @@ def make(output: Path, clips: dict[str, Clip], settings: dict[str, int], workers
         # Files in it could pass for videos of this set.
         raise UserError(f"{output}: holds files that this script did not make; choose an empty or new --output")
     if marker.is_file():
-        known = json.loads(marker.read_text())
-        if known["settings"] != settings:
+        try:
+            known = json.loads(marker.read_text())
+            before, complete = known["settings"], known["complete"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{marker}: damaged; choose another --output, or say --force") from None
+        if before != settings:
             raise UserError(f"{output}: holds videos made with other settings; choose another --output, or say --force")
-        if known["complete"]:
+        if complete:
             return False
     try:
         for path in clips:
@@ -95,12 +100,12 @@ def _write_lists(output: Path, clips: dict[str, Clip]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes ``train/CLASS/*.mp4``, ``val/CLASS/*.mp4``, ``classes.txt`` and ``manifest.csv``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the videos")
+    parser.add_argument("--output", type=named, required=True, help="folder for the videos")
     parser.add_argument("--train-per-class", type=int, default=60)
     parser.add_argument("--val-per-class", type=int, default=12)
     parser.add_argument("--size", type=int, default=80, help="height and width, pixels, even (default 80)")
     parser.add_argument("--frames", type=int, default=40, help=f"length of a video at {FPS} frames per second")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--force", action="store_true", help="remove what is in the folder first")
     args = parser.parse_args(argv)

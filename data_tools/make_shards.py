@@ -39,7 +39,7 @@ from data_tools.reports import Outcome, Report, locked, replace_durably, writing
 from data_tools.shard_plan import Plan, make_plan  # noqa: E402
 from data_tools.tar_samples import scan_shard  # noqa: E402
 from octvideo.cli import run  # noqa: E402
-from octvideo.cli.predict import positive  # noqa: E402
+from octvideo.cli.predict import named, natural, positive  # noqa: E402
 from octvideo.data.index import SHARD_INDEX, VideoIndex, is_sharded, read_index  # noqa: E402
 from octvideo.data.lists import is_sample  # noqa: E402
 from octvideo.data.shards import Member, read_header, write_shards  # noqa: E402
@@ -188,7 +188,7 @@ def _is_done(output: Path, partial: Path, digest: str) -> bool:
 
 def _size(text: str) -> int:
     """``500MB`` and the like, in bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kMGT]?)B?", text)
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?) *([kMGT]?)B?", text)
     if not match or (size := int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " "))) < 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size of 1MB or more, such as 1GB or 500MB")
     return size
@@ -205,12 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SHARDS",
         help="shards that are there: folders, paths or URLs; {000000..000146} and * are understood",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the shards; --index-only: index file")
+    parser.add_argument("--output", type=named, required=True, help="folder for the shards; --index-only: index file")
     parser.add_argument("--root", default="", help="put before relative paths of the list (default: its own folder)")
     parser.add_argument("--classes", default="", help="class names, one a line; they go into the index")
     parser.add_argument("--max-size", type=_size, default="1GB", help="bytes of a shard, at most (default 1GB)")
     parser.add_argument("--max-count", type=positive, default=sys.maxsize, help="videos of a shard, at most")
-    parser.add_argument("--shuffle", type=int, metavar="SEED", help="mix the videos over the shards")
+    parser.add_argument("--shuffle", type=natural, metavar="SEED", help="mix the videos over the shards")
     parser.add_argument("--label", default="cls", help="--index-only: where labels are: cls (default), json.ENTRY, ...")
     parser.add_argument("--workers", type=positive, default=4, help="threads (default 4)")
     args = parser.parse_args(argv)

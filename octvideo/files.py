@@ -62,5 +62,5 @@ def write_bytes(path: Path, content: bytes, *, parents: bool = False) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """``write_bytes`` of UTF-8 text."""
-    write_bytes(path, text.encode())
+    """``write_bytes`` of UTF-8 text; names of another encoding are the bytes that they are."""
+    write_bytes(path, text.encode(errors="surrogateescape"))

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import re
+import select
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from octvideo.errors import UserError
 
-__all__ = ["run"]
+__all__ = ["one_line", "run"]
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
+_NO_MEMORY = re.compile("out of memory|allocate memory")  # torch's, of CUDA and of the CPU
 
 # OpenMP threads that wait spin by default, and take the cores from the loader's processes: a step is up to ten times as
 # slow then (docs/performance.md). It is read when torch is loaded, so it is set here, before.
@@ -28,17 +35,77 @@ def _keep_memory() -> None:
 
 
 def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command; an error that the user can fix ends in one line on stderr and exit code 2."""
+    """Runs a command; an error that the user can fix ends in one line on stderr and exit code 2.
+
+    Where nobody reads the output any more (``| head``) the exit code is 141, as where SIGPIPE ends a program.
+    """
     _keep_memory()
+    _open_streams()
+    try:
+        try:
+            return _answer(command, argv)
+        finally:
+            sys.stdout.flush()  # what fails can be told here, and not when the interpreter ends
+    except OSError as error:
+        if not _output_is_lost():
+            raise
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
+        print(f"error: the output cannot be written ({error.strerror}); send it to another place", file=sys.stderr)
+        return 2
+
+
+def _answer(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None) -> int:
     try:
         return command(argv) or 0
     except UserError as error:
-        # From a loader's process it comes with that process's traceback in front.
-        line = str(error).strip().splitlines()[-1].removeprefix("octvideo.errors.UserError: ")
-        print(f"error: {line}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 0
+        print(f"error: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        reason = one_line(error)[-300:] or "no details"
+        print(f"error: not enough memory ({reason}): take smaller or fewer clips at a time", file=sys.stderr)
+    return 2
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line, also where a path has a line break.
+
+    From a loader's process it comes with that process's traceback in front.
+    """
+    lines = str(error).rpartition("octvideo.errors.UserError: ")[2].strip().splitlines()
+    return "\\n".join(lines)
+
+
+def _open_streams() -> None:
+    """Output that was closed (``>&-``) goes nowhere; what a stream's encoding lacks is written as its code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # such as a path of another encoding
+
+
+def _output_is_lost() -> bool:
+    """Whether what was printed cannot be written. Then the rest goes nowhere, so that there is an end without noise."""
+    lost = [stream for stream in (sys.stdout, sys.stderr) if _is_lost(stream)]
+    for stream in lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(lost)
+
+
+def _is_lost(stream: TextIO) -> bool:
+    try:
+        stream.flush()  # fails again, as what could not be written is still there
+        if not hasattr(select, "poll"):  # Windows has none
+            return False
+        poll = select.poll()  # for where Python does not buffer, and nothing is there
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except io.UnsupportedOperation:  # no file
+        return False
+    except OSError:
+        return True

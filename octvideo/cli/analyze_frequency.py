@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.predict import positive
+from octvideo.cli.predict import named, positive
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--layers", nargs="+", default=[], metavar="REGEX", help="names of stages or modules; default: all stages"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the files")
+    parser.add_argument("--output", required=True, type=named, metavar="DIR", help="folder for the files")
     parser.add_argument("--views", type=positive, default=1, metavar="N", help="clips of a video (1: its middle)")
     parser.add_argument("--bins", type=positive, default=16, metavar="N", help="of the frequency axis (16)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: bad weights, configuration or layers, no file that can be read, a folder that cannot be written.
     """
     args = _parse(argv)
-    missing = next((path for path in args.data if not Path(path).exists()), None)
+    missing = next((path for path in args.data if not path or not Path(path).exists()), None)
     if missing is not None:
         raise UserError(f"--data {missing}: no such file or folder")
     # Torch takes seconds to import: --help and wrong arguments are answered without it.

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     if arguments.report is not None and arguments.report.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"--report {arguments.report}: give a name that ends in .csv or .jsonl")
+    if arguments.report is not None and arguments.clean_list == arguments.report:
+        raise UserError(f"--clean-list {arguments.clean_list}: this is the --report; give each a name of its own")
     # Torch, which the data package imports, takes seconds: --help and wrong arguments are answered without it.
     from octvideo.data.check import BROKEN, OK, UNFINISHED
     from octvideo.data.check_files import CheckReport, read_source

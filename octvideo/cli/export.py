@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+
+from octvideo.cli.predict import named
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
     )
     parser.add_argument("--format", required=True, choices=("onnx", "openvino", "torch-export"))
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help=".onnx, .xml or .pt2")
+    parser.add_argument("--output", required=True, type=named, metavar="FILE", help=".onnx, .xml or .pt2")
     arguments = parser.parse_args(argv)
 
     import torch

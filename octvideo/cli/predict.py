@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from octvideo.cli import one_line
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """An argument that is a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 0")
     return value
 
 
@@ -81,7 +90,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--webcam", metavar="N", help="a camera's number (0 is the first), or the URL or path of a stream"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
+        "--output", type=named, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
     parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="predictions shown (5)")
@@ -168,7 +177,7 @@ def _predict_folder(arguments: argparse.Namespace) -> int:
             _predict_file(video, str(video), targets[video], predictor, arguments)
         except UserError as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(videos)} videos could not be predicted", file=sys.stderr)
     return 2 if failed else 0

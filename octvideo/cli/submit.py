@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from octvideo.cli.predict import positive
+from octvideo.cli.predict import named, natural, positive
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cfg", required=True, help="a configuration: path, or bare name below configs/")
     parser.add_argument("--nodes", type=positive, required=True, metavar="N")
     parser.add_argument(
-        "--gpus-per-node", type=_count, required=True, metavar="G", help="one task for each; 0: one CPU task a node"
+        "--gpus-per-node", type=natural, required=True, metavar="G", help="one task for each; 0: one CPU task a node"
     )
     parser.add_argument(
         "--cpus-per-task", type=positive, metavar="C", help="default: the loader's processes (NUM_WORKERS) and one"
@@ -33,19 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--alphas", nargs="+", metavar="A", help="one run for each, all as one array job, in OUTPUT_DIR/alpha-A"
     )
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
+    parser.add_argument("--folder", type=named, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
     parser.add_argument("--wait", action="store_true", help="wait for the end; the exit code says how it was")
     parser.add_argument("--tail", action="store_true", help="wait, and show what rank 0 prints")
     parser.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 0")
-    return value
 
 
 def _is_number(text: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import yaml
 from fvcore.common.config import CfgNode
@@ -166,6 +167,8 @@ def _check_known(names: Iterable[str], cfg: CfgNode, source: str) -> None:
     known = dict(_leaves(cfg))
     for name in names:
         if name not in known:
+            if below := [key for key in known if key.startswith(f"{name}.")]:
+                raise UserError(f"{source}: {name} is no key but has keys below it: give them, such as {below[0]}")
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"{source}: unknown key {name}{hint}")
@@ -195,6 +198,8 @@ def _get(cfg: CfgNode, name: str) -> Any:
 
 def check_cfg(cfg: CfgNode) -> None:
     """Raises UserError for a value out of its bounds, naming key, value and bounds."""
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty: name a folder for what a run leaves")
     for name, choices in _CHOICES.items():
         if _get(cfg, name) not in choices:
             raise UserError(f"{name} is {_get(cfg, name)!r}: it must be one of {', '.join(map(str, choices))}")
@@ -242,11 +247,30 @@ def _check_augmentation(cfg: CfgNode) -> None:
         )
 
 
+def _check_once(file: str, node: yaml.Node | None) -> None:
+    names = set()
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode) and key.value in names:
+            raise UserError(f"{file}:{key.start_mark.line + 1}: {key.value} stands there twice; make one of the two")
+        names.add(str(key.value))
+        _check_once(file, value)
+
+
+class _File(CfgNode):
+    """Reads files, and refuses a key that stands twice, of which YAML would keep the last one."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        text = Path(filename).read_text(encoding="utf-8-sig")
+        _check_once(filename, yaml.compose(text))
+        return io.StringIO(text)
+
+
 def _read(file: Path) -> dict[str, Any]:
     """``{"MODEL.ARCH": "i3d", ...}`` of a file and of what it names as ``_BASE_``."""
     try:
         # An empty file, a list or a number ends in a TypeError, text in an AttributeError or in text again.
-        loaded = CfgNode.load_yaml_with_base(str(file))
+        loaded = _File.load_yaml_with_base(str(file))
     except RecursionError:
         raise UserError(f"{file}: its _BASE_ leads back to itself, or it is nested too deeply; name another") from None
     except (TypeError, AttributeError):

@@ -46,7 +46,11 @@ class Source:
 
     def check_target(self, target: Path) -> None:
         """Raises UserError where a list of these lines in file ``target`` cannot be written or means other videos."""
-        if target.is_dir() or not os.access(target.parent, os.W_OK):  # known before hours of decoding
+        for path in self.paths:
+            format_row(path)  # refuses a name with a line break or of another encoding
+        if (
+            target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK)
+        ):  # known before hours of decoding
             raise UserError(f"--clean-list {target}: cannot be written; name a file in a folder that can be written to")
         if self.file.is_file() and target.resolve() == self.file.resolve():
             raise UserError(f"--clean-list {target}: this is the list itself; give another name")
@@ -77,7 +81,9 @@ def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool
         index = read_index(file, root=root, classes_file=classes)
         numbers = iter(range(len(index)))
         lines: list[tuple[str, str | None]] = []
-        for line in file.read_text(encoding="utf-8-sig").splitlines():
+        # Not `splitlines`: a path may have what that takes for the end of a line, too.
+        for line in file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n"):
+            line = line.removesuffix("\r")
             is_comment = not line.strip() or line.startswith("#")  # as for read_index
             lines.append((line, None if is_comment else index.path(next(numbers))))
         relative = any(path is not None and not (os.path.isabs(path) and path in line) for line, path in lines)
@@ -117,6 +123,8 @@ class CheckReport:
             return
         self._part = path.with_name(f"{path.name}.part")
         try:
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
             if path.is_file():
                 self._learn(_from_json(path) if _is_json(path) else _from_csv(path))
             if self._part.is_file():
@@ -196,12 +204,13 @@ def _from_json(file: Path) -> Iterator[Checked]:
 
 
 def _from_csv(file: Path) -> Iterator[Checked]:
-    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
         rows = csv.reader(text)
         if next(rows, []) != list(_FIELDS):
             raise _foreign(file)
         for row in rows:
-            yield Checked(**{name: kind(value) for (name, kind), value in zip(_FIELDS.items(), row, strict=True)})
+            with contextlib.suppress(ValueError):  # a row that somebody has changed: its video is decoded again
+                yield Checked(**{name: kind(value) for (name, kind), value in zip(_FIELDS.items(), row, strict=True)})
 
 
 def _foreign(file: Path) -> UserError:

@@ -38,6 +38,7 @@ T = TypeVar("T")
 _CAN_FORK = hasattr(os, "fork")  # not on Windows
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, since a forked child had better not
 _PR_SET_PDEATHSIG = 1
+_LONGEST = 2e6  # seconds; the system waits for at most 2^31 ms
 
 
 class Lost(Exception):
@@ -60,11 +61,11 @@ class Guard(Generic[T]):
 
     Args:
         function: what to call.
-        timeout: seconds that a call may take.
+        timeout: seconds that a call may take; more than ``_LONGEST`` are as many.
     """
 
     def __init__(self, function: Callable[..., T], timeout: float) -> None:
-        self.function, self.timeout = function, timeout
+        self.function, self.timeout = function, min(timeout, _LONGEST)
         self._child: _Child | None = None
         self._deadline = 0.0
 

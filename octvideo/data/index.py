@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_video, read_rows
+from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_sample, is_video, read_rows
 from octvideo.errors import UserError
 
 __all__ = [
@@ -149,6 +149,8 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     Raises:
         UserError: what is missing, malformed or empty, with its line number.
     """
+    if not str(source):
+        raise UserError("the name of the list or folder is empty")
     path = Path(source)
     classes = read_classes(classes_file) if classes_file else []
     if is_sharded(source):
@@ -159,6 +161,8 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
         return _read_folder(path, classes)
     if not path.is_file():
         raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
+    if is_sample(path.name):
+        raise UserError(f"{source}: this is a video or an image; give a list with lines of `path label`, or a folder")
     return _read_list(path, Path(root) if root else path.parent, classes)
 
 

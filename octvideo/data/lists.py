@@ -30,7 +30,7 @@ _MAX_CLASSES = 100_000  # where no names say how many there are: a larger number
 # What nearly all lines are, in one match: ASCII, nothing quoted, no comma in the path, which has a known suffix. Any
 # other line, or one with another label than the expected, is taken apart in Python.
 _PLAIN = re.compile(
-    rb'([^\s",#\x80-\xff][^\t-\r",\x80-\xff]*(?:%s))(?:[ \t,]([^\t-\r",\x80-\xff]+?))?\s*'
+    rb'([^\s\0",#\x80-\xff][^\0\t-\r",\x80-\xff]*(?:%s))(?:[ \t,]([^\t-\r",\x80-\xff]+?))?\s*'
     % b"|".join(re.escape(suffix.encode()) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)),
     re.IGNORECASE,
 )
@@ -105,6 +105,8 @@ def read_rows(file: Path, classes: Sequence[str] = ()) -> Iterator[tuple[bytes, 
 
 def _parse(line: str, numbers: Mapping[str, int]) -> tuple[bytes, int] | None:
     text = line.strip()
+    if "\0" in text:
+        raise ValueError("a null character in it: no text file, or one in UTF-16")
     if not text or line.startswith("#"):
         return None
     path, label = _split(text, numbers)

@@ -69,7 +69,7 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
                 repeat, offset = divmod(position, videos)
                 past, place = divmod(step * videos + offset, self.num_videos)
                 if past != shuffled:
-                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + past)
+                    generator = torch.Generator().manual_seed((self.seed * 1_000_003 + past) % 2**63)
                     order, shuffled = torch.randperm(self.num_videos, generator=generator), past
                 batch.append((int(order[place]), past * self.repeats + repeat))
             yield batch

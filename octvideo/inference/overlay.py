@@ -130,7 +130,7 @@ class VideoWriter:
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
             self._partial = partial_of(path)
-            self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"})
+            self._container = av.open(str(self._partial.absolute()), "w", options={"movflags": "+faststart"})
         except (OSError, av.FFmpegError) as error:
             raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
         self._stream: av.VideoStream | None = None

@@ -7,10 +7,13 @@ cameras and streams can do and seeking readers cannot.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import shutil
 import sys
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from fractions import Fraction
@@ -69,15 +72,20 @@ def local_copy(source: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
         target = Path(folder) / "download"
         try:
-            with urllib.request.urlopen(source, timeout=_TIMEOUT) as response:
+            # Blanks and letters outside ASCII as an address has them; what is quoted already stays.
+            address = urllib.parse.quote(source, safe="!#$%&'()*+,/:;=?@[]~")
+            with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
                 if response.headers.get_content_type() == "multipart/x-mixed-replace":
                     raise UserError(f"{source}: a live stream has no end; give it as --webcam {source}")
                 with target.open("wb") as file:
                     shutil.copyfileobj(response, file)
+                    size, total = file.tell(), response.headers.get("Content-Length", "")
+            if total.isdecimal() and size < int(total):
+                raise UserError(f"{source}: the download ended after {size} of {total} bytes; try again")
         except urllib.error.HTTPError as error:
             raise UserError(f"{source}: cannot be downloaded (HTTP {error.code}); check the address") from None
-        except (OSError, ValueError) as error:  # urllib.error.URLError is an OSError
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
+            reason = error.reason if isinstance(error, urllib.error.URLError) else _reason(error)
             raise UserError(f"{source}: cannot be downloaded ({reason}); check the address") from None
         yield target
 
@@ -100,7 +108,9 @@ class FrameReader:
         self.name, self.live = source, live
         timeout = _TIMEOUT if live or is_url(source) else None
         try:
-            self._container = av.open(source, format=format, options=options or {}, timeout=timeout)
+            # FFmpeg takes a relative `a:b.mp4` for an address.
+            place = os.path.abspath(source) if os.path.isfile(source) else source
+            self._container = av.open(place, format=format, options=options or {}, timeout=timeout)
         except (OSError, ValueError, av.FFmpegError) as error:  # not all of av's are one of the others
             raise UserError(f"{source}: cannot be opened as a video ({_reason(error)})") from None
         stream = self._container.streams.best("video")

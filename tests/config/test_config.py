@@ -189,7 +189,9 @@ def test_what_no_run_could_use_names_key_and_fix(pairs: str, fix: str) -> None:
         (b"_BASE_: mine.yaml\n", "leads back to itself"),
         (b"_BASE_: other.yaml\n", "other.yaml"),
         (b"DATA: 2001-99-99\n", "cannot be read"),
-        (b"DATA: 5\n", "unknown key DATA"),
+        (b"DATA: 5\n", "DATA is no key but has keys below it: give them, such as DATA.TRAIN"),
+        (b"TRAIN:\nTEST:\n  ENABLE: True\n", "TRAIN is no key but has keys below it"),
+        (b"TRAIN: &x\n  STEPS: *x\n", "nested too deeply"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes, fix: str) -> None:
@@ -197,6 +199,17 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes
     file.write_bytes(content)
     text = message(file)
     assert text.startswith(f"{file}: ") and fix in text
+
+
+def test_a_key_that_stands_twice_is_refused_in_a_base_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("TRAIN:\n  STEPS: 1\nDATA:\n  FLIP: 0.0\nTRAIN:\n  EPOCHS: 2.0\n")
+    (tmp_path / "child.yaml").write_text("_BASE_: mine.yaml\nDATA:\n  FLIP: 1.0\n")
+    for name in ("mine.yaml", "child.yaml"):
+        assert message(tmp_path / name) == f"{tmp_path}/mine.yaml:5: TRAIN stands there twice; make one of the two"
+
+
+def test_no_output_folder_is_refused() -> None:
+    assert message(None, ["OUTPUT_DIR", ""]) == "OUTPUT_DIR is empty: name a folder for what a run leaves"
 
 
 def test_keys_of_a_file_may_be_dotted(tmp_path: Path) -> None:

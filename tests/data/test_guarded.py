@@ -87,6 +87,11 @@ def test_results_cross_over_whole(guard):
     assert np.array_equal(strided, np.arange(24).reshape(4, 6)[:, ::2])
 
 
+def test_a_limit_beyond_what_the_system_can_wait_is_none(guard):
+    assert guard(obey, 1e12)("") > 0
+    assert list(map_guarded(len, ["a", "bc"], workers=2, timeout=1e12)) == [1, 2]
+
+
 def test_one_child_serves_many_calls(guard):
     call = guard(obey)
     pids = {call("") for _ in range(20)}

@@ -87,6 +87,10 @@ def test_bad_lists_name_the_line(tmp_path, text, message):
 def test_missing_things_are_named(tmp_path, video_folder):
     with pytest.raises(UserError, match="no such list file"):
         read_index(tmp_path / "absent.csv")
+    with pytest.raises(UserError, match="name of the list or folder is empty"):
+        read_index("")
+    with pytest.raises(UserError, match="this is a video or an image; give a list"):
+        read_index(next(video_folder.rglob("*.mp4")))
     with pytest.raises(UserError, match="no videos or images in class folders"):
         read_index(tmp_path)
     with pytest.raises(UserError, match="DATA.CLASSES"):

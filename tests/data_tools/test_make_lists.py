@@ -191,6 +191,8 @@ def test_mistakes_are_named(tmp_path, capsys):
     assert "no such folder of videos" in error(
         "--videos", str(tmp_path / "absent"), "--classes", "kinetics400_classes.txt"
     )
+    with pytest.raises(SystemExit):
+        error("--videos", "")  # which is not the working directory
     assert "absent.csv: no such file" in error("--annotations", str(tmp_path / "absent.csv"))
 
 

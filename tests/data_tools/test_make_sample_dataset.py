@@ -22,7 +22,7 @@ sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the ins
 from data_tools.actions import ACTIONS, make_motion  # noqa: E402
 from data_tools.clips import FPS, Clip, clean_frames, recorded_frames, render  # noqa: E402
 from data_tools.figures import joints_of, make_body  # noqa: E402
-from data_tools.make_sample_dataset import plan  # noqa: E402
+from data_tools.make_sample_dataset import MARKER, plan  # noqa: E402
 
 SCRIPT = ROOT / "data_tools" / "make_sample_dataset.py"
 TWINS = (("sit_down", "stand_up"), ("arms_open", "arms_close"))
@@ -204,6 +204,12 @@ def test_other_options_need_force(dataset: Path, tmp_path: Path) -> None:
 def test_errors_name_the_option(tmp_path: Path) -> None:
     done = call(tmp_path / "set", size=33)
     assert done.returncode == 2 and "--size" in done.stderr and "Traceback" not in done.stderr
+    done = call(tmp_path / "set", **{**TINY, "seed": -1})
+    assert done.returncode == 2 and "--seed: -1 must be at least 0" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / MARKER).write_text('{"sett')
+    done = call(tmp_path / "cut", **TINY)
+    assert done.returncode == 2 and f"{MARKER}: damaged" in done.stderr and "Traceback" not in done.stderr
     (tmp_path / "file").write_text("")
     done = call(tmp_path / "file", **TINY)
     assert done.returncode == 2 and str(tmp_path / "file") in done.stderr and "Traceback" not in done.stderr

@@ -333,9 +333,17 @@ def test_bad_arguments_end_in_one_line(listed, tmp_path, capsys):
         assert run(main, arguments.split()) == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ") and text in err and err.count("\n") == 1
-    for arguments in (f"--list {listed} --output x --max-size 12", f"--list {listed} --output x --max-count 0"):
+    assert run(main, ["--list", "", "--output", str(tmp_path / "x")]) == 2  # which is not the working directory
+    assert capsys.readouterr().err == "error: the name of the list or folder is empty\n"
+    for wrong in (
+        ["--max-size", "12"],
+        ["--max-size", "9" * 400],
+        ["--max-count", "0"],
+        ["--shuffle", "-1"],
+        ["--output", ""],
+    ):
         with pytest.raises(SystemExit):
-            main(arguments.split())
+            main(["--list", str(listed), "--output", "x", *wrong])
 
 
 def test_what_is_not_installed_is_named():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
@@ -125,6 +126,33 @@ def test_a_list_keeps_its_lines(folder, tmp_path):
     assert code == 0 and (tmp_path / "elsewhere.txt").read_text() == clean.read_text()
 
 
+def test_lines_end_where_the_loader_ends_them(folder, tmp_path):
+    """U+2028 and a form feed may be in names, and a list may be of Windows."""
+    for name in ("a\u2028b.mp4", "c\fd.mp4"):
+        shutil.copy(folder / SOUND[0], folder / name)
+    lines = ["a\u2028b.mp4 0", f"{BROKEN[0]} 0", "c\fd.mp4 1"]
+    (folder / "list.txt").write_bytes(codecs.BOM_UTF8 + "\r\n".join(lines).encode())
+    assert main([str(folder / "list.txt"), "--clean-list", str(folder / "clean.txt")]) == 0
+    index = read_index(folder / "clean.txt")
+    assert [(index.path(n), index.label(n)) for n in range(len(index))] == [
+        (str(folder / "a\u2028b.mp4"), 0), (str(folder / "c\fd.mp4"), 1),
+    ]  # fmt: skip
+
+
+def test_names_of_another_encoding(folder, tmp_path, capsys):
+    odd = os.fsdecode(os.fsencode(folder) + b"/down/\xff.mp4")
+    shutil.copy(folder / SOUND[0], odd)
+    report = tmp_path / "r.csv"
+    for known in (0, 9):
+        assert main([str(folder), "--report", str(report)]) == 0
+        assert f"{known} of them known" in capsys.readouterr().out
+    assert os.fsencode(odd) in report.read_bytes()
+    report.write_bytes(report.read_bytes().replace(b",24,", b",1 000,"))  # as a spreadsheet may leave it
+    assert main([str(folder), "--report", str(report)]) == 0
+    assert run(main, [str(folder), "--clean-list", str(tmp_path / "clean.txt")]) == 2
+    assert "rename it" in capsys.readouterr().err and not (tmp_path / "clean.txt").exists()
+
+
 def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
     (folder / "top.mp4").write_bytes((folder / SOUND[0]).read_bytes())
     assert main([str(folder), "--json", "--clean-list", str(tmp_path / "clean.txt")]) == 0
@@ -223,8 +251,12 @@ def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
         (["videos", "--report", "r.txt"], "r.txt: give a name that ends in .csv or .jsonl"),
         (["videos", "--report", "other.csv"], "other.csv: there is a file already"),
         (["videos", "--report", "other.jsonl"], "other.jsonl: there is a file already"),
+        (["videos", "--report", "folder.csv"], "folder.csv: cannot be written (it is a folder)"),
+        (["videos", "--report", "r.csv", "--clean-list", "r.csv"], "r.csv: this is the --report"),
         (["videos", "--report", "no/where/r.csv"], "no/where/r.csv: cannot be written"),
         (["videos", "--clean-list", "no/where/c.txt"], "no/where/c.txt: cannot be written"),
+        (["videos", "--clean-list", "bad.txt/c.txt"], "bad.txt/c.txt: cannot be written"),
+        (["nul.txt"], "nul.txt:1: a null character"),
         (["videos", "--clean-list", "empty"], "empty: cannot be written"),
         (["videos/down/video 0.mp4"], "video 0.mp4: this is a video; give the folder"),
         (["videos/list.txt", "--clean-list", "videos/list.txt"], "this is the list itself"),
@@ -235,8 +267,10 @@ def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
 def test_user_errors_end_in_one_line(folder, tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "nul.txt").write_text("a\0.mp4 0\n")
     (tmp_path / "bad.txt").write_text("a.mp4 jmup\n")
     (folder / "list.txt").write_text("down/video 0.mp4 0\n")
     assert run(main, arguments) == 2

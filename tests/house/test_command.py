@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import octvideo
 from octvideo.cli import run
 from octvideo.cli.main import COMMANDS, main
+from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +44,56 @@ def test_every_command_answers_help(name: str, capsys: pytest.CaptureFixture[str
 def test_python_m_octvideo() -> None:
     done = subprocess.run([sys.executable, "-m", "octvideo", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"octvideo {octvideo.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("| true", 141, ""),  # as where SIGPIPE ends a program: not all was said, so it is not 0
+        ("-u | true", 141, ""),
+        (">/dev/full", 2, "error: the output cannot be written (No space left on device); send it to another place\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere(output: str, code: int, message: str) -> None:
+    unbuffered, output = ("1", output[3:]) if output.startswith("-u") else ("", output)
+    command = f"set -o pipefail; (sleep 0.3; exec '{sys.executable}' -m octvideo --help) {output}"
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("a\nb.mp4: no such file"), "error: a\\nb.mp4: no such file\n"),
+        (UserError("Caught UserError\nTraceback\noctvideo.errors.UserError: a.mp4: bad\n"), "error: a.mp4: bad\n"),
+        (MemoryError("Unable to allocate 9 TiB"), "error: not enough memory (Unable to allocate 9 TiB): take smaller"),
+        (RuntimeError("CUDA out of memory. Tried to"), "error: not enough memory (CUDA out of memory. Tried to): take"),
+    ],
+)
+def test_what_the_user_can_fix_is_one_line(error: Exception, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(_: object) -> int:
+        raise error
+
+    assert run(command) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(message) and text.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    for error in (RuntimeError("shapes differ"), BrokenPipeError("between processes")):
+
+        def command(_: object, error: Exception = error) -> int:
+            raise error
+
+        with pytest.raises(type(error)):
+            run(command)
+
+
+def test_a_name_of_another_encoding_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda _: print("a\udcff.mp4")) == 0
+    assert capsys.readouterr().out == "a\\udcff.mp4\n"
 
 
 def test_a_wrong_configuration_ends_in_one_line_and_before_torch_is_loaded() -> None:

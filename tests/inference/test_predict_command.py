@@ -46,6 +46,15 @@ def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.
     assert record["predictions"][0]["label"] in capsys.readouterr().out
 
 
+def test_a_name_with_a_colon_is_no_address(
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("take:1.mp4").symlink_to((data / CLIP).resolve())
+    assert run(main, ["take:1.mp4", "--checkpoint", str(checkpoint), "--output", "named:1.mp4"]) == 0
+    assert _probe(tmp_path / "named:1.mp4")[0] == 32
+
+
 def test_folder_goes_on_after_a_broken_video(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +99,7 @@ def test_user_errors_are_one_line(
         [],
         [""],
         ["--webcam", ""],
+        ["a.mp4", "--output", ""],
         ["a.mp4", "--webcam", "0"],
         ["a.mp4", "--top-k", "0"],
         ["a.mp4", "--frames", "3"],

@@ -14,6 +14,14 @@ from octvideo.inference.sources import FrameReader, find_videos, local_copy, ope
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if not self.path.startswith("/cut"):
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "9")
+        self.end_headers()
+        self.wfile.write(b"video")
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -90,9 +98,23 @@ def test_local_copy_downloads_and_cleans_up(server: str, data: Path) -> None:
     assert not path.exists()
 
 
+def test_an_address_may_have_blanks_and_any_letters(tmp_path: Path) -> None:
+    (tmp_path / "Sprünge 100%.mp4").write_bytes(b"video")
+    handler = functools.partial(_Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("Sprünge 100%25.mp4", "Spr%C3%BCnge%20100%25.mp4?a=1&b=%20"):
+            with local_copy(f"http://127.0.0.1:{server.server_port}/{name}") as path:
+                assert path.read_bytes() == b"video"
+        server.shutdown()
+
+
 def test_local_copy_errors_name_the_address(server: str) -> None:
     for address, reason in [
         (f"{server}/missing.mp4", "HTTP 404"),
+        (f"{server}/cut.mp4", "after 5 of 9 bytes"),
+        ("http://127.0.0.1:port/a.mp4", "nonnumeric port"),
+        ("http://[bad/a.mp4", "cannot be downloaded"),
         ("http://127.0.0.1:1/a.mp4", "refused"),
         ("rtsp://127.0.0.1/a", "--webcam"),
         ("missing.mp4", "no such file"),

@@ -92,4 +92,7 @@ def test_what_cannot_be_downloaded_leaves_nothing(site: Site, tmp_path: Path) ->
         local_file(f"{address}/none.pth")
     with pytest.raises(UserError, match="cannot be downloaded"):
         local_file("http://127.0.0.1:1/net.pth")
+    for wrong in ("http://127.0.0.1:port/net.pth", "http://[bad/net.pth", f"{address}/my net.pth"):
+        with pytest.raises(UserError, match="cannot be downloaded|not an address"):
+            local_file(wrong)
     assert not cached(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import pickle
@@ -50,7 +51,10 @@ def local_file(source: str | Path) -> Path:
     if not is_url(source):
         return Path(source)
     address, _, fragment = str(source).partition("#")
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{address}: not an address ({error}); check it") from None
     # The host and folders are part of the name: PyTorchVideo's two zoos have the same file names.
     names = [part for part in unquote(parts.path).split("/") if part not in ("", ".", "..")]
     target = Path(torch.hub.get_dir(), "checkpoints", parts.netloc.replace(":", "_"), *names)
@@ -91,8 +95,8 @@ def _download(address: str, target: Path, wanted: str) -> None:
         os.replace(temporary, target)
     except urllib.error.HTTPError as error:
         raise UserError(f"{address}: cannot be downloaded (HTTP {error.code}); check the address") from None
-    except (OSError, ValueError) as error:  # urllib.error.URLError is an OSError
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
+        reason = error.reason if isinstance(error, urllib.error.URLError) else " ".join(str(error).split())
         raise UserError(f"{address}: cannot be downloaded to {target} ({reason})") from None
     finally:
         temporary.unlink(missing_ok=True)
