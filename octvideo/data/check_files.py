@@ -46,11 +46,8 @@ class Source:
 
     def check_target(self, target: Path) -> None:
         """Raises UserError where a list of these lines in file ``target`` cannot be written or means other videos."""
-        for path in self.paths:
-            format_row(path)  # refuses a name with a line break or of another encoding
-        if (
-            target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK)
-        ):  # known before hours of decoding
+        # Known before hours of decoding.
+        if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
             raise UserError(f"--clean-list {target}: cannot be written; name a file in a folder that can be written to")
         if self.file.is_file() and target.resolve() == self.file.resolve():
             raise UserError(f"--clean-list {target}: this is the list itself; give another name")
