@@ -85,7 +85,7 @@ class Checkpointing:
             return
         if trainer.step % self.every == 0 or trainer.step == trainer.steps or trainer.stop:
             save_checkpoint({**trainer.state(), **self.extra}, step_path(self.folder, trainer.step))
-            prune(self.folder, self.keep)
+            prune(self.folder, trainer.step, self.keep)
 
 
 class Evaluation:
