@@ -44,9 +44,12 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / _STEP.format(step)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest ``keep`` step checkpoints."""
-    for path in sorted(folder.glob("step_*.pt"))[:-keep]:
+def prune(folder: Path, step: int, keep: int) -> None:
+    """Removes all but the newest ``keep`` step checkpoints up to that of ``step``, the one just written.
+
+    Those of later steps are broken, or the run would have gone on from them: counted, they would push out good ones.
+    """
+    for path in sorted(path for path in folder.glob("step_*.pt") if path <= step_path(folder, step))[:-keep]:
         path.unlink()
 
 

@@ -285,7 +285,8 @@ class Trainer:
         """Goes back to a ``state``."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # else fp16 was switched on since: the scale begins here
+            self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and "average" in state:
             self.average.load_state_dict(state["average"])
         elif self.average is not None:  # switched on since: it begins here

@@ -128,7 +128,8 @@ def _train(
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
         raise evaluation.error
-    if trainer.stop:
+    # Also a signal that came after the last step, such as in its evaluation.
+    if trainer.stop or any(world.gather(signals.asked())):
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
         return 128 + (signals.received or 15), len(logging.failed)
     if not cfg.TRAIN.EVAL_EVERY:  # an evaluation of the last step has done so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
+from octvideo.data import VideoIndex
+from octvideo.engine.tester import TestResult
 
 _SHORT = ["TRAIN.STEPS", "2", "TRAIN.CHECKPOINT_EVERY", "1", "TEST.ENABLE", "False"]
 
@@ -130,3 +133,19 @@ def test_clipping_bounds_the_step(small_run: Callable[..., list[str]], tmp_path:
     assert (whole - start).norm().item() == pytest.approx(norms[1], rel=1e-3)
     assert (clipped - start).norm().item() == pytest.approx(0.01, rel=1e-2)
     torch.testing.assert_close(clipped - start, (whole - start) * 0.01 / norms[1], atol=1e-6, rtol=0)
+
+
+def test_a_signal_in_the_last_evaluation_ends_the_run_before_the_test(
+    small_run: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(result: TestResult, index: VideoIndex) -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return 50.0
+
+    more = ["TRAIN.STEPS", "1", "TRAIN.EVAL_EVERY", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("octvideo.engine.training._top1", interrupted)
+        assert call(small_run("out", *more)) == 128 + signal.SIGTERM
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert call(small_run("out", *more)) == 0
+    assert (tmp_path / "out" / "metrics.json").exists()

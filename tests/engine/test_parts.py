@@ -90,12 +90,21 @@ def test_checkpoints_are_pruned_and_the_newest_good_one_is_found(tmp_path):
     assert newest_checkpoint(tmp_path, said.append) is None
     for step in (9, 10, 100):
         save_checkpoint({**dict.fromkeys(_KEYS), "step": step}, step_path(tmp_path, step))
-    prune(tmp_path, 2)
+    prune(tmp_path, 100, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000010.pt", "step_00000100.pt"]
     assert newest_checkpoint(tmp_path, said.append)["step"] == 100 and not said
     step_path(tmp_path, 100).write_bytes(b"")
     assert newest_checkpoint(tmp_path, said.append)["step"] == 10
     assert len(said) == 1 and "step_00000100.pt: not a readable" in said[0] and "using the one before" in said[0]
+
+
+def test_broken_checkpoints_of_later_steps_push_out_no_good_one(tmp_path):
+    for step in (10, 20):
+        step_path(tmp_path, step).write_bytes(b"good")
+    for step in (30, 40):
+        step_path(tmp_path, step).write_bytes(b"broken")
+    prune(tmp_path, 20, 1)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [step_path(tmp_path, n).name for n in (20, 30, 40)]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from octvideo.data import Batch, Failure, VideoIndex
 from octvideo.engine.distributed import World
+from octvideo.engine.hooks import Logging
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import TestResult
@@ -172,3 +173,21 @@ def test_the_log_is_json_where_a_number_is_not_finite(tmp_path):
         log.write("train", step=1, grad_norm=float("inf"), loss=np.float64("nan"))
     line = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
     assert line["grad_norm"] is None and line["loss"] is None
+
+
+def test_the_time_that_is_left_may_be_days(tmp_path, capsys):
+    net = nn.Linear(1, 1)
+    trainer = alone(net, 101)
+    trainer.step = 1
+    trainer.last = dict.fromkeys(("lr", "loss", "top1", "grad_norm", "data_time", "wait_time"), 0.0)
+    trainer.last.update(clips=2, failed=[], step_time=3600.0)
+    with RunLog(tmp_path) as log:
+        Logging(log, 1)(trainer)
+    assert "ETA 100:00:00" in capsys.readouterr().err
+
+
+def test_a_run_without_fp16_goes_on_with_it():
+    before = alone(nn.Linear(1, 1), 1)
+    after = alone(nn.Linear(1, 1), 1, precision="fp16")
+    after.load_state({**before.state(), "step": 5})
+    assert after.step == 5 and after.scaler.get_scale() == 65536
