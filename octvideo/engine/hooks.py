@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from tqdm import tqdm
 
 from octvideo.engine.checkpoints import prune, save_checkpoint, step_path
 from octvideo.engine.logging import RunLog
@@ -62,7 +63,7 @@ class Logging:
             trainer.step,
             trainer.steps,
             f"loss {last['loss']:.3f}  lr {last['lr']:.2g}  data {data:.3f} s  step {step:.3f} s  "
-            f"{clips:.1f} clips/s  ETA {time.strftime('%H:%M:%S', time.gmtime(eta))}",
+            f"{clips:.1f} clips/s  ETA {tqdm.format_interval(eta)}",
         )
         self._data = self._wait = self._total = 0.0
         self._steps = 0
