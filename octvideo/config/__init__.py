@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -275,9 +274,9 @@ class _File(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
-        text = Path(filename).read_text(encoding="utf-8-sig")
-        _check_once(filename, yaml.compose(text))
-        return io.StringIO(text)
+        with open(filename, encoding="utf-8-sig") as file:
+            _check_once(filename, yaml.compose(file))
+        return open(filename, encoding="utf-8-sig")  # a file, whose name faults are told with
 
 
 def _read(file: Path) -> dict[str, Any]:

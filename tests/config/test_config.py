@@ -246,6 +246,8 @@ def test_a_key_without_value_and_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text("MODEL: [\n")
     assert str(file) in message(file)
+    (tmp_path / "child.yaml").write_text("_BASE_: broken.yaml\n")
+    assert f'"{file}", line 2' in message(tmp_path / "child.yaml")  # the file that has the fault
 
 
 def test_a_loaded_configuration_is_frozen() -> None:
