@@ -80,7 +80,7 @@ def serve(page: Any, host: str, port: int) -> None:
             ssr_mode=False,
             footer_links=["api"],
         )
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UserError(f"--port {port}: cannot be listened on ({' '.join(str(error).split())})") from None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,9 +100,10 @@ _RULES = {
         ("SOLVER.BASE_BATCH_SIZE SOLVER.WARMUP_STEPS", _Rule()),
         ("SEED", _Rule(high=2**63 - 1)),  # the generators take no larger one
         (
-            "DATA.ITEM_TIMEOUT DATA.COLOR_JITTER TRAIN.EPOCHS TRAIN.MIXUP TRAIN.CUTMIX TRAIN.CLIP_GRAD_NORM",
+            "DATA.ITEM_TIMEOUT TRAIN.MIXUP TRAIN.CUTMIX TRAIN.CLIP_GRAD_NORM",
             _Rule(float),
         ),
+        ("DATA.COLOR_JITTER TRAIN.EPOCHS", _Rule(float, below=1e9)),  # they are multiplied
         ("SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.GAMMA", _Rule(float)),
         ("MODEL.DROPOUT OCTAVE.ALPHA OCTAVE.FAST_ALPHA DATA.FLIP DATA.RANDOM_ERASING", _Rule(float, high=1)),
         ("DATA.MAX_FAILED TRAIN.LABEL_SMOOTHING SOLVER.WARMUP_START SOLVER.END_LR", _Rule(float, high=1)),
@@ -196,10 +196,18 @@ def _get(cfg: CfgNode, name: str) -> Any:
     return cfg
 
 
+def _is_huge(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_huge, value))
+    return type(value) is int and value >= 2**31
+
+
 def check_cfg(cfg: CfgNode) -> None:
     """Raises UserError for a value out of its bounds, naming key, value and bounds."""
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: name a folder for what a run leaves")
+    if any("\ud800" <= letter <= "\udfff" for letter in cfg.OUTPUT_DIR):
+        raise UserError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}: TensorBoard cannot write there; give a name in UTF-8")
     for name, choices in _CHOICES.items():
         if _get(cfg, name) not in choices:
             raise UserError(f"{name} is {_get(cfg, name)!r}: it must be one of {', '.join(map(str, choices))}")
@@ -207,6 +215,8 @@ def check_cfg(cfg: CfgNode) -> None:
         value = _get(cfg, name)
         if not rule.fits(value):
             raise UserError(f"{name} is {value!r}: it must be {rule.wanted(isinstance(value, list))}")
+        if name != "SEED" and _is_huge(value):
+            raise UserError(f"{name} is {value!r}: whole numbers must be below 2^31")
     model, milestones = cfg.MODEL, cfg.SOLVER.MILESTONES
     if any(index >= blocks for stage, blocks in zip(model.NONLOCAL, model.BLOCKS) for index in stage):
         raise UserError(
@@ -230,11 +240,14 @@ def _check_augmentation(cfg: CfgNode) -> None:
     data, train = cfg.DATA, cfg.TRAIN
     crop = data.RANDOM_RESIZED_CROP
     numbers = all(type(value) in (int, float) for value in crop)
-    if crop and not (numbers and len(crop) == 4 and 0 < crop[0] <= crop[1] <= 1 and 0 < crop[2] <= crop[3]):
+    if crop and not (numbers and len(crop) == 4 and 0 < crop[0] <= crop[1] <= 1 and 0 < crop[2] <= crop[3] < math.inf):
         raise UserError(
             f"DATA.RANDOM_RESIZED_CROP is {crop}: it must be [] or four numbers, a range of areas within 0 and 1 and a "
             "range of width / height, such as [0.08, 1.0, 0.75, 1.3333]"
         )
+    for key in ("MIXUP", "CUTMIX"):
+        if 0 < train[key] < 1e-6:
+            raise UserError(f"TRAIN.{key} is {train[key]}: it must be 0 or at least 1e-6")
     rand = data.RANDAUGMENT
     if not (len(rand) == 2 and all(type(value) is int for value in rand) and rand[0] >= 0 and 0 <= rand[1] <= 30):
         raise UserError(
@@ -261,9 +274,9 @@ class _File(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
-        text = Path(filename).read_text(encoding="utf-8-sig")
-        _check_once(filename, yaml.compose(text))
-        return io.StringIO(text)
+        with open(filename, encoding="utf-8-sig") as file:
+            _check_once(filename, yaml.compose(file))
+        return open(filename, encoding="utf-8-sig")  # a file, whose name faults are told with
 
 
 def _read(file: Path) -> dict[str, Any]:

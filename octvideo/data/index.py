@@ -216,6 +216,9 @@ def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
 
 def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
     names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
+    if odd is not None:
+        raise UserError(f"{folder}: folder {odd!r}: its name is not UTF-8, and class names are written; rename it")
     order = classes or names
     numbers = {name: number for number, name in enumerate(order)}
     labels = [class_number(name, numbers) for name in names]

@@ -186,8 +186,9 @@ def _parse_header(place: str, line: str) -> dict[str, Any]:
         if not line.startswith(SHARD_MAGIC):
             raise ValueError
         header = {"classes": [], **json.loads(line[len(SHARD_MAGIC) :])}
-        return {**header, "samples": int(header["samples"]), "shards": dict(header["shards"])}
-    except (ValueError, KeyError, TypeError):
+        lists = {"shards": dict(header["shards"]), "classes": list(header["classes"])}
+        return {**header, "samples": int(header["samples"]), **lists}
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise UserError(f"{place}: not an index of shards; data_tools/make_shards.py --index-only makes one") from None
 
 

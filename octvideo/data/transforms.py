@@ -44,7 +44,8 @@ def random_crop(frames: Tensor, size: int, short_side: Sequence[int], flip: floa
     resized, which gives the same picture for less work.
     """
     height, width = frames.shape[1:3]
-    edge = min(height, width, round(size * min(height, width) / rng.integers(short_side[0], short_side[1] + 1)))
+    scaled = size * min(height, width) / rng.integers(short_side[0], short_side[1] + 1)
+    edge = min(height, width, max(1, round(scaled)))
     top, left = int(rng.integers(0, height - edge + 1)), int(rng.integers(0, width - edge + 1))
     frames = _resize(frames[:, top : top + edge, left : left + edge], (size, size))
     return frames.flip(2) if rng.random() < flip else frames

@@ -180,7 +180,7 @@ def _write_predictions(
 ) -> None:
     """One row a video: path, label, then the five best classes with their scores; failed videos have their reason."""
     best = min(5, result.scores.shape[1])
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         header = [name for rank in range(1, best + 1) for name in (f"prediction{rank}", f"score{rank}")]
         writer.writerow(["path", "label", *header, "error"])

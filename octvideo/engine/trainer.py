@@ -131,7 +131,8 @@ class Trainer:
         """Runs to the last step, or until ``stop``; ``batches`` must begin at ``self.step``.
 
         Raises:
-            UserError: the loss or the gradient is not finite, or too many videos cannot be read.
+            UserError: the loss or the gradient is not finite, too many videos cannot be read, or batch
+                norm has one value a channel.
         """
         self.wrapped.train()
         self._met = time.perf_counter()
@@ -184,8 +185,16 @@ class Trainer:
                 yield from zip(clips.chunk(self.accumulate), targets.chunk(self.accumulate))
 
     def _forward(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(self.world.device, self.precision):
-            logits = self.wrapped(clips)
+        try:
+            with autocast(self.world.device, self.precision):
+                logits = self.wrapped(clips)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"batch norm has one value a channel in clips {tuple(clips.shape)}: set a larger TRAIN.BATCH_SIZE, "
+                "DATA.TRAIN_CROP or DATA.NUM_FRAMES, or a smaller TRAIN.ACCUMULATE"
+            ) from None
         return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing), logits
 
     def _synchronised(self, last: bool) -> AbstractContextManager[Any]:

@@ -20,6 +20,7 @@ from octvideo.inference.weights import load_network
 
 __all__ = ["Predictor", "device_named"]
 
+_MOST_VIEWS = 10_000  # of a video, all in memory
 _CHUNK = 32  # frames that are held at full size: 200 MB at 1080p
 
 
@@ -58,8 +59,8 @@ class Predictor:
         device: str = "auto",
         views: int | None = None,
     ) -> None:
-        if views is not None and views < 1:
-            raise UserError(f"views is {views}: it must be at least 1")
+        if views is not None and not 1 <= views <= _MOST_VIEWS:
+            raise UserError(f"views is {views}: it must be between 1 and {_MOST_VIEWS}")
         where = device_named(device)
         as_2d = {"torch": True if where.type == "cpu" else None, "openvino": False}.get(backend)
         network = load_network(checkpoint, cfg, as_2d=as_2d)

@@ -26,6 +26,16 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         UserError: keys that do not fit together, named.
     """
+    try:
+        return _build(cfg)
+    except ValueError as error:  # of a layer that cannot be octave with these channels
+        raise UserError(
+            f"MODEL.ARCH {cfg.MODEL.ARCH} cannot be made with OCTAVE.ALPHA {cfg.OCTAVE.ALPHA:g}, OCTAVE.MULTIPLE "
+            f"{cfg.OCTAVE.MULTIPLE}: {error}"
+        ) from error
+
+
+def _build(cfg: CfgNode) -> nn.Module:
     model, octave = cfg.MODEL, _octave(cfg)
     if model.ARCH in IMAGE_NETWORKS:
         return _image_network(cfg, octave)

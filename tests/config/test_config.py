@@ -168,6 +168,11 @@ def test_a_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str)
         ("SOLVER.WARMUP_START -1", "between 0 and 1"),
         ("SOLVER.MILESTONES [0.7,0.5]", "larger than the one before"),
         ("SOLVER.MILESTONES [2.0]", "below 1"),
+        ("DATA.NUM_FRAMES 2147483648", "below 2^31"),
+        ("TRAIN.EPOCHS 1e308", "below 1e+09"),
+        ("TRAIN.MIXUP 1e-300", "0 or at least 1e-6"),
+        ("DATA.RANDOM_RESIZED_CROP [0.1,1,0.5,.inf]", "a range of areas"),
+        ("MODEL.BLOCKS [1,1,1,100000000000000000000]", "below 2^31"),
         ("TEST.SCALES [0]", "a list of whole numbers, each at least 1"),
     ],
 )
@@ -209,6 +214,7 @@ def test_a_key_that_stands_twice_is_refused_in_a_base_too(tmp_path: Path) -> Non
 
 
 def test_no_output_folder_is_refused() -> None:
+    assert "name in UTF-8" in message(None, ["OUTPUT_DIR", "a\udcff"])
     assert message(None, ["OUTPUT_DIR", ""]) == "OUTPUT_DIR is empty: name a folder for what a run leaves"
 
 
@@ -240,6 +246,8 @@ def test_a_key_without_value_and_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text("MODEL: [\n")
     assert str(file) in message(file)
+    (tmp_path / "child.yaml").write_text("_BASE_: broken.yaml\n")
+    assert f'"{file}", line 2' in message(tmp_path / "child.yaml")  # the file that has the fault
 
 
 def test_a_loaded_configuration_is_frozen() -> None:

@@ -144,6 +144,9 @@ def test_names_of_another_encoding(tmp_path):
     os.mkdir(folder)
     open(folder + b"/v\xe4ter.mp4", "w").close()
     assert os.path.isfile(read_index(tmp_path).path(0))
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(UserError, match="is not UTF-8, and class names are written; rename it"):
+        read_index(tmp_path)
 
 
 def test_labels_follow_the_names(tmp_path):

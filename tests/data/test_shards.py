@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import sys
 import tarfile
@@ -305,6 +306,7 @@ def test_servers_that_do_not_play_along(copy, packed):
         (lambda lines: [*lines[:3], lines[3].replace("0000", "x000", 1), *lines[4:]], r"shards.csv:4: expected shard"),
         (lambda lines: [lines[0], *lines[2:]], r"shards.csv:2: expected the columns shard,offset"),
         (lambda lines: ["# octvideo shards {", *lines[1:]], "not an index of shards; .*--index-only makes one"),
+        (lambda lines: [re.sub(r'"classes": .*', '"classes": 5}', lines[0]), *lines[1:]], "not an index of shards"),
         (lambda lines: [*lines[:9], lines[9].replace(",1,", ",,")], "some videos have a label and some have none"),
         (lambda lines: [*lines[:9], lines[9].replace(",1,", ",2,")], "label 2 is not below the number of classes, 2"),
     ],

@@ -171,6 +171,12 @@ def test_wrong_values_are_named(small_run, capsys, key, value):
     assert key in capsys.readouterr().err
 
 
+def test_a_batch_of_one_value_a_channel_is_refused(small_run, capsys):
+    arguments = "MODEL.ARCH c2d DATA.NUM_FRAMES 2 TRAIN.BATCH_SIZE 1 DATA.TRAIN_SHORT_SIDE [100000,100000]".split()
+    assert run(main, small_run("out", *arguments)) == 2  # the crop of one pixel is no fault
+    assert "batch norm has one value a channel in clips (1, 3, 2, 32, 32): set a larger" in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(small_run, tmp_path):
     """The kernel refuses to let a file grow past a limit, as it does where the disk is full."""
     assert call(small_run("out", "TRAIN.STEPS", "3", "TEST.ENABLE", "False")) == 0

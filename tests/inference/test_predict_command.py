@@ -78,6 +78,7 @@ def test_folder_goes_on_after_a_broken_video(
     [
         (["missing.mp4"], "missing.mp4"),
         (["{clip}", "--output", "a.avi"], "ends in .mp4"),
+        (["{clip}", "--views", "1000000000"], "between 1 and 10000"),
         (["{clip}", "--output", "{clip}"], "the video itself"),
         (["{clip}", "--checkpoint", "missing.pt"], "missing.pt"),
         (["--webcam", "97"], "97"),

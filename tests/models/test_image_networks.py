@@ -254,3 +254,10 @@ def test_the_imagenet_configurations_are_twins(file):
     vanilla.defrost()
     vanilla.OCTAVE.ALPHA = octave.OCTAVE.ALPHA
     assert vanilla == octave
+
+
+def test_an_alpha_that_groups_do_not_divide_is_named():
+    with pytest.raises(
+        UserError, match="resnext50_32x4d cannot be made with OCTAVE.ALPHA 0.01, .*choose another alpha"
+    ):
+        build("resnext50_32x4d", "OCTAVE.ALPHA", "0.01")

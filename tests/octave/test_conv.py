@@ -1,7 +1,10 @@
 """The operator against a literal, slow implementation of Eq. 4, and everything the conventions say of it."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -432,6 +435,26 @@ def test_pooling_and_upsampling(height, width, mode):
     torch.testing.assert_close(upsample(y, (height, width)), upsample_literally(y, (height, width)))
     last = x.to(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(downsample(last, mode), y)
+
+
+def test_few_channels_with_a_stride_keep_the_memory_whole():
+    """In a process of its own, which the gradient of torch's own convolution would end."""
+    code = """
+import torch
+from octvideo.octave.functional import convolve
+torch.set_num_threads(1)
+for channels in (2, 3, 6) * 10:
+    x = torch.randn(2, channels, 4, 8, 8).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    weight = torch.randn(8, channels, 1, 1, 1, requires_grad=True)
+    arguments = (None, (1, 2, 2), (0, 0, 0), (1, 1, 1), 1)
+    y = convolve(x, weight, *arguments, as_2d=True)
+    torch.testing.assert_close(y, torch.conv3d(x, weight, *arguments))
+    y.backward(torch.randn_like(y))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MALLOC_CHECK_": "3"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("clips", [1, 2])
