@@ -191,3 +191,25 @@ def test_a_run_without_fp16_goes_on_with_it():
     after = alone(nn.Linear(1, 1), 1, precision="fp16")
     after.load_state({**before.state(), "step": 5})
     assert after.step == 5 and after.scaler.get_scale() == 65536
+
+
+class _Draws(nn.Module):
+    """Notes a random number in each forward, as dropout would draw one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.drawn = nn.Parameter(torch.ones(3)), list[float]()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        self.drawn.append(torch.rand(()).item())
+        return self.weight.expand(len(clips), 3)
+
+
+def test_each_step_draws_its_own_numbers_also_after_going_on():
+    whole, rest = _Draws(), _Draws()
+    alone(whole, 3).train(iter([black()] * 3))
+    assert len(set(whole.drawn)) == 3
+    later = alone(rest, 3)
+    later.step = 2
+    later.train(iter([black()]))
+    assert rest.drawn == whole.drawn[2:]
