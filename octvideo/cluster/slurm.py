@@ -61,6 +61,8 @@ class Job:
 
         cfg = get_defaults()
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(self.cfg_text)))
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+            cfg.TRAIN.RESUME = True  # False is for the first turn: the checkpoints are now the job's own
         cfg.freeze()
         requeue = _StopThenRequeue(environment._usr_sig())
         code = run(cfg)

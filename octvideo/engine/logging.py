@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
+        _end_line(folder / "log.jsonl")
         self._file = (folder / "log.jsonl").open("a", buffering=1)
         self._board = SummaryWriter(str(folder / "tensorboard"))
         if wandb:
@@ -98,6 +100,15 @@ class RunLog:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _end_line(path: Path) -> None:
+    """Ends the last line where a full disk or a kill has cut it, so that the next one is a line of its own."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
 
 
 def _start_wandb(project: str, folder: Path, config: dict[str, Any] | None) -> Any:

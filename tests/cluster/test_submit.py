@@ -102,7 +102,7 @@ def _steps(output: Path) -> list[int]:
     return [record["step"] for record in records if record["kind"] == "train"]
 
 
-def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

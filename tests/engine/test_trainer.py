@@ -175,6 +175,17 @@ def test_the_log_is_json_where_a_number_is_not_finite(tmp_path):
     assert line["grad_norm"] is None and line["loss"] is None
 
 
+def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
+    file = tmp_path / "log.jsonl"
+    whole = '{"kind": "info", "message": "before"}\n'
+    for before, lines in (("", 1), (whole, 2), (whole + '{"kind": "tr', 3)):
+        file.write_text(before)
+        with RunLog(tmp_path) as log:
+            log.write("info", message="after")
+        found = file.read_text().splitlines()
+        assert len(found) == lines and json.loads(found[-1])["message"] == "after"
+
+
 def test_the_time_that_is_left_may_be_days(tmp_path, capsys):
     net = nn.Linear(1, 1)
     trainer = alone(net, 101)

@@ -191,7 +191,8 @@ def test_a_job_goes_on_after_its_time_limit(
 
 
 def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
-    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
+    """Also a run that was to begin anew goes on from its own checkpoints then."""
+    run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False", "TRAIN.RESUME", "False")
     run.stop_at(EVERY + 1)
     cluster.run("scontrol", "requeue", run.job)  # sends SIGCONT and SIGTERM, and SIGKILL after KillWait
     code, out, err = run.finish()
