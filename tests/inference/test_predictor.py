@@ -83,8 +83,9 @@ def test_frames_in_memory_give_the_file_s_result(predictor: Predictor, data: Pat
 def test_views(checkpoint: Path, data: Path) -> None:
     one, many = Predictor(checkpoint, views=1), Predictor(checkpoint, views=9)
     assert one.predict(data / CLIP, 6) != many.predict(data / CLIP, 6)
-    with pytest.raises(UserError, match="at least 1"):
-        Predictor(checkpoint, views=0)
+    for views in (0, 10**9):
+        with pytest.raises(UserError, match=f"views is {views}: it must be between 1 and"):
+            Predictor(checkpoint, views=views)
 
 
 @pytest.mark.parametrize(
