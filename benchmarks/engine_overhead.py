@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """What a training step of the engine costs beside a bare loop, over several processes.
 
-Within one process the ratio is steady, between processes it moves by some per cent, by where things come to lie in
-memory. So `tools/benchmark.py train` runs in N processes, one after the other, and the median of their ratios is given
-with an interval that has it with 95 % confidence, whatever the distribution. The bare loop beside itself shows what the
-method can tell apart.
+One process cannot tell: its ratio moves by some per cent from one to the next, also that of the bare loop to itself. So
+`tools/benchmark.py train` runs in N processes, one after the other, and the median of their ratios is given with an
+interval that has it with 95 % confidence, whatever the distribution. The bare loop beside itself shows what the method
+can tell apart.
 """
 
 from __future__ import annotations

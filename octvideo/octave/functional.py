@@ -68,7 +68,8 @@ def convolve(
 ) -> Tensor:
     """``conv2d`` or ``conv3d`` by the number of dimensions; ``as_2d`` runs a 3D one as 2D where that is exact."""
     if x.dim() == 4:
-        return _conv2d(x, weight, bias, stride, padding, dilation, groups)
+        x, stride = _seen(x, weight, stride, padding)
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
     if as_2d and not isinstance(padding, str):
         return convolve_as_2d(x, weight, bias, stride, padding, dilation, groups)
     return torch.conv3d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
@@ -93,8 +94,9 @@ def convolve_as_2d(
     """
     n, _, t = x.shape[:3]
     if weight.shape[2] == 1 and stride[0] == 1 and padding[0] == 0:
-        frames = x.transpose(1, 2).flatten(0, 1)
-        y = _conv2d(frames, weight[:, :, 0], bias, stride[1:], padding[1:], dilation[1:], groups)
+        kernel = weight[:, :, 0]
+        frames, spatial = _seen(x.transpose(1, 2).flatten(0, 1), kernel, stride[1:], padding[1:])
+        y = torch.conv2d(frames, kernel, bias, spatial, padding[1:], dilation[1:], groups)
         return y.unflatten(0, (n, t)).transpose(1, 2)
     if tuple(weight.shape[3:]) == (1, 1) and tuple(stride[1:]) == (1, 1) and tuple(padding[1:]) == (0, 0):
         kernel = weight[..., 0]
@@ -114,23 +116,17 @@ def convolve_as_2d(
     return y.unflatten(0, (n, steps)).transpose(1, 2)
 
 
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int] | str,
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """``torch.conv2d``; a 1x1 kernel with a stride gets the pixels that it sees where there are few channels.
+def _seen(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int] | str
+) -> tuple[Tensor, Sequence[int]]:
+    """What ``conv2d`` gets as input and stride: of few channels, the pixels that a 1x1 kernel with a stride sees.
 
     On a CPU the gradient of such a convolution, of 2 to 6 channels in channels-last memory, writes beyond its memory
     and ends the process (PyTorch 2.15.0).
     """
     if x.shape[1] < 8 and tuple(weight.shape[2:]) == (1, 1) and max(stride) > 1 and not any(padding):
-        x, stride = x[..., :: stride[0], :: stride[1]], (1, 1)
-    return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return x[..., :: stride[0], :: stride[1]], (1, 1)
+    return x, stride
 
 
 def _plane(x: Tensor) -> Tensor:
