@@ -112,7 +112,7 @@ def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path):
         _, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         raise
     assert process.returncode == 0, errors
     ends = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]

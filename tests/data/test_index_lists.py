@@ -141,7 +141,7 @@ def test_workers_get_the_arrays(long_list, method):
     answers = context.Queue()
     process = context.Process(target=ask, args=(index, [0, COUNT - 1], answers))
     process.start()
-    assert answers.get(timeout=60) == [(index.path(0), 0), (index.path(COUNT - 1), 399)]
+    assert answers.get(timeout=240) == [(index.path(0), 0), (index.path(COUNT - 1), 399)]
     process.join()
 
 

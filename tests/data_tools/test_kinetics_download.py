@@ -198,14 +198,14 @@ def test_an_ended_run_leaves_nothing_half_and_is_completed(
     csv, output, source = write_csv(tmp_path / "a.csv", names), tmp_path / "out", server.url + "/{youtube_id}.mp4"
     process = started(csv, output, source, "--workers", "1")
     assert server.reached.wait(120)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     part = output / ".partial" / f"{clip('broken')}.part"
     while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(how)
     if how != signal.SIGKILL:
         server.release.set()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert "Traceback" not in err, err
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     assert videos(output) == {clip("first"), clip("second")}
@@ -473,7 +473,7 @@ def test_ctrl_c_ends_yt_dlp_too(server: VideoServer, video: Path, tmp_path: Path
     process = started(csv, output, server.url + "/{youtube_id}.mp4", "--yt-dlp")
     assert server.reached.wait(120)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)  # the server still holds the answer back
+    _, errors = process.communicate(timeout=240)  # the server still holds the answer back
     assert process.returncode == 130 and "Traceback" not in errors
     assert not videos(output) and read_report(output / "report.jsonl") == {}
     for folder in Path("/proc").glob("[0-9]*"):

@@ -235,11 +235,11 @@ def test_an_ended_run_leaves_nothing_half_and_is_completed(
     command = [sys.executable, str(SCRIPT), "--input", str(source), "--output", str(output), "--workers", "2"]
     # A session of its own, so that what is killed is this run and nothing else.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(made(output)) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, how)  # as a terminal does with Ctrl-C
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert "Traceback" not in errors
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     kept = made(output)

@@ -159,18 +159,17 @@ def test_clothes_and_rooms_differ() -> None:
 
 
 def test_second_run_does_nothing(dataset: Path) -> None:
-    before, start = stamps(dataset), time.perf_counter()
+    before = stamps(dataset)
     done = call(dataset, **TINY)
     assert done.returncode == 0 and "already" in done.stdout and str(dataset) in done.stdout
     assert stamps(dataset) == before
-    assert time.perf_counter() - start < 20  # imports, on a busy machine
 
 
 def test_interrupted_run_is_completed(tmp_path: Path) -> None:
     output, options = tmp_path / "set", {**TINY, "train_per_class": 6, "size": 64, "frames": 24}
     # A session of its own, so that what is killed is this run and its workers and nothing else.
     process = subprocess.Popen(command(output, workers=2, **options), stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not any(output.rglob("*.mp4")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

@@ -218,10 +218,10 @@ def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp
     report = ["--report", str(tmp_path / "report.csv")]
     with monkeypatch.context() as patch:
         patch.setattr(check_files, "check_video", faulty)
-        assert main([str(folder), *report, "--timeout", "4", "--workers", "2"]) == 0
+        assert main([str(folder), *report, "--timeout", "10", "--workers", "2"]) == 0
     rows = {str(Path(row["path"]).relative_to(folder)): row for row in rows_of(tmp_path / "report.csv")}
     unfinished = {name: row["error"] for name, row in rows.items() if row["status"] == "unfinished"}
-    assert unfinished == {SOUND[0]: "took longer than 4 s", SOUND[3]: "the decoder crashed (signal 11)"}
+    assert unfinished == {SOUND[0]: "took longer than 10 s", SOUND[3]: "the decoder crashed (signal 11)"}
     assert "3 ok, 3 broken, 2 that a decoder did not finish" in capsys.readouterr().out
     assert main([str(folder), *report]) == 0
     assert "5 ok, 3 broken, 0 that a decoder did not finish; 6 of them" in capsys.readouterr().out

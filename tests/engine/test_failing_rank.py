@@ -1,4 +1,4 @@
-"""One of two ranks fails: the whole job ends, within a minute, and says why."""
+"""One of two ranks fails: the whole job ends and says why, in a minute, or two on a busy machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+SOON = 120  # seconds; it takes a few
 SCRIPT = str(Path(__file__).with_name("failing_rank.py"))
 
 
@@ -24,7 +25,7 @@ SCRIPT = str(Path(__file__).with_name("failing_rank.py"))
 def test_under_torchrun(tmp_path, how, cause):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     job = start([*launcher, SCRIPT, str(tmp_path), how])
-    errors = ends_within_a_minute_of_the_failure(tmp_path, [job])[0]
+    errors = ends_soon_after_the_failure(tmp_path, [job])[0]
     assert cause in errors
     if how == "nan":  # of rank 1's half of 8 videos
         assert "video4.mp4, video5.mp4, video6.mp4, video7.mp4\n" in errors
@@ -35,7 +36,7 @@ def test_without_a_launcher(tmp_path):
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
     command = [sys.executable, SCRIPT, str(tmp_path), "killed"]
     jobs = [start(command, **address, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-    assert "remote worker" in ends_within_a_minute_of_the_failure(tmp_path, jobs)[0]  # in one of gloo's wordings
+    assert "remote worker" in ends_soon_after_the_failure(tmp_path, jobs)[0]  # in one of gloo's wordings
 
 
 def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -48,18 +49,18 @@ def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def ends_within_a_minute_of_the_failure(folder: Path, jobs: list[subprocess.Popen[str]]) -> list[str]:
+def ends_soon_after_the_failure(folder: Path, jobs: list[subprocess.Popen[str]]) -> list[str]:
     """What each said on stderr; none may end well."""
     try:
         end = time.monotonic() + 240
         while not (folder / "failed").exists() and time.monotonic() < end:
             assert jobs[0].poll() is None, jobs[0].stderr and jobs[0].stderr.read()
             time.sleep(0.1)
-        errors = [job.communicate(timeout=60)[1] for job in jobs]
+        errors = [job.communicate(timeout=SOON)[1] for job in jobs]
     finally:
         for job in jobs:
             if job.poll() is None:
                 job.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-                job.communicate(timeout=60)
+                job.communicate(timeout=240)
     assert all(job.returncode not in (0, None) for job in jobs)
     return errors

@@ -31,7 +31,7 @@ def test_two_ranks_judge_an_evaluation_together(tmp_path):
         _, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         raise
     assert process.returncode == 0, errors
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]

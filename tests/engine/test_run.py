@@ -41,7 +41,7 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def wait_for(path, process, timeout=120):
+def wait_for(path, process, timeout=240):
     end = time.monotonic() + timeout
     while not path.exists():
         assert process.poll() is None and time.monotonic() < end, process.stderr.read()
@@ -104,7 +104,7 @@ def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     else:  # one rank dies: the whole job must end
         ranks = subprocess.run(["pgrep", "-P", str(killed.pid)], capture_output=True, text=True).stdout.split()
         subprocess.run(["kill", "-9", ranks[-1]], check=True)
-    killed.communicate(timeout=120)
+    killed.communicate(timeout=240)
     assert killed.returncode != 0 and not (checkpoints / "last.pt").exists()
     code, _, err = finish(start(small_run("killed", *more), processes))
     assert code == 0 and "going on at step" in err, err

@@ -43,7 +43,7 @@ def trained(script: str, out: Path, *arguments: str, processes: int = 1) -> dict
         _, errors = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         raise
     assert process.returncode == 0, errors
     return torch.load(out, weights_only=True)

@@ -44,7 +44,7 @@ def test_from_making_videos_to_naming_one(tmp_path: Path) -> None:
     while not (checkpoints / "step_00000008.pt").exists() and time.monotonic() < end and killed.poll() is None:
         time.sleep(0.05)
     killed.kill()
-    _, errors = killed.communicate(timeout=60)
+    _, errors = killed.communicate(timeout=240)
     assert killed.returncode == -9 and not (checkpoints / "last.pt").exists(), errors.decode()
     done(*run_net("killed"))
 

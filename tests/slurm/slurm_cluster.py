@@ -145,7 +145,7 @@ class Cluster:
             )
         self._daemons.append(daemon)
 
-    def _until(self, condition: Callable[[], bool], complaint: str, seconds: float = 60) -> None:
+    def _until(self, condition: Callable[[], bool], complaint: str, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not condition():
             ended = [daemon for daemon in self._daemons if daemon.poll() is not None]
