@@ -19,7 +19,7 @@ from octvideo.data import Batch  # noqa: E402
 from octvideo.engine.distributed import World, distributed  # noqa: E402
 from octvideo.engine.trainer import Trainer  # noqa: E402
 
-PAUSE = 0.2  # seconds that all ranks but the first need for a batch
+PAUSE = 0.5  # seconds that all ranks but the first need for a batch
 
 
 def batches(world: World, pause: float = 0.0) -> Iterator[Batch]:

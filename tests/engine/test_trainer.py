@@ -60,7 +60,7 @@ def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path):
         for key, value in whole["model"].items():
             torch.testing.assert_close(other["model"][key], value, atol=1e-5, rtol=0)
     assert other["exchanges"] == ["all_gather"] * 5
-    # Rank 1's batches take 0.2 s each: it waits for its data, and rank 0 for it.
+    # Rank 1's batches take half a second each: it waits for its data, and rank 0 for it.
     (data_0, wait_0, step_0), (data_1, wait_1, _) = other["times"]
     assert data_1 >= 5 * PAUSE and wait_0 > PAUSE and step_0 >= data_0 + wait_0
     assert wait_1 < wait_0 and whole["times"][0][1] == 0
