@@ -6,6 +6,8 @@ VENV ?= .venv
 DATA ?= ../shared/data
 # docs/performance.md
 export OMP_WAIT_POLICY ?= PASSIVE
+# Many tests wait for other processes, so one worker more than cores; a worker takes up to 3 GB.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
 FITS := 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3; do \
 	$$p -c $(FITS) 2>/dev/null && { echo $$p; break; }; done)
@@ -21,7 +23,7 @@ quickstart: $(VENV)/.installed ## make data, train a small Oct-I3D, test it with
 
 test: $(VENV)/.installed-dev ## the whole test suite
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n auto --maxprocesses=4 --dist loadfile --durations=15 tests || { echo "error: make test: the tests failed; see above"; exit 1; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n $(WORKERS) --dist loadfile --durations=15 tests || { echo "error: make test: the tests failed; see above"; exit 1; }
 
 lint: $(VENV)/.installed-dev ## style
 	@echo "== ruff"

@@ -41,6 +41,7 @@ def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
             raise IsADirectoryError(0, "it is a folder")
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()  # a place that cannot be written is told before the work
         yield partial
         replace(partial, path)
     except OSError as error:

@@ -117,10 +117,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: the source, or all of it, cannot be read; bad weights or configuration.
     """
     arguments = _parse(argv)
-    if arguments.webcam is not None:
-        return _predict_stream(arguments)
-    if Path(arguments.source).is_dir():
-        return _predict_folder(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
+    try:
+        if arguments.webcam is not None:
+            return _predict_stream(arguments)
+        if Path(arguments.source).is_dir():
+            return _predict_folder(arguments)
+        return _predict_source(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _predict_source(arguments: argparse.Namespace) -> int:
     from octvideo.inference.sources import local_copy
 
     _check_output(arguments.output, arguments.source)
@@ -168,7 +176,7 @@ def _predict_folder(arguments: argparse.Namespace) -> int:
     folder, output = Path(arguments.source), arguments.output
     if output is not None and (output.suffix.lower() == ".mp4" or output.is_file()):
         raise UserError(f"--output {output}: {folder} is a folder, so the output is a folder too; give a folder's name")
-    videos = find_videos(folder)
+    videos = find_videos(folder, without=output)
     targets = dict(zip(videos, _targets(videos, folder, output), strict=True))
     predictor = predictor_from(arguments)
     failed = 0
@@ -219,15 +227,12 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
             max_seconds=arguments.max_seconds,
             writer=writer,
         )
-        stopped = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the file is finished
         try:
             for update in updates:
                 record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
                 _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, one_line=True)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # the file is finished
             print("stopped", file=sys.stderr)
-        finally:
-            signal.signal(signal.SIGTERM, stopped)
     return 0
 
 

@@ -42,13 +42,19 @@ def is_url(source: str) -> bool:
     return source.lower().startswith(_DOWNLOADABLE + _STREAMS)
 
 
-def find_videos(folder: Path) -> list[Path]:
+def find_videos(folder: Path, without: Path | None = None) -> list[Path]:
     """All video files below a folder, known by their suffix, sorted.
+
+    Args:
+        folder: where to look.
+        without: a folder, perhaps in it, whose files do not count: what an earlier call has written.
 
     Raises:
         UserError: there is none.
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if without is not None and without.resolve() != folder.resolve():
+        found = [path for path in found if not path.parent.resolve().is_relative_to(without.resolve())]
     if not found:
         raise UserError(f"{folder}: no video files in this folder (looked for {' '.join(VIDEO_SUFFIXES)})")
     return found

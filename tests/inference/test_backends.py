@@ -11,6 +11,7 @@ from octvideo.cli import run
 from octvideo.cli.export import main
 from octvideo.config import CfgNode
 from octvideo.errors import UserError
+from octvideo.inference import backends
 from octvideo.inference.backends import FORMATS, create_runner
 from octvideo.inference.weights import load_network
 
@@ -80,6 +81,15 @@ def test_export_to_a_full_disk_leaves_the_file_before(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"error: {output}: cannot be written" in error
     assert output.read_text() == "before" and list(tmp_path.iterdir()) == [output]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_export(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_export", lambda *_: pytest.fail("the export has begun"))
+    arguments = ["--checkpoint", str(checkpoint), "--format", "torch-export", "--output", "/proc/a.pt2"]
+    assert run(main, arguments) == 2
+    assert "error: /proc/a.pt2: cannot be written" in capsys.readouterr().err
 
 
 def test_export_errors(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -72,6 +73,18 @@ def test_folder_goes_on_after_a_broken_video(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "sub"]
 
 
+def test_what_an_earlier_call_wrote_below_the_folder_is_not_predicted(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mp4").symlink_to((data / CLIP).resolve())
+    arguments = [str(tmp_path), "--json", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    for _ in range(2):
+        assert run(main, arguments) == 0
+        assert [Path(record["video"]).name for record in _records(capsys)] == ["a.mp4"]
+    (tmp_path / "a.mp4").unlink()
+    assert run(main, arguments) == 2 and "no video files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -80,6 +93,7 @@ def test_folder_goes_on_after_a_broken_video(
         (["{clip}", "--views", "1000000000"], "between 1 and 10000"),
         (["{clip}", "--output", "{clip}"], "the video itself"),
         (["{clip}", "--checkpoint", "missing.pt"], "missing.pt"),
+        (["{clip}", "--checkpoint", ""], "the name of the checkpoint is empty"),
         (["--webcam", "97"], "97"),
         (["--webcam", "http://127.0.0.1:1/stream"], "127.0.0.1:1"),
     ],
@@ -141,6 +155,19 @@ def test_a_signal_ends_a_stream_and_leaves_a_playable_recording(
     assert process.returncode == 0, errors
     assert b"stopped" in errors and b"Traceback" not in errors
     assert 14 <= _probe(output)[0] < 393
+
+
+def test_a_signal_leaves_no_half_of_an_annotated_video(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    video, output = data / "clips/actions/felixchenfy_exercise.avi", tmp_path / "out.mp4"
+    command = [sys.executable, ROOT / "demo" / "predict.py", video, "--checkpoint", checkpoint, "--output", output]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob(".*.mp4")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 130 and errors == b"interrupted\n"
+    assert not list(tmp_path.glob("*out*"))
 
 
 class _Camera(BaseHTTPRequestHandler):

@@ -46,8 +46,10 @@ def local_file(source: str | Path) -> Path:
     The SHA-256 is checked where the name ends in ``-HASH`` as the torch hub's do, or the URL in ``#sha256=HASH``.
 
     Raises:
-        UserError: the download fails, is cut short, or has another hash; nothing is kept then.
+        UserError: the name is empty; the download fails, is cut short, or has another hash, and nothing is kept then.
     """
+    if source == "":
+        raise UserError("the name of the checkpoint is empty; give a path or a URL")
     if not is_url(source):
         return Path(source)
     address, _, fragment = str(source).partition("#")
