@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -99,22 +97,9 @@ def test_the_loader_has_more_patience_than_the_guard(video_folder):
         cfg_of(video_folder / "train", "DATA.ITEM_TIMEOUT", "-1")
 
 
-def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = subprocess.Popen(
-        [sys.executable, *launcher, str(Path(__file__).with_name("failing_rank.py")), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=240)
-        raise
-    assert process.returncode == 0, errors
+def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path, run_script):
+    done = run_script(Path(__file__).with_name("failing_rank.py"), tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
     ends = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
     assert ends[0] == ends[1]
     assert ends[0].startswith("[2, 2, 2, 2, 2] 36 12 of 36 drawn videos cannot be read")

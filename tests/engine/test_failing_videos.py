@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,22 +15,9 @@ from octvideo.cli import run
 from octvideo.cli.run_net import main
 
 
-def test_two_ranks_judge_an_evaluation_together(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(Path(__file__).with_name("failing_views.py")), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=240)
-        raise
-    assert process.returncode == 0, errors
+def test_two_ranks_judge_an_evaluation_together(tmp_path, run_script):
+    done = run_script(Path(__file__).with_name("failing_views.py"), tmp_path, processes=2)
+    assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     asked = {name: [rank[name][0] for rank in ranks] for name in ranks[0]}
     ends = {name: ranks[0][name][1:] for name in ranks[0]}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -111,15 +109,11 @@ def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_processes_that_find_different_checkpoints_do_not_go_on(small_run, tmp_path):
-    script = str(Path(__file__).with_name("own_folders.py"))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+def test_processes_that_find_different_checkpoints_do_not_go_on(small_run, tmp_path, run_script):
     arguments = small_run("out", "OUTPUT_DIR", "out", "TEST.ENABLE", "False", "TRAIN.STEPS", "3")
 
     def train():
-        command = [*launcher, str(tmp_path / "nodes"), *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        return run_script(Path(__file__).with_name("own_folders.py"), tmp_path / "nodes", *arguments, processes=2)
 
     first = train()
     assert first.returncode == 0, first.stderr  # nothing to go on from, on either

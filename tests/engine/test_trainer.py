@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,27 +26,19 @@ from octvideo.errors import UserError
 from octvideo.octave import OctBatchNorm3d
 
 
-def trained(script: str, out: Path, *arguments: str, processes: int = 1) -> dict:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    path = str(Path(__file__).with_name(script))
-    process = subprocess.Popen(
-        [sys.executable, *launcher, path, str(out), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=240)
-        raise
-    assert process.returncode == 0, errors
-    return torch.load(out, weights_only=True)
+@pytest.fixture(scope="session")
+def trained(run_script):
+    """What a script has saved: ``trained(name, out, *arguments, processes=1)``."""
+
+    def run(name: str, out: Path, *arguments: str, processes: int = 1) -> dict:
+        done = run_script(Path(__file__).with_name(name), out, *arguments, processes=processes)
+        assert done.returncode == 0, done.stderr
+        return torch.load(out, weights_only=True)
+
+    return run
 
 
-def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path):
+def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path, trained):
     """And its figures, with one exchange a step, until one rank asks to stop after the fifth."""
     whole = trained("fixed_batches.py", tmp_path / "whole.pt", "1")
     assert len(whole["figures"]) == 5 and whole["exchanges"] == []
@@ -82,7 +71,7 @@ def test_synchronised_batch_norm_is_that_of_one_batch(tmp_path, synchronised, ki
 
 
 @pytest.fixture(scope="module")
-def synchronised(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def synchronised(tmp_path_factory: pytest.TempPathFactory, trained) -> list[dict]:
     """What one process finds with the whole batch, and two with half of it each."""
     folder = tmp_path_factory.mktemp("synchronised")
     return [trained("synchronised_batches.py", folder / f"{n}.pt", processes=n) for n in (1, 2)]

@@ -69,13 +69,12 @@ def start(nodes: list[str], script: str, *arguments: str) -> list[subprocess.Pop
     ]
 
 
-def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path):
+def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path, run_script):
     jobs = start(nodes, "fixed_batches.py", str(tmp_path / "nodes.pt"), "2")
     errors = [job.communicate(timeout=240)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], errors
-    alone = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    alone += [str(HERE / "fixed_batches.py"), str(tmp_path / "alone.pt"), "2"]
-    subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240)
+    done = run_script(HERE / "fixed_batches.py", tmp_path / "alone.pt", "2", processes=2)
+    assert done.returncode == 0, done.stderr
     two, one = (torch.load(tmp_path / name, weights_only=True) for name in ("nodes.pt", "alone.pt"))
     assert two["figures"] == one["figures"] and len(two["figures"]) == 5
     assert all(torch.equal(value, one["model"][key]) for key, value in two["model"].items())
