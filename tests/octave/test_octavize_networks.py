@@ -275,9 +275,8 @@ def test_pairs_flow(network: Network) -> None:
 def test_costs_less_with_alpha(network: Network) -> None:
     meta = copy.deepcopy(network.vanilla).to("meta")
     rows = network.octave.octave_report
-    others = [octavize(meta, alpha, example_input=network.usual).octave_report for alpha in (0.125, 0.5)]
-    costs = [sum(row.before for row in rows), *(sum(row.after for row in r) for r in (others[0], rows, others[1]))]
-    assert costs == sorted(set(costs), reverse=True)
+    half = octavize(meta, 0.5, example_input=network.usual).octave_report
+    assert sum(row.before for row in rows) > sum(row.after for row in rows) > sum(row.after for row in half)
 
 
 def test_trains(network: Network) -> None:
