@@ -31,7 +31,10 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("partition", "qos", "account", "constraint", "mem"):
         parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
     parser.add_argument(
-        "--alphas", nargs="+", metavar="A", help="one run for each, all as one array job, in OUTPUT_DIR/alpha-A"
+        *("--alphas", "--array"),
+        nargs="+",
+        metavar="A",
+        help="a sweep: one run for each alpha, all as one array job, in OUTPUT_DIR/alpha-A",
     )
     parser.add_argument("--folder", type=named, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
     parser.add_argument("--wait", action="store_true", help="wait for the end; the exit code says how it was")

@@ -25,7 +25,7 @@ def precise_batch_norm(model: nn.Module, clips: Iterator[Tensor], batches: int) 
     """Replaces the running statistics by those over ``batches`` batches (Wu and Johnson, "Rethinking Batch", Sec. 3).
 
     Args:
-        model: its batch norms are changed, nothing else; it is left in evaluation mode.
+        model: its running statistics are changed, nothing else; it is left in evaluation mode.
         clips: inputs of the network, augmented as in training.
         batches: how many of them.
     """
@@ -35,9 +35,10 @@ def precise_batch_norm(model: nn.Module, clips: Iterator[Tensor], batches: int) 
             layer.train()
     layers = get_bn_modules(model)
     # fvcore exchanges the buffers for new tensors; DistributedDataParallel keeps the old ones.
-    before = [(layer.running_mean, layer.running_var) for layer in layers]
+    before = [(layer.running_mean, layer.running_var, layer.num_batches_tracked.clone()) for layer in layers]
     update_bn_stats(model, clips, batches)
     with torch.no_grad():
-        for layer, (mean, var) in zip(layers, before):
+        for layer, (mean, var, count) in zip(layers, before):
             layer.running_mean, layer.running_var = mean.copy_(layer.running_mean), var.copy_(layer.running_var)
+            layer.num_batches_tracked.copy_(count)  # of training
     model.eval()

@@ -121,8 +121,9 @@ def _train(
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
+    trains = trainer.step < cfg.TRAIN.STEPS
     try:
-        if trainer.step < cfg.TRAIN.STEPS:
+        if trains:
             trainer.train(iter(loader))
     finally:
         log.end_progress()
@@ -132,7 +133,7 @@ def _train(
     if trainer.stop or any(world.gather(signals.asked())):
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
         return 128 + (signals.received or 15), len(logging.failed)
-    if not cfg.TRAIN.EVAL_EVERY:  # an evaluation of the last step has done so
+    if not (trains and cfg.TRAIN.EVAL_EVERY):  # else the evaluation of the last step has done so
         _refresh(cfg, trainer, index)
     if trainer.result is not model:
         model.load_state_dict(trainer.result.state_dict())

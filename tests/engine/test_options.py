@@ -15,7 +15,9 @@ from torch import nn
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
+from octvideo.engine import training
 from octvideo.engine.averaging import precise_batch_norm, weight_average
+from octvideo.errors import UserError
 from octvideo.models import Stage, build_model
 
 _STOP = ["TRAIN.STEPS", "6", "TEST.ENABLE", "False"]
@@ -80,7 +82,7 @@ def test_precise_statistics_by_hand(alpha):
     found = model.state_dict()
     changed = {key for key in state if not torch.equal(state[key], found[key])}
     norms = {key for key in state if key.endswith(("running_mean", "running_var"))}
-    assert norms and changed - norms == {key for key in state if key.endswith("num_batches_tracked")}
+    assert norms and changed == norms
     stem = model.blocks[0]
     with torch.no_grad():
         outputs = torch.cat([stem.conv(clip) for clip in clips])
@@ -94,7 +96,28 @@ def test_precise_statistics_change_what_is_tested_alone(small_run, tmp_path):
     plain, precise = weights(tmp_path / "plain"), weights(tmp_path / "precise")
     different = {key for key in plain if not torch.equal(plain[key], precise[key])}
     assert any(key.endswith("running_var") for key in different)
-    assert all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in different)
+    assert all(key.endswith(("running_mean", "running_var")) for key in different)
+
+
+def test_a_run_that_ends_after_its_last_step_still_gets_precise_statistics(small_run, tmp_path, monkeypatch, capsys):
+    """Its last evaluation fails where they are taken, or it is killed before ``last.pt`` is written."""
+    arguments = [*_STOP, "TRAIN.PRECISE_BN", "2", "TRAIN.EVAL_EVERY", "6"]
+    assert call(small_run("whole", *arguments)) == 0
+    whole = weights(tmp_path / "whole")
+    (tmp_path / "whole" / "checkpoints" / "last.pt").unlink()
+    assert call(small_run("whole", *arguments)) == 0
+    assert equal(weights(tmp_path / "whole"), whole)
+
+    def fail(*_):
+        raise UserError("no video can be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "precise_batch_norm", fail)
+        assert call(small_run("failed", *arguments)) == 2
+    assert "no video can be read" in capsys.readouterr().err
+    assert not equal(weights(tmp_path / "failed", "step_00000006.pt"), whole)
+    assert call(small_run("failed", *arguments)) == 0
+    assert equal(weights(tmp_path / "failed"), whole)
 
 
 @pytest.mark.parametrize("arch", ["i3d", "slowfast"])

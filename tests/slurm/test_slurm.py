@@ -254,7 +254,7 @@ def test_a_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, t
 
 
 def test_a_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
-    few = ["--nodes", "1", "--cpus-per-task", "1", "--alphas", "0", "0.5", "TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
+    few = ["--nodes", "1", "--cpus-per-task", "1", "--array", "0", "0.5", "TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
     run = Run(cluster, video_folder, tmp_path / "out", "--tail", *few)
     code, out, err = run.finish()
     assert code == 0, out + err
