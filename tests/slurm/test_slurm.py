@@ -90,6 +90,11 @@ class Run:
         """What SLURM knows of the job."""
         return self.cluster.run("scontrol", "show", "job", self.job).stdout
 
+    @property
+    def minutes(self) -> int:
+        """Whole minutes that the job has run."""
+        return int(re.search(r"RunTime=00:(\d\d):", self.show())[1])  # type: ignore[index]
+
     def await_signal(self, number: int) -> None:
         """Until SLURM has signalled the task of every node."""
         sent = re.compile(rf"Sent signal {number} to StepId={self.job}\.0")
@@ -175,10 +180,11 @@ def test_preempted_requeued_resumed_is_bit_identical(
 def test_a_job_goes_on_after_its_time_limit(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
-    run = Run(cluster, video_folder, tmp_path / "out", "--timeout", "3", "--wait", "TEST.ENABLE", "False")
+    # Up to ten minutes submitit takes any announcement for that of the time limit.
+    run = Run(cluster, video_folder, tmp_path / "out", "--timeout", "10", "--wait", "TEST.ENABLE", "False")
     tasks = run.stop_at(EVERY + 1)
     # SLURM announces the end two minutes before, and looks for what is due every half a minute.
-    cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=2")
+    cluster.run("scontrol", "update", f"JobId={run.job}", f"TimeLimit={run.minutes + 2}")
     run.await_signal(signal.SIGUSR2)
     go_on(tasks)
     until(lambda: "Restarts=1" in run.show(), "the job is not requeued")
