@@ -6,7 +6,8 @@ VENV ?= .venv
 DATA ?= ../shared/data
 # docs/performance.md
 export OMP_WAIT_POLICY ?= PASSIVE
-# Many tests wait for other processes, so one worker more than cores; a worker takes up to 3 GB.
+# Many tests wait for other processes, so one worker more than cores; a worker takes up to 3 GB. `--dist loadfile` below:
+# two workers that each start a SLURM cluster would stop each other's jobs.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
 FITS := 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3; do \

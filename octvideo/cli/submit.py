@@ -31,7 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("partition", "qos", "account", "constraint", "mem"):
         parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
     parser.add_argument(
-        *("--alphas", "--array"),
+        "--alphas",
+        "--array",
         nargs="+",
         metavar="A",
         help="a sweep: one run for each alpha, all as one array job, in OUTPUT_DIR/alpha-A",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,35 @@ def test_backends_agree_with_the_network(checkpoint: Path, backend: str) -> None
         assert expected.std() > 0.05
         torch.testing.assert_close(runner(clips).softmax(1), expected.softmax(1), atol=1e-3, rtol=0)
         torch.testing.assert_close(runner(clips), expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_other_runtimes_take_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As the runtimes themselves tell; they are the real ones."""
+    openvino, onnxruntime = pytest.importorskip("openvino"), pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    made: list[Any] = []
+
+    def noted(make: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            made.append(make(*args, **more))
+            return made[-1]
+
+        return call
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted(openvino.Core.compile_model))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted(onnxruntime.InferenceSession))
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)).eval()
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        for backend in ("openvino", "onnxruntime"):
+            create_runner(backend, network, (2, 4, 4), CPU)
+    finally:
+        torch.set_num_threads(before)
+    compiled, session = made
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == number
+    assert session.get_session_options().intra_op_num_threads == number
 
 
 def test_unknown_backend_and_missing_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
