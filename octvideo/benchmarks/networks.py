@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -23,49 +25,76 @@ from octvideo.octave.complexity import count
 __all__ = ["changed", "device_of", "forward", "on_device", "twins"]
 
 
-def forward(cfg: CfgNode, rounds: int, runtimes: Sequence[str] = ()) -> Report:
-    """One clip through the octave network and its vanilla twin: 3D convolutions, run as 2D, and batch norms folded.
+def forward(octaves: Mapping[str, CfgNode], rounds: int, runtimes: Sequence[str] = ()) -> Report:
+    """One clip through octave networks and their vanilla twin: 3D convolutions, run as 2D, and batch norms folded.
 
     Args:
-        runtimes: what else runs both networks: inductor (3D convolutions as 2D), onnx or openvino (as they are).
+        octaves: configurations that differ in octave keys alone, by the name that their results have.
+        runtimes: what else runs the networks: inductor (3D convolutions as 2D), onnx or openvino.
 
     Raises:
         UserError: there is no octave network to compare, or a runtime does not fit or is not installed.
     """
-    device = device_of(cfg)
+    first = next(iter(octaves.values()))
+    device = device_of(first)
     if device.type == "cuda" and {*runtimes} - {"inductor"}:
         raise UserError("--runtime onnx and openvino run on the CPU; set DEVICE cpu")
-    frames, size = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP
+    frames, size = first.DATA.NUM_FRAMES, first.DATA.TRAIN_CROP
     # As the loader gives it: channels last.
     clip = torch.randn(1, frames, size, size, 3, device=device).permute(0, 4, 1, 2, 3)
     variants, facts = {}, {}
-    for kind, settings in twins(cfg).items():
+    kinds = {name: twins(cfg)["octave"] for name, cfg in octaves.items()} | {"vanilla": twins(first)["vanilla"]}
+    for kind, settings in kinds.items():
         for conv, as_2d in (("conv3d", False), ("as 2D", True)):
             chosen = changed(settings, "MODEL.CONV_AS_2D", as_2d)
             cost = count(build_model(chosen), clip.shape).as_dict()
             model = on_device(chosen, device).eval()
             for name, network in ((f"{kind} {conv}", model), (f"{kind} {conv} folded", fold_batch_norm(model))):
-                variants[name] = partial(timed, partial(_infer, network, clip))
+                variants[name] = _Pass(network, clip)
                 facts[name] = {"gflops": cost["gflops"], "params_m": cost["params_m"], **_warm_up(network, clip)}
         for runtime in runtimes:
             chosen = changed(settings, "MODEL.CONV_AS_2D", runtime == "inductor")
             runner = _on_runtime(runtime, on_device(chosen, device).eval(), (frames, size, size))
-            variants[f"{kind} {runtime}"] = partial(timed, partial(_infer, runner, clip))
+            variants[f"{kind} {runtime}"] = _Pass(runner, clip)
             facts[f"{kind} {runtime}"] = facts[f"{kind} conv3d"] | _warm_up(runner, clip)
-    seconds = interleaved(variants, rounds)
-    report = Report(
-        [{"name": name, "seconds": time, "clips_per_s": 1 / time, **facts[name]} for name, time in seconds.items()]
-    )
-    for conv in ("conv3d", "as 2D", "conv3d folded", "as 2D folded"):
-        report.compare(f"vanilla {conv}", f"octave {conv}")
-    for kind in ("vanilla", "octave"):
-        report.compare(f"{kind} conv3d", f"{kind} as 2D")
-        report.compare(f"{kind} as 2D", f"{kind} as 2D folded")
-    for runtime in runtimes:
-        report.compare(f"vanilla {runtime}", f"octave {runtime}")
-        for kind in ("vanilla", "octave"):
-            report.compare(f"{kind} as 2D folded", f"{kind} {runtime}")
+    report = Report()
+    for name, seconds in interleaved(variants, rounds).items():
+        processor = median(variants[name].processor)
+        report.results.append(
+            {
+                "name": name,
+                "seconds": seconds,
+                "processor_seconds": processor,
+                "clips_per_s": 1 / seconds,
+                **facts[name],
+            }
+        )
+    pairs = [
+        (f"vanilla {way}", f"{octave} {way}")
+        for octave in octaves
+        for way in ("conv3d", "as 2D", "conv3d folded", "as 2D folded", *runtimes)
+    ]
+    for kind in kinds:
+        pairs += [(f"{kind} conv3d", f"{kind} as 2D"), (f"{kind} as 2D", f"{kind} as 2D folded")]
+        pairs += [(f"{kind} as 2D folded", f"{kind} {runtime}") for runtime in runtimes]
+    for pair in pairs:
+        report.compare(*pair)
+        report.compare(*pair, by="processor_seconds")
     return report
+
+
+class _Pass:
+    """Seconds of a forward pass each time that it is called; keeps the processor time too."""
+
+    def __init__(self, model: Runner, clip: torch.Tensor) -> None:
+        self.model, self.clip = model, clip
+        self.processor: list[float] = []
+
+    def __call__(self) -> float:
+        start = time.process_time()
+        seconds = timed(partial(_infer, self.model, self.clip))
+        self.processor.append(time.process_time() - start)
+        return seconds
 
 
 def device_of(cfg: CfgNode) -> torch.device:

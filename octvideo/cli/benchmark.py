@@ -20,7 +20,7 @@ __all__ = ["main"]
 _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
 forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D; with
-            --runtime, what else runs networks too
+            --runtime, what else runs networks too; with --alpha, several octave networks in one run
 train       an optimiser step on a batch in memory: the engine, a bare loop and the same again, octave and vanilla; with
             --data, the engine on its clips too
 data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
@@ -54,10 +54,27 @@ def _parser() -> argparse.ArgumentParser:
         choices=("inductor", "onnx", "openvino"),
         help="forward: both networks compiled, or exported to a temporary folder and run from there; may be repeated",
     )
+    parser.add_argument(
+        "--alpha",
+        action="append",
+        default=[],
+        type=_alpha,
+        metavar="A[xM]",
+        help="forward: an octave network of OCTAVE.ALPHA A and OCTAVE.MULTIPLE M, like 0.125x16; may be repeated",
+    )
     parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="the figures are medians of N (10)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
+
+
+def _alpha(text: str) -> list[str]:
+    """Keys and values of ``A`` or ``AxM``, for argparse."""
+    alpha, _, multiple = text.partition("x")
+    try:
+        return ["OCTAVE.ALPHA", str(float(alpha)), "OCTAVE.MULTIPLE", str(int(multiple or 1))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0.25 or 0.125x16") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"benchmark {name}: takes no --data")
     if args.runtime and name != "forward":
         raise UserError(f"benchmark {name}: takes no --runtime")
+    if args.alpha and name != "forward":
+        raise UserError(f"benchmark {name}: takes no --alpha; set OCTAVE.ALPHA")
     if args.checkpoint and name != "end-to-end":
         raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
     report = _measure(args)
@@ -111,10 +130,18 @@ def _measure(args: argparse.Namespace) -> Report:
     if args.benchmark == "forward":
         from octvideo.benchmarks.networks import forward
 
-        return forward(settings, args.rounds, list(dict.fromkeys(args.runtime)))
+        octaves = {"octave": settings}
+        if args.alpha:
+            octaves = {_octave_name(keys): load_cfg(args.cfg or _DEFAULT, [*overrides, *keys]) for keys in args.alpha}
+        return forward(octaves, args.rounds, list(dict.fromkeys(args.runtime)))
     from octvideo.benchmarks.training import train
 
     return train(settings, args.rounds, from_videos=args.data is not None)
+
+
+def _octave_name(keys: Sequence[str]) -> str:
+    _, alpha, _, multiple = keys
+    return f"octave {alpha}" + (f" x{multiple}" if multiple != "1" else "")
 
 
 def _as_text(found: dict[str, Any]) -> str:

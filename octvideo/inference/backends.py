@@ -27,11 +27,21 @@ from octvideo.octave import fold_batch_norm
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["BACKENDS", "FORMATS", "Runner", "create_runner", "load_exported", "save_exported"]
+__all__ = [
+    "BACKENDS",
+    "FORMATS",
+    "TOLERANCE",
+    "Runner",
+    "create_runner",
+    "load_exported",
+    "relative_difference",
+    "save_exported",
+]
 
 Runner = Callable[[Tensor], Tensor]
 BACKENDS = ("torch", "openvino", "onnxruntime")
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # and how their files are named
+TOLERANCE = 1e-4  # of ``relative_difference``: what rounding in float32 explains
 
 _EXTRA = "it is not installed; install it with: pip install 'octvideo[export]'"
 
@@ -111,6 +121,12 @@ def load_exported(format: str, path: Path) -> Runner:
 
         return _openvino_runner(openvino.Core().read_model(path))
     return _torch_runner(torch.export.load(path).module(), torch.device("cpu"))
+
+
+def relative_difference(logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of two networks' logits, relative to the largest expected one; nan where one is nan."""
+    difference = (logits - expected).abs().max()
+    return (difference / expected.abs().max()).item() if difference else 0.0
 
 
 def _torch_runner(model: nn.Module | Callable[[Tensor], Tensor], device: torch.device) -> Runner:

@@ -62,7 +62,7 @@ class Predictor:
         if views is not None and not 1 <= views <= _MOST_VIEWS:
             raise UserError(f"views is {views}: it must be between 1 and {_MOST_VIEWS}")
         where = device_named(device)
-        as_2d = {"torch": True if where.type == "cpu" else None, "openvino": False}.get(backend)
+        as_2d = True if backend == "torch" and where.type == "cpu" else None
         network = load_network(checkpoint, cfg, as_2d=as_2d)
         settings = network.cfg
         self.classes = network.classes

@@ -57,7 +57,7 @@ def load_network(
             bare weights, also of other projects (``docs/checkpoints.md``); None: ``default_checkpoint()``.
         cfg: a configuration, or its file; None: that of the checkpoint.
         as_2d: run 3D convolutions as 2D ones or not, in place of ``MODEL.CONV_AS_2D``: PyTorch on a CPU is faster with
-            it, OpenVINO without; None: as the configuration says.
+            it, and exports do not depend on it; None: as the configuration says.
 
     Raises:
         UserError: a file is missing or unreadable, there is no configuration, or the weights are of another network.

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, merge
-from octvideo.octave.functional import downsample
+from octvideo.octave.functional import downsample, exporting
 
 __all__ = ["Octave", "PoolingConv3d", "Stage", "TemporalPool", "create_head", "create_stage", "create_stem"]
 
@@ -97,6 +97,8 @@ class FramePool(nn.Module):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
+        if exporting():
+            return F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, self.padding, self.padding))
         n, _, t = x.shape[:3]
         y = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), 3, stride=2, padding=self.padding)
         return y.unflatten(0, (n, t)).transpose(1, 2)
@@ -112,7 +114,7 @@ class TemporalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] == 1:
             return x
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or exporting():
             return F.max_pool3d(x, (2, 1, 1))
         frames = x.shape[2] // 2 * 2
         return torch.maximum(x[:, :, :frames:2], x[:, :, 1:frames:2])

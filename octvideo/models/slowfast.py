@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from octvideo.models.blocks import HeadPool, Octave, create_head, create_stage, create_stem
 from octvideo.octave import Feature, merge
 
-__all__ = ["SlowFast", "create_octave_slowfast"]
+__all__ = ["SlowFast", "create_octave_slowfast", "spread"]
 
 _SLOW_KERNELS = ((1,), (1,), (3,), (3,))
 _FAST_KERNELS = ((3,), (3,), (3,), (3,))
@@ -50,9 +50,17 @@ class SlowFast(Net):
         if self.slow_frames == "every":
             slow = clips[:, :, :: self.frame_ratio]
         else:
-            spread = torch.linspace(0, frames - 1, frames // self.frame_ratio, device=clips.device).long()
-            slow = clips.index_select(2, spread)
+            numbers = spread(frames, frames // self.frame_ratio)
+            slow = clips.index_select(2, torch.tensor(numbers, device=clips.device))
         return super().forward([slow, clips])  # type: ignore[arg-type]
+
+
+def spread(frames: int, count: int) -> list[int]:
+    """``count`` of ``frames`` frame numbers, from the first to the last: 32 and 4 -> 0, 10, 20, 31.
+
+    In integers: a runtime that computes ``linspace`` in floats rounds some of them down to the frame before.
+    """
+    return [index * (frames - 1) // max(1, count - 1) for index in range(count)]
 
 
 @fx.wrap  # one step for torch.fx, which could not follow the sizes

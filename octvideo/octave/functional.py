@@ -5,13 +5,25 @@ Each works on 4 dimensions ``(N, C, H, W)`` and on 5 ``(N, C, T, H, W)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["convolve", "convolve_as_2d", "downsample", "upsample"]
+__all__ = ["convolve", "convolve_as_2d", "downsample", "exporting", "upsample"]
+
+# PyTorch 2.6 has only is_compiling, which is true in torch.compile too.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def exporting() -> bool:
+    """Whether ``torch.export`` is making a graph of the network, as every export does.
+
+    Clips then keep their five dimensions in all layers: other runtimes have fast 3D operations, and each change of
+    shape between two of them is a copy. Eager PyTorch on a CPU is faster with frames as images.
+    """
+    return _is_exporting()
 
 
 def downsample(x: Tensor, mode: str = "avg") -> Tensor:
@@ -24,11 +36,14 @@ def downsample(x: Tensor, mode: str = "avg") -> Tensor:
     Returns:
         ``(N, C, [T,] ceil(H / 2), ceil(W / 2))``.
     """
-    if x.dim() == 5:
+    if x.dim() == 5 and not exporting():
         return _per_frame(x, mode)
+    window = (1,) * (x.dim() - 4) + (2, 2)
+    # In other runtimes ceil_mode can cost a padded copy: exports have it only where it matters.
+    ceil = not exporting() or any(edge % 2 for edge in x.shape[-2:])
     if mode == "max":
-        return F.max_pool2d(x, 2, ceil_mode=True)
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        return (F.max_pool3d if x.dim() == 5 else F.max_pool2d)(x, window, ceil_mode=ceil)
+    return (F.avg_pool3d if x.dim() == 5 else F.avg_pool2d)(x, window, ceil_mode=ceil, count_include_pad=False)
 
 
 def _per_frame(x: Tensor, mode: str) -> Tensor:
@@ -46,12 +61,13 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Output position p takes input position floor(p / 2), at odd sizes too: 5 -> ``0 0 1 1 2``.
     """
-    if x.dim() == 5:
+    if x.dim() == 5 and not exporting():
         n, c, t = x.shape[:3]
         if x.is_contiguous():
             return upsample(x.flatten(1, 2), size).unflatten(1, (c, t))
         return upsample(x.transpose(1, 2).flatten(0, 1), size).unflatten(0, (n, t)).transpose(1, 2)
-    y = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    factors = (1.0,) * (x.dim() - 4) + (2.0, 2.0)
+    y = F.interpolate(x, scale_factor=factors, mode="nearest")
     height, width = size
     return y if y.shape[-2:] == (height, width) else y[..., :height, :width]
 
@@ -66,11 +82,14 @@ def convolve(
     groups: int,
     as_2d: bool = False,
 ) -> Tensor:
-    """``conv2d`` or ``conv3d`` by the number of dimensions; ``as_2d`` runs a 3D one as 2D where that is exact."""
+    """``conv2d`` or ``conv3d`` by the number of dimensions; ``as_2d`` runs a 3D one as 2D where that is exact.
+
+    An exported graph has 3D ones whatever ``as_2d`` is.
+    """
     if x.dim() == 4:
         x, stride = _seen(x, weight, stride, padding)
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
-    if as_2d and not isinstance(padding, str):
+    if as_2d and not isinstance(padding, str) and not exporting():
         return convolve_as_2d(x, weight, bias, stride, padding, dilation, groups)
     return torch.conv3d(x, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
 

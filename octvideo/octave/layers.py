@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.octave.functional import downsample, upsample
+from octvideo.octave.functional import downsample, exporting, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
 from octvideo.octave.segments import Segments, join_segments
 
@@ -79,8 +79,12 @@ def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
 
 def pool_globally(x: Feature, segments: Segments | None = None) -> Tensor:
     """Global average pooling of all groups into ``(N, C)``, in the order of :func:`merge`: a head without merging."""
-    means = map_groups(lambda group: group.flatten(2).mean(2), x)
+    means = map_groups(_mean, x)
     return join_segments(*means, segments or (_widths(means),), 1) if isinstance(means, OctaveTensor) else means
+
+
+def _mean(group: Tensor) -> Tensor:
+    return group.mean(tuple(range(2, group.dim()))) if exporting() else group.flatten(2).mean(2)
 
 
 def _widths(x: OctaveTensor) -> tuple[int, int]:

@@ -62,6 +62,15 @@ def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"vanilla as 2D / octave as 2D", "octave as 2D / octave as 2D folded"} <= set(found["ratio"])
 
 
+def test_forward_compares_alphas(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "forward", "--alpha", "0.25x4", "--alpha", "0.5", *SMALL)
+    results = {result["name"]: result for result in found["results"]}
+    quarter, half = results["octave 0.25 x4 as 2D"], results["octave 0.5 as 2D"]
+    assert half["gflops"] < quarter["gflops"] < results["vanilla as 2D"]["gflops"]
+    for octave in ("octave 0.25 x4", "octave 0.5"):
+        assert f"vanilla as 2D folded / {octave} as 2D folded (processor_seconds)" in found["ratio"]
+
+
 @pytest.mark.slow
 def test_forward_on_exported_runtimes() -> None:
     pytest.importorskip("openvino")
@@ -194,6 +203,8 @@ def test_the_interval_is_that_of_the_sign_test(count: int, low: int, high: int) 
         (["forward", "OCTAVE.ALPHA", "0"], "OCTAVE.ALPHA"),
         (["train", "--checkpoint", "x.pt"], "--checkpoint"),
         (["train", "--runtime", "onnx"], "--runtime"),
+        (["train", "--alpha", "0.5"], "--alpha"),
+        (["forward", "--alpha", "0"], "OCTAVE.ALPHA"),
         (["views", "--data", "/nonexistent"], "/nonexistent"),
         (["end-to-end", "--data", "x.mp4", "TEST.NUM_CLIPS", "2"], "--cfg"),
     ],

@@ -14,6 +14,7 @@ from octvideo.models import build_model
 from octvideo.models.blocks import TemporalPool
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.models.paper import table_rows
+from octvideo.models.slowfast import spread
 from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
 
 HUB = {"c2d": hub.c2d_r50, "i3d": hub.i3d_r50, "slow": hub.slow_r50, "slowfast": hub.slowfast_r50}
@@ -174,6 +175,13 @@ def test_the_clip_is_not_changed():
     before = clip.clone()
     net(clip)
     assert torch.equal(clip, before)
+
+
+@pytest.mark.parametrize("ratio", [1, 2, 4, 8])
+def test_slow_frames_are_pytorchvideos(ratio):
+    for count in range(1, 128 // ratio + 1):
+        frames = ratio * count
+        assert spread(frames, count) == torch.linspace(0, frames - 1, count).long().tolist()
 
 
 def test_slowfast_wants_frames_that_divide():

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -371,6 +372,24 @@ def test_compiles_as_one_graph_and_exports():
     # A pair as input and output of the graph.
     pair = net.enter(x).detach()
     assert_same(torch.compile(net.stay, fullgraph=True)(pair), net.stay(pair), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "ceil"), [((8, 8), False), ((8, 5), True)])
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("frames", [(), (3,)])
+def test_exports_pool_and_upsample_in_space(mode, frames, size, ceil):
+    class Halve(nn.Module):
+        def forward(self, x):
+            low = downsample(x, mode)
+            return low, upsample(low, x.shape[-2:])
+
+    x = torch.randn(2, 4, *frames, *size)
+    program = torch.export.export(Halve(), (x,))
+    pool, up = [node for node in program.graph.nodes if re.search("pool|upsample", str(node.target))]
+    dims = "3d" if frames else "2d"
+    assert dims in str(pool.target) and dims in str(up.target)
+    assert any(argument is True for argument in pool.args[4:]) == ceil
+    torch.testing.assert_close(program.module()(x), Halve()(x))
 
 
 @pytest.mark.slow

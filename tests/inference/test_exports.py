@@ -1,0 +1,156 @@
+"""Every architecture of ``configs/``, exported: the logits of PyTorch, from a graph that keeps five dimensions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from octvideo.config import CfgNode, load_cfg
+from octvideo.inference.backends import (
+    FORMATS,
+    TOLERANCE,
+    Runner,
+    load_exported,
+    relative_difference,
+    save_exported,
+)
+from octvideo.models import build_model
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PACKAGES = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",), "torch-export": ()}
+QUICK = {("oct_i3d_k400", 75), ("oct_slowfast_8x8_k400", 64)}  # 75 is odd in the stem already
+EXTRA = {"slow": ["MODEL.ARCH", "slow", "OCTAVE.ALPHA", "0.25"]}  # an architecture without a configuration
+
+
+class Exported(NamedTuple):
+    """A network and the file that was made of it."""
+
+    model: nn.Module
+    cfg: CfgNode
+    format: str
+    path: Path
+
+    @property
+    def run(self) -> Runner:
+        return load_exported(self.format, self.path)
+
+
+def _cases() -> Iterator[object]:
+    # Kinetics-600 has the networks of Kinetics-400, with more classes.
+    names = [path.stem for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name != "kinetics600"]
+    for name in (*names, *EXTRA):
+        for size in (64, 75) if name.startswith("oct_") and name.endswith("_k400") else (75,):
+            marks = () if (name, size) in QUICK else (pytest.mark.full,)
+            for format in FORMATS:
+                yield pytest.param((name, size, format), id=f"{name}-{size}-{format}", marks=marks)
+
+
+def _small(name: str, size: int) -> CfgNode:
+    keys = ["DATA.TEST_CROP", str(size), "DATA.TRAIN_CROP", str(size), "MODEL.NUM_CLASSES", "7"]
+    if not re.search("densenet|mobilenet", name):  # their layouts are fixed
+        keys += ["MODEL.BLOCKS", "[1, 1, 1, 1]"]
+        keys += [] if "resnext" in name else ["MODEL.WIDTH", "16"]
+    if "nln" in name:
+        keys += ["MODEL.NONLOCAL", "[[], [0], [0], []]"]
+    return load_cfg(None, [*EXTRA[name], *keys]) if name in EXTRA else load_cfg(f"{name}.yaml", keys)
+
+
+@torch.no_grad()
+def _moved(model: nn.Module) -> nn.Module:
+    """Weights and statistics away from those of initialisation, so that every path shows in the logits."""
+    torch.manual_seed(0)
+    state = model.state_dict()
+    for name, value in state.items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif name.endswith(("running_mean", "bias")):
+            value.uniform_(-0.1, 0.1)
+        elif value.dim() == 1 and name.endswith("weight"):
+            value.uniform_(0.5, 1.0)  # the last norm of a block starts at zero, which would switch its branch off
+    model.load_state_dict(state)  # an octave norm keeps each group by itself: its entries are copies
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The network of ``(configuration, pixels, format)``."""
+    name, size, format = request.param
+    for package in PACKAGES[format]:
+        pytest.importorskip(package)
+    cfg = _small(name, size)
+    model = _moved(build_model(cfg))
+    path = tmp_path_factory.mktemp("exported") / f"network{FORMATS[format]}"
+    save_exported(model, (cfg.DATA.NUM_FRAMES, size, size), format, path)
+    return Exported(model, cfg, format, path)
+
+
+@pytest.mark.parametrize("exported", list(_cases()), indirect=True)
+def test_exports_give_the_same_logits(exported: Exported) -> None:
+    frames, size, run = exported.cfg.DATA.NUM_FRAMES, exported.cfg.DATA.TEST_CROP, exported.run
+    for number in (1, 3):
+        clips = torch.randn(number, frames, size, size, 3).permute(0, 4, 1, 2, 3)  # in memory as clips come in
+        with torch.inference_mode():
+            expected = exported.model(clips)
+        assert expected.std(1).min() > 1e-3 * expected.abs().max()
+        assert relative_difference(run(clips), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("exported", list(_cases()), indirect=True)
+def test_exports_keep_their_dimensions(exported: Exported) -> None:
+    operations = _operations(exported)
+    kinds = Counter(kind for kind, *_ in operations)
+    assert any(_is_convolution(kind) for kind in kinds)
+    assert not [kind for kind in kinds if "linspace" in kind.lower()], "frame numbers are integers"
+    if exported.format == "torch-export" and exported.cfg.DATA.NUM_FRAMES > 1:
+        assert not [kind for kind in kinds if "2d" in kind]
+    if not any(exported.cfg.MODEL.NONLOCAL):  # attention is a product of matrices
+        shapes = re.compile("transpose|permute|reshape|view|flatten", re.IGNORECASE)
+        assert not {kind: count for kind, count in _between_convolutions(operations).items() if shapes.search(kind)}
+
+
+Operation = tuple[str, list[str], list[str]]  # kind, inputs, outputs
+
+
+def _operations(exported: Exported) -> list[Operation]:
+    """Those of the file, in the order in which they run."""
+    if exported.format == "onnx":
+        import onnx
+
+        nodes = onnx.load(exported.path).graph.node
+        return [(node.op_type, list(node.input), list(node.output)) for node in nodes]
+    if exported.format == "openvino":
+        import openvino
+
+        found: list[Operation] = []
+        for node in openvino.Core().read_model(exported.path).get_ordered_ops():
+            inputs = [node.input_value(index).get_node().get_name() for index in range(node.get_input_size())]
+            found.append((node.get_type_name(), inputs, [node.get_name()]))
+        return found
+    graph = torch.export.load(exported.path).graph
+    return [(str(node.target), [source.name for source in node.all_input_nodes], [node.name]) for node in graph.nodes]
+
+
+def _is_convolution(kind: str) -> bool:
+    return re.search(r"conv(\b|olution|\d)", kind.lower()) is not None
+
+
+def _between_convolutions(operations: list[Operation]) -> Counter[str]:
+    """How often each kind comes after a convolution and before another one."""
+    after: set[str] = set()
+    for kind, inputs, outputs in operations:
+        if _is_convolution(kind) or after.intersection(inputs):
+            after.update(outputs)
+    before: set[str] = set()
+    for kind, inputs, outputs in reversed(operations):
+        if _is_convolution(kind) or before.intersection(outputs):
+            before.update(inputs)
+    return Counter(
+        kind for kind, inputs, outputs in operations if after.intersection(inputs) and before.intersection(outputs)
+    )
