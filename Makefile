@@ -14,17 +14,23 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3; 
 	$$p -c $(FITS) 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test lint typecheck format weizmann clean
+.PHONY: help quickstart test test-full lint typecheck format weizmann clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.installed ## make data, train a small Oct-I3D, test it with 30 views, predict a clip
 	@$(BIN)/python tools/quickstart.py
 
-test: $(VENV)/.installed-dev ## the whole test suite
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n $(WORKERS) --dist loadfile --durations=15
+
+test: $(VENV)/.installed-dev ## the tests, without those marked "full"
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n $(WORKERS) --dist loadfile --durations=15 tests || { echo "error: make test: the tests failed; see above"; exit 1; }
+	@$(PYTEST) -m "not full" tests || { echo "error: make test: the tests failed; see above"; exit 1; }
+
+test-full: $(VENV)/.installed-dev ## every test
+	@echo "== every test"
+	@$(PYTEST) tests || { echo "error: make test-full: the tests failed; see above"; exit 1; }
 
 lint: $(VENV)/.installed-dev ## style
 	@echo "== ruff"

@@ -23,7 +23,7 @@ _OVERSAMPLING = 2  # frames are drawn larger and averaged down: smooth edges
 
 @dataclass(frozen=True)
 class Clip:
-    """Which video: everything in its frames follows from these values.
+    """Which video: everything in its frames, as they are before encoding, follows from these values.
 
     ``figure`` and ``take`` are seeds: the same figure has the same body and clothes in every video.
     """
@@ -76,7 +76,10 @@ def recorded_frames(clip: Clip) -> Iterator[Image.Image]:
 
 
 def encode(frames: Iterator[Image.Image], path: Path, size: int) -> None:
-    """Writes H.264 (yuv420p, one thread: the same bytes every time) to a temporary name, then renames it.
+    """Write H.264 (yuv420p) to a temporary name, then rename it.
+
+    The same frames need not give the same bytes: on CPUs with AVX-512, x264's choices depend on what the process has
+    encoded before.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The quickstart's videos: deterministic, whole, split by figure, and with two pairs that only time tells apart."""
+"""The quickstart's videos: frames that follow from the seed, whole, split by figure, and with two pairs that only time tells apart."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
 
 from data_tools.actions import ACTIONS, make_motion  # noqa: E402
-from data_tools.clips import FPS, Clip, clean_frames, recorded_frames, render  # noqa: E402
+from data_tools.clips import FPS, Clip, clean_frames, recorded_frames  # noqa: E402
 from data_tools.figures import joints_of, make_body  # noqa: E402
 from data_tools.make_sample_dataset import MARKER, plan  # noqa: E402
 
 SCRIPT = ROOT / "data_tools" / "make_sample_dataset.py"
 TWINS = (("sit_down", "stand_up"), ("arms_open", "arms_close"))
 TINY = {"train_per_class": 3, "val_per_class": 2, "size": 48, "frames": 12, "seed": 5}
+ENCODING = 16  # the mean difference that the encoder stays below, of 255; another clip is 40 away
 
 
 def command(output: Path, *more: str, **options: int) -> list[str]:
@@ -41,6 +42,15 @@ def call(output: Path, *more: str, **options: int) -> subprocess.CompletedProces
 def stack(frames) -> np.ndarray:
     """(T, H, W, 3) uint8."""
     return np.stack([np.asarray(frame) for frame in frames])
+
+
+def distance(path: Path, clip: Clip) -> float:
+    """Mean difference between what a file shows and the clip's frames, of 255; the encoder's bytes depend on the CPU."""
+    with av.open(str(path)) as container:
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    frames = stack(recorded_frames(clip))
+    assert shown.shape == frames.shape
+    return float(np.abs(shown.astype(int) - frames).mean())
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -93,12 +103,10 @@ def test_every_figure_does_every_action() -> None:
     assert len({clip.take for clip in clips.values()}) == len(clips), "two videos would show the same performance"
 
 
-def test_same_seed_same_file(dataset: Path, tmp_path: Path) -> None:
+def test_frames_follow_from_the_seed(dataset: Path) -> None:
     for name, clip in list(plan(**TINY).items())[::13]:
-        render(clip, tmp_path / "again.mp4")
-        assert (tmp_path / "again.mp4").read_bytes() == (dataset / name).read_bytes()
-    a, b = (plan(1, 1, 48, 4, seed)["val/walk/val000_0.mp4"] for seed in (5, 6))
-    assert not np.array_equal(stack(recorded_frames(a)), stack(recorded_frames(b)))
+        assert np.array_equal(stack(recorded_frames(clip)), stack(recorded_frames(clip)))
+        assert distance(dataset / name, clip) < ENCODING < distance(dataset / name, plan(**{**TINY, "seed": 6})[name])
 
 
 @pytest.mark.parametrize(("forward", "backward"), TWINS)
@@ -182,9 +190,7 @@ def test_interrupted_run_is_completed(tmp_path: Path) -> None:
     after = stamps(output)
     assert set(clips) <= set(after) and (output / "manifest.csv").exists()
     assert all(after[name] == stamp for name, stamp in kept.items()), "whole videos were made again"
-    for name in list(kept)[-2:]:  # what the killed run left is whole
-        render(clips[name], tmp_path / "again.mp4")
-        assert (tmp_path / "again.mp4").read_bytes() == (output / name).read_bytes()
+    assert all(distance(output / name, clips[name]) < ENCODING for name in kept), "the killed run left a broken video"
 
 
 def test_other_options_need_force(dataset: Path, tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ def test_other_options_need_force(dataset: Path, tmp_path: Path) -> None:
     assert (output / name).read_bytes() == (dataset / name).read_bytes()
     done = call(output, "--force", **{**TINY, "seed": 6})
     assert done.returncode == 0, done.stderr
-    assert (output / name).read_bytes() != (dataset / name).read_bytes()
+    assert distance(output / name, plan(**{**TINY, "seed": 6})[name]) < ENCODING
 
 
 def test_errors_name_the_option(tmp_path: Path) -> None:

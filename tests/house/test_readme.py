@@ -20,8 +20,8 @@ def test_its_commands_and_targets_are_there() -> None:
     scripts = set(re.findall(r"\b(?:tools|demo)/\w+\.py\b", TEXT))
     assert scripts and [script for script in scripts if not (ROOT / script).is_file()] == []
     assert set(re.findall(r"`octvideo ([a-z][a-z-]+)", TEXT)) <= set(COMMANDS)
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make (\w+)", TEXT)) <= targets
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)", TEXT)) <= targets
 
 
 def test_its_python_runs() -> None:
