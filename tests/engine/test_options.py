@@ -162,6 +162,15 @@ def test_compiled_runs_are_runs(small_run, tmp_path):
     assert call(small_run("compiled", *keys[2:], "TRAIN.STEPS", "7")) == 0
 
 
+@pytest.mark.parametrize("alpha", ["0", "0.25"])
+def test_recomputing_is_compiled(small_run, tmp_path, alpha):
+    keys = [*_STOP, "TRAIN.STEPS", "2", "OCTAVE.ALPHA", alpha, "TRAIN.COMPILE", "aot_eager", "NUM_THREADS", "1"]
+    assert call(small_run("whole", *keys)) == 0 and call(small_run("again", *keys, "TRAIN.RECOMPUTE", "[3]")) == 0
+    whole, again = weights(tmp_path / "whole"), weights(tmp_path / "again")
+    for key, value in whole.items():
+        torch.testing.assert_close(again[key], value, atol=1e-5, rtol=1e-4)
+
+
 def test_epochs(small_run, tmp_path, capsys):
     """8 videos in batches of 4: one and a half passes are 3 steps."""
     assert call(small_run("out", "TRAIN.EPOCHS", "1.5", "TEST.ENABLE", "False")) == 0
