@@ -59,24 +59,18 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def set_aside(output: Path) -> Path | None:
+def set_aside(folder: Path) -> Path | None:
     """Renames the folder of an earlier run's checkpoints, ``checkpoints`` to ``checkpoints.1`` and so on.
 
-    Its ``config.yaml`` goes with them.
-
     Returns:
-        The new path; None where there are no checkpoints.
+        The new path; None where the folder has no checkpoints.
     """
-    folder = output / "checkpoints"
     if not any(folder.glob("*.pt")):
         return None
     number = 1
-    while (target := output / f"{folder.name}.{number}").exists():
+    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
-    folder.rename(target)
-    if (record := output / "config.yaml").is_file():
-        record.rename(target / record.name)
-    return target
+    return folder.rename(target)
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:

@@ -157,7 +157,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     log.start(cfg.TRAIN.WANDB, cfg)
     if world.is_main:
         remove_leftovers(checkpoints)
-        if not cfg.TRAIN.RESUME and (earlier := set_aside(folder)):
+        if not cfg.TRAIN.RESUME and (earlier := set_aside(checkpoints)):
             log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
         if state is None:  # else config.yaml belongs to the weights that are there, until there are others
             record()

@@ -192,11 +192,6 @@ def test_checkpoints_of_older_versions_resume(
     assert saved(finished)["step"] == 3
 
 
-def test_starting_anew_sets_the_record_aside(small_run: Run, finished: Path) -> None:
-    assert call(small_run("out", *_DONE, "TRAIN.RESUME", "False", "SEED", "1")) == 0
-    assert load_cfg(finished / "checkpoints.1" / "config.yaml").SEED == 0 and config_of(finished).SEED == 1
-
-
 def test_epochs_are_resolved_in_the_record(small_run: Run, tmp_path: Path) -> None:
     assert call(small_run("out", "TRAIN.EPOCHS", "1", "TEST.ENABLE", "False")) == 0
     assert config_of(tmp_path / "out").TRAIN.STEPS == 2
