@@ -47,7 +47,7 @@ def main() -> None:
     keys = ["DATA.TRAIN", str(data / "train"), "DATA.VAL", str(data / "val"), "OUTPUT_DIR", str(run), *args.overrides]
     resumed = any((ROOT / run / "checkpoints").glob("step_*.pt"))
     step("training and testing", seconds, "tools/run_net.py", "--cfg", args.cfg, *keys)
-    test = load_cfg(ROOT / run / "config.yaml").TEST
+    test = load_cfg(ROOT / run / "test_config.yaml").TEST
     views = test.NUM_CLIPS * test.NUM_CROPS
     metrics = json.loads((ROOT / run / "metrics.json").read_text(encoding="utf-8"))
     video = data / "val" / "stand_up" / min(path.name for path in (ROOT / data / "val" / "stand_up").glob("*.mp4"))

@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.append({"fold": fold, **run_fold(args.cfg, output, output / f"fold{fold}", args.overrides)})
     clips = sum(result["num_videos"] for result in results)
     mean = sum(result["top1"] * result["num_videos"] for result in results) / clips
-    test = load_cfg(output / f"fold{args.folds[-1]}" / "config.yaml").TEST
+    test = load_cfg(output / f"fold{args.folds[-1]}" / "test_config.yaml").TEST
     views = test.NUM_CLIPS * test.NUM_CROPS
     summary = {"config": args.cfg, "views": views, "top1": mean, "num_videos": clips, "folds": results}
     (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

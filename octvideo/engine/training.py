@@ -71,7 +71,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
         recorded = recorded_cfg(state, checkpoints)
         check_same_run(cfg, state, recorded, index, checkpoints, done=done)
         if done:
-            log.say(f"{checkpoints}: all {state['step']} steps are done, nothing is left to train")
+            log.say(f"{checkpoints}: step {state['step']} of {cfg.TRAIN.STEPS} is done, nothing is left to train")
         for line in report(cfg, state, recorded, world.size, done=done):
             log.say(line)
         cfg = as_recorded(cfg, recorded, done=done)

@@ -68,7 +68,7 @@ def test_a_finished_run_ignores_other_settings(
     assert call(small_run("out", *_DONE, *others)) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"{finished}/checkpoints: all 2 steps are done, nothing is left to train",
+        f"{finished}/checkpoints: step 2 of 2 is done, nothing is left to train",
         "NUM_WORKERS is 1, the finished run had 0: ignored, nothing is left to train",
         "DATA.COLOR_JITTER is 0.0, the finished run had 0.2: ignored, nothing is left to train",
         "TRAIN.EMA is 0.5, the finished run had 0.0: ignored, nothing is left to train",
@@ -123,6 +123,8 @@ def test_resume_reports_what_changes(
     small_run: Run, finished: Path, video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The list has moved, which is no change; the new weight decay acts, and the record has it."""
+    newest = finished / "checkpoints" / "step_00000002.pt"
+    torch.save({**torch.load(newest, weights_only=True), "ranks": 4}, newest)
     shutil.copytree(video_folder / "train", tmp_path / "moved")
     before = (finished / "config.yaml").read_bytes()
     more = ["TRAIN.STEPS", "3", "SOLVER.WEIGHT_DECAY", "0.5", "DATA.TRAIN", str(tmp_path / "moved")]
@@ -132,17 +134,18 @@ def test_resume_reports_what_changes(
     capsys.readouterr()
     assert call(small_run("out", *_DONE, *more, "TRAIN.CHECKPOINT", "some.pt")) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "TRAIN.STEPS is 3 from here on, it was 2",
         "SOLVER.WEIGHT_DECAY is 0.5 from here on, it was 0.0001",
         "TRAIN.CHECKPOINT is some.pt: ignored, the run resumes from its own checkpoint",
+        "1 process(es) from here on, it was 4",
         f"going on at step 2 from {finished}/checkpoints",
     ]
     state = saved(finished, "step_00000003.pt")
     assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
-    for cfg in (config_of(finished), load_cfg(None, [])):
-        assert cfg.TRAIN.CHECKPOINT == ""
-    assert config_of(finished).SOLVER.WEIGHT_DECAY == 0.5 and "WEIGHT_DECAY: 0.5" in saved(finished)["config"]
+    cfg = config_of(finished)
+    assert (cfg.TRAIN.CHECKPOINT, cfg.SOLVER.WEIGHT_DECAY) == ("", 0.5)
+    assert "WEIGHT_DECAY: 0.5" in saved(finished)["config"] and saved(finished)["ranks"] == 1
 
 
 def test_a_missing_last_checkpoint_has_the_settings_that_made_it(
