@@ -41,7 +41,8 @@ KEYS = {
     """.split(),
     # How the next steps or the test are run: reported.
     "running": """
-        NUM_WORKERS NUM_THREADS DEVICE MODEL.CONV_AS_2D TRAIN.PRECISION TRAIN.WANDB TEST
+        NUM_WORKERS NUM_THREADS DEVICE MODEL.CONV_AS_2D TRAIN.PRECISION TRAIN.WANDB
+        TEST.CHECKPOINT TEST.NUM_CLIPS TEST.NUM_CROPS TEST.MAX_VIEWS TEST.SCALES TEST.AVERAGE
         DATA.VAL DATA.TEST DATA.TEST_CROP DATA.TEST_SHORT_SIDE DATA.DECODER DATA.RETRIES DATA.ITEM_TIMEOUT
         DATA.MAX_FAILED
     """.split(),
@@ -49,7 +50,7 @@ KEYS = {
     "origin": ["TRAIN.CHECKPOINT", "TRAIN.INFLATE"],
     # Compared by what is found there: the videos by their fingerprint, the classes by their names.
     "content": ["DATA.TRAIN", "DATA.ROOT", "DATA.CLASSES"],
-    "silent": ["OUTPUT_DIR", "TRAIN.ENABLE", "TRAIN.RESUME"],
+    "silent": ["OUTPUT_DIR", "TRAIN.ENABLE", "TRAIN.RESUME", "TEST.ENABLE"],
 }
 
 

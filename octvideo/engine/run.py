@@ -15,7 +15,7 @@ from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
-from octvideo.engine.tester import accuracy, check_failures, summarize, write_metrics, write_result
+from octvideo.engine.tester import accuracy, check_failures, summarize, write_details, write_metrics
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
@@ -125,8 +125,9 @@ def _test(
                 f"failed: top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}"
             )
         finally:
+            write_metrics(metrics, folder)
             _record_test(cfg, folder)
-            write_result(metrics, result, index, classes, folder, log.say)
+            write_details(result, index, classes, folder, log.say)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:

@@ -36,7 +36,7 @@ __all__ = [
     "summarize",
     "test",
     "write_metrics",
-    "write_result",
+    "write_details",
 ]
 
 _MAX_CONFUSED = 5000  # classes that a confusion matrix is made for: 200 MB, and a file of 50 MB
@@ -191,22 +191,16 @@ def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
     write_lines(folder / "metrics.json", [json.dumps(metrics, indent=1)])
 
 
-def write_result(
-    metrics: dict[str, Any],
-    result: TestResult,
-    index: VideoIndex,
-    classes: Sequence[str],
-    folder: Path,
-    say: Callable[[str], None],
+def write_details(
+    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """Writes ``metrics.json``, ``predictions.csv``, ``confusion_matrix.csv`` and its picture, in this order.
+    """Writes ``predictions.csv``, ``confusion_matrix.csv`` and its picture, in this order.
 
     A picture that cannot be drawn is a warning, which ``say`` gets.
 
     Raises:
         UserError: a file cannot be written; those before it are there.
     """
-    write_metrics(metrics, folder)
     _write_predictions(result, index, classes, folder / "predictions.csv")
     predicted, labels = _known(result, index)
     if not len(labels):

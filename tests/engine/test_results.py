@@ -17,7 +17,7 @@ import torch
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.data import VideoIndex
-from octvideo.engine.tester import TestResult, summarize, write_result
+from octvideo.engine.tester import TestResult, summarize, write_details, write_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["打篮球", "élan $\\frac"]
@@ -83,7 +83,8 @@ def test_very_many_classes_have_no_matrix(tmp_path: Path) -> None:
     result = TestResult(scores, torch.arange(3), [])
     said: list[str] = []
     metrics = summarize(result, index, classes)
-    write_result(metrics, result, index, classes, tmp_path, said.append)
+    write_metrics(metrics, tmp_path)
+    write_details(result, index, classes, tmp_path, said.append)
     assert json.loads((tmp_path / "metrics.json").read_text())["per_class"]["class 7"] == 50
     assert metrics["top1"] == pytest.approx(200 / 3) and np.isclose(metrics["per_class"]["class 39999"], 100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.csv"]
