@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def measure(rounds: int, overrides: list[str]) -> dict[str, Any]:
     """One process; the comparison ends where it fails."""
     command = ["tools/benchmark.py", "train", "--json", "--rounds", str(rounds), *overrides]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         sys.exit(f"error: '{' '.join(command)}' ended with exit code {done.returncode}; the reason is above")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -62,7 +62,7 @@ def main() -> None:
         print(f"{name:60s}{median(values):7.3f}   [{low:.3f}, {high:.3f}]")
     if args.out:
         report = {key: found[0][key] for key in ("hardware", "rounds")} | {"ratio": ratio}
-        args.out.write_text(json.dumps(report, indent=1) + "\n")
+        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,14 +29,14 @@ def run(*command: str) -> None:
 
 def measure(folder: Path) -> dict[str, Any]:
     """Percent right: of all clips, of those of the reversed pairs, and of these where the pair counts as one class."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    with (folder / "confusion_matrix.csv").open(newline="") as file:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    with (folder / "confusion_matrix.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     counts = {row[0]: dict(zip(header[1:], map(int, row[1:]))) for row in rows}
     total = sum(sum(counts[name].values()) for pair in PAIRS for name in pair)
     right = sum(counts[name][name] for pair in PAIRS for name in pair)
     either = sum(counts[name][twin] for pair in PAIRS for name in pair for twin in pair)
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "top1": metrics["top1"],
         "num_videos": metrics["num_videos"],
@@ -92,8 +92,8 @@ def main() -> None:
         run("tools/run_net.py", "--cfg", f"configs/quickstart/{cfg}.yaml", *keys, *args.overrides)
         results[network] = measure(ROOT / folder)
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(results, indent=1) + "\n")
-    args.page.write_text(as_page(results))
+    args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    args.page.write_text(as_page(results), encoding="utf-8")
     print(as_page(results))
 
 

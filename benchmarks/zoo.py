@@ -57,7 +57,7 @@ PAPER = {
 
 
 def _quickstart(network: str) -> str:
-    results = json.loads((ROOT / "benchmarks" / "results" / "time_direction.json").read_text())
+    results = json.loads((ROOT / "benchmarks" / "results" / "time_direction.json").read_text(encoding="utf-8"))
     return f"{results[network]['top1']:.1f} % of {results[network]['num_videos']} clips"
 
 
@@ -308,7 +308,7 @@ def main() -> None:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", default=PAGE, type=Path, metavar="FILE")
-    parser.parse_args().page.write_text(as_page())
+    parser.parse_args().page.write_text(as_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

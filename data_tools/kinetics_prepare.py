@@ -29,6 +29,7 @@ from data_tools.media import MediaError, transcode  # noqa: E402
 from data_tools.reports import Outcome, Report, locked, replace_durably, writing  # noqa: E402
 from octvideo.cli import run  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
+from octvideo.files import discard  # noqa: E402
 
 PRESETS = "ultrafast superfast veryfast faster fast medium slow slower veryslow".split()
 
@@ -86,7 +87,7 @@ class Preparer:
             outcome = Outcome("failed", str(error))
         finally:
             self._helpers.put(helper)
-            partial.unlink(missing_ok=True)
+            discard(partial)
         self._report.add(clip, outcome, **values, settings=self._settings)
         return outcome
 

@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_tools.reports import writing  # noqa: E402
 from octvideo.cli import run  # noqa: E402
 from octvideo.cli.predict import named  # noqa: E402
 from octvideo.data.annotations import Segment, clip_name, read_annotations  # noqa: E402
@@ -147,7 +148,8 @@ def _csv_line(cells: Sequence[object]) -> str:
 
 def _write_missing(file: Path, missing: Sequence[tuple[Segment, str]]) -> None:
     if not missing:
-        file.unlink(missing_ok=True)  # of an earlier call, when there were fewer videos
+        with writing(file):
+            file.unlink(missing_ok=True)  # of an earlier call, when there were fewer videos
         return
     lines = [_csv_line(["label", "youtube_id", "time_start", "time_end", "split", "reason"])]
     for segment, reason in missing:

@@ -64,7 +64,7 @@ def make(output: Path, clips: dict[str, Clip], settings: dict[str, int], workers
         raise UserError(f"{output}: holds files that this script did not make; choose an empty or new --output")
     if marker.is_file():
         try:
-            known = json.loads(marker.read_text())
+            known = json.loads(marker.read_text(encoding="utf-8"))
             before, complete = known["settings"], known["complete"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{marker}: damaged; choose another --output, or say --force") from None
@@ -75,21 +75,21 @@ def make(output: Path, clips: dict[str, Clip], settings: dict[str, int], workers
     try:
         for path in clips:
             (output / path).parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(json.dumps({"settings": settings, "complete": False}))
+        marker.write_text(json.dumps({"settings": settings, "complete": False}), encoding="utf-8")
         jobs = [(str(output / path), clip) for path, clip in clips.items()]
         with ProcessPoolExecutor(workers) as pool:
             done = pool.map(_make, jobs, chunksize=4)
             list(tqdm(done, total=len(jobs), desc="rendering", unit="video", disable=not sys.stderr.isatty()))
         _write_lists(output, clips)
-        marker.write_text(json.dumps({"settings": settings, "complete": True}))
+        marker.write_text(json.dumps({"settings": settings, "complete": True}), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
     return True
 
 
 def _write_lists(output: Path, clips: dict[str, Clip]) -> None:
-    (output / "classes.txt").write_text("\n".join(ACTIONS) + "\n")
-    with (output / "manifest.csv").open("w", newline="") as file:
+    (output / "classes.txt").write_text("\n".join(ACTIONS) + "\n", encoding="utf-8")
+    with (output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split", "figure", "frames", "fps"])
         for path, clip in clips.items():

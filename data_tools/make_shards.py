@@ -44,6 +44,7 @@ from octvideo.data.index import SHARD_INDEX, VideoIndex, is_sharded, read_index 
 from octvideo.data.lists import is_sample  # noqa: E402
 from octvideo.data.shards import Member, read_header, write_shards  # noqa: E402
 from octvideo.errors import UserError  # noqa: E402
+from octvideo.files import discard  # noqa: E402
 
 _LEFT_OUT = "left_out.jsonl"
 
@@ -82,7 +83,7 @@ class Packer:
                 self._write(partial, self.plan.shards[shard])
                 replace_durably(partial, target)
         finally:
-            partial.unlink(missing_ok=True)
+            discard(partial)
         return Outcome("ok")
 
     def _write(self, file: Path, numbers: Sequence[int]) -> None:
@@ -147,7 +148,7 @@ def make(index: VideoIndex, output: Path, *, max_size: int, max_count: int, seed
             raise UserError(f"{index.path(number)}: {reason}; none of the {len(index)} videos can be read")
         if _is_done(output, partial, plan.digest):
             return f"{output}: {_count(plan)} are there already"
-        (partial / "plan").write_text(plan.digest)
+        (partial / "plan").write_text(plan.digest, encoding="utf-8")
         with Report(output / _LEFT_OUT) as report:
             for number, reason in plan.left_out.items():
                 report.add(_shown(index.path(number)), Outcome("failed", reason))
@@ -179,7 +180,7 @@ def _is_done(output: Path, partial: Path, digest: str) -> bool:
             raise UserError(f"{other}choose another --output")
         return all((output / name).is_file() for name in header["shards"])
     if (partial / "plan").exists():
-        if (partial / "plan").read_text() != digest:
+        if (partial / "plan").read_text(encoding="utf-8") != digest:
             raise UserError(f"{other}it is not finished: remove it, or choose another --output")
     elif any(path != partial for path in output.iterdir()):
         raise UserError(f"{output}: holds files that this did not make; choose an empty or new --output")

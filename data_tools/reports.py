@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from octvideo.errors import UserError
+from octvideo.files import discard
 
 __all__ = ["Outcome", "Report", "locked", "replace_durably", "writing"]
 
@@ -79,7 +80,7 @@ class Report:
                 file.writelines(f"{line}\n" for line in self._lines.values())
             replace_durably(partial, self.path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            discard(partial)
             raise
 
     def get(self, clip: str) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def locked(folder: Path) -> Iterator[Path]:
     partial = folder / ".partial"
     with writing(folder):
         partial.mkdir(parents=True, exist_ok=True)
-        lock = (partial / "lock").open("w")
+        lock = (partial / "lock").open("w", encoding="utf-8")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

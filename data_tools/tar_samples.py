@@ -52,7 +52,7 @@ def scan_shard(place: str, label: str = "cls") -> Scan:
         UserError: it cannot be read, is not a whole tar file, or has a sample of two videos.
     """
     try:
-        with open(place, "rb") if "://" not in place else fsspec.open(place, "rb").open() as file:
+        with open(place, "rb") if "://" not in place else fsspec.open(place, "rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
             return Scan(size, list(_scan(file, place, label)))

@@ -111,7 +111,7 @@ class YouTube:
         ]
 
     def _run(self, command: list[str], messages: Path) -> None:
-        with messages.open("w+", errors="replace") as output:
+        with messages.open("w+", encoding="utf-8", errors="replace") as output:
             # A group of its own: Ctrl-C is the caller's to pass on, and ffmpeg ends with yt-dlp.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

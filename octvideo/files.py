@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octvideo.errors import UserError
 
-__all__ = ["partial_of", "replace", "whole_file", "write_bytes", "write_text"]
+__all__ = ["discard", "partial_of", "replace", "whole_file", "write_bytes", "write_text"]
 
 
 def partial_of(path: Path) -> Path:
@@ -22,6 +22,15 @@ def replace(partial: Path, path: Path) -> None:
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def discard(path: Path) -> None:
+    """Removes a temporary file if it is there and can be removed.
+
+    On a read-only file system even the removal of a missing file fails; the error that matters is raised already.
+    """
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 @contextlib.contextmanager
@@ -48,8 +57,7 @@ def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written ({reason}); free some space, or choose another place") from None
     finally:
-        with contextlib.suppress(OSError):  # such as a folder that is a file: the error is told already
-            partial.unlink(missing_ok=True)
+        discard(partial)
 
 
 def write_bytes(path: Path, content: bytes, *, parents: bool = False) -> None:

@@ -23,7 +23,8 @@ def step(name: str, seconds: dict[str, float], *command: str, capture: bool = Fa
     """Runs one command, says what it is, and ends the quickstart where it fails."""
     print(f"\n== {name}\n   {' '.join(command)}", flush=True)
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE if capture else None, text=True)
+    output = subprocess.PIPE if capture else None
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=output, encoding="utf-8")
     if done.returncode:
         sys.exit(f"error: the step '{name}' failed with exit code {done.returncode}; the reason is above")
     seconds[name] = time.perf_counter() - start
@@ -46,9 +47,9 @@ def main() -> None:
     keys = ["DATA.TRAIN", str(data / "train"), "DATA.VAL", str(data / "val"), "OUTPUT_DIR", str(run), *args.overrides]
     resumed = any((ROOT / run / "checkpoints").glob("step_*.pt"))
     step("training and testing", seconds, "tools/run_net.py", "--cfg", args.cfg, *keys)
-    test = load_cfg(ROOT / run / "config.yaml").TEST
+    test = load_cfg(ROOT / run / "test_config.yaml").TEST
     views = test.NUM_CLIPS * test.NUM_CROPS
-    metrics = json.loads((ROOT / run / "metrics.json").read_text())
+    metrics = json.loads((ROOT / run / "metrics.json").read_text(encoding="utf-8"))
     video = data / "val" / "stand_up" / min(path.name for path in (ROOT / data / "val" / "stand_up").glob("*.mp4"))
     annotated, checkpoint = run / "annotated.mp4", run / "checkpoints" / "last.pt"
     predict = ["demo/predict.py", str(video), "--checkpoint", str(checkpoint), "--output", str(annotated), "--json"]

@@ -27,7 +27,7 @@ def write_lists(videos: list[Path], classes: list[str], folder: Path, held_out: 
     """``train.csv`` and ``val.csv``: `path label` lines; without persons to hold out, both have all videos."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, testing in (("train", False), ("val", True)):
-        with (folder / f"{name}.csv").open("w", newline="") as file:
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             for path in videos:
                 if not held_out or (path.name.split("_")[0] in held_out) == testing:
@@ -54,7 +54,7 @@ def run_fold(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict
     resumed = any((folder / "checkpoints").glob("step_*.pt"))
     start = time.perf_counter()
     train(cfg, output, folder, overrides)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {**metrics, "resumed": resumed, "seconds": time.perf_counter() - start}
 
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = sorted({path.parent.name for path in videos})
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "classes.txt").write_text("\n".join(classes) + "\n")
+        (output / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {args.output}: cannot be written: {error.strerror}; give another folder") from None
     if args.ship is not None:
@@ -110,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         results.append({"fold": fold, **run_fold(args.cfg, output, output / f"fold{fold}", args.overrides)})
     clips = sum(result["num_videos"] for result in results)
     mean = sum(result["top1"] * result["num_videos"] for result in results) / clips
-    test = load_cfg(output / f"fold{args.folds[-1]}" / "config.yaml").TEST
+    test = load_cfg(output / f"fold{args.folds[-1]}" / "test_config.yaml").TEST
     views = test.NUM_CLIPS * test.NUM_CROPS
     summary = {"config": args.cfg, "views": views, "top1": mean, "num_videos": clips, "folds": results}
-    (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (output / "weizmann.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(f"\n== Weizmann, {views} views")
     for result in results:
         print(f"   fold {result['fold']}: {result['top1']:5.1f} % of {result['num_videos']}, {result['seconds']:.0f} s")

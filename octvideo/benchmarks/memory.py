@@ -28,7 +28,7 @@ def peak_growth_mb(work: Callable[[], T]) -> tuple[float | None, T]:
         return (torch.cuda.max_memory_allocated() - before) / 1e6, result
     try:
         ctypes.CDLL(None).malloc_trim(0)  # or what earlier work has left in the heap would be used, and not seen
-        _RESET.write_text("5")
+        _RESET.write_text("5", encoding="utf-8")
     except (AttributeError, OSError, TypeError):
         return None, work()
     before = _held("VmRSS")
@@ -38,5 +38,5 @@ def peak_growth_mb(work: Callable[[], T]) -> tuple[float | None, T]:
 
 def _held(what: str) -> float:
     """Kilobytes, of 1024 bytes each as everywhere in /proc; 1000 here."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(what))
+    line = next(line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1.024

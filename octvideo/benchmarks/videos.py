@@ -113,7 +113,7 @@ def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
         ):
             video.frames(random_clip(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, rng))
         if (opening + 1) % _OPENINGS == 0:
-            held.append(int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            held.append(int(status.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
     first, last = f"after {_OPENINGS} openings", f"after {_OPENINGS * rounds} openings"
     return {first: held[0], last: held[-1], "growth": held[-1] - held[0]}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
+import json
 import os
 import re
 import select
@@ -13,8 +15,9 @@ from typing import TextIO
 
 from octvideo.errors import UserError
 
-__all__ = ["one_line", "run"]
+__all__ = ["one_line", "run", "to_json"]
 
+_NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _NO_MEMORY = re.compile("out of memory|allocate memory")  # torch's, of CUDA and of the CPU
 
@@ -37,7 +40,8 @@ def _keep_memory() -> None:
 def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Runs a command; an error that the user can fix ends in one line on stderr and exit code 2.
 
-    Where nobody reads the output any more (``| head``) the exit code is 141, as where SIGPIPE ends a program.
+    So does a place that is full or read-only. Where nobody reads the output any more (``| head``) the exit code is 141,
+    as where SIGPIPE ends a program.
     """
     _keep_memory()
     _open_streams()
@@ -48,7 +52,11 @@ def run(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[st
             sys.stdout.flush()  # what fails can be told here, and not when the interpreter ends
     except OSError as error:
         if not _output_is_lost():
-            raise
+            if error.errno not in _NO_ROOM:
+                raise
+            place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            print(f"error: {place}{error.strerror}: free some space, or choose another place", file=sys.stderr)
+            return 2
         if isinstance(error, BrokenPipeError):
             return _BROKEN_PIPE
         print(f"error: the output cannot be written ({error.strerror}); send it to another place", file=sys.stderr)
@@ -80,11 +88,17 @@ def one_line(error: Exception) -> str:
     return "\\n".join(lines)
 
 
+def to_json(value: object) -> str:
+    """JSON for stdout: letters as they are where its encoding is UTF-8, else as JSON's own ``\\uXXXX``."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return json.dumps(value, ensure_ascii=encoding != "utf8")
+
+
 def _open_streams() -> None:
     """Output that was closed (``>&-``) goes nowhere; what a stream's encoding lacks is written as its code."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # such as a path of another encoding
 

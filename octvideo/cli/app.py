@@ -37,12 +37,11 @@ def build_app(predictor: Predictor) -> Any:
     def predict(video: str | None) -> tuple[dict[str, float], str]:
         if video is None:
             raise gradio.Error("Choose a video first.")
-        # In the folder that gradio serves files from.
-        folder = Path(tempfile.mkdtemp(dir=Path(video).parent))
         try:
+            folder = Path(tempfile.mkdtemp(dir=Path(video).parent))  # in the folder that gradio serves files from
             found = predictor.predict(video, _TOP_K)
             annotate_video(Path(video), folder / "annotated.mp4", predictor, top_k=_TOP_K)
-        except UserError as error:
+        except (OSError, UserError) as error:
             raise gradio.Error(str(error).replace(video, Path(video).name)) from None
         return {label: score for label, score in found}, str(folder / "annotated.mp4")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from octvideo.cli import to_json
 from octvideo.cli.predict import named, positive, seconds
 from octvideo.errors import UserError
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if checked.status == OK:
                 readable.add(checked.path)
             if arguments.json:
-                _say(json.dumps(asdict(checked), ensure_ascii=False))
+                _say(to_json(asdict(checked)))
             elif checked.error:
                 _say(f"{checked.path}: {checked.error}")
         known = report.reused

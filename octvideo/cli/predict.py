@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import signal
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octvideo.cli import one_line
+from octvideo.cli import one_line, to_json
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,11 +151,11 @@ def _predict_file(
     """Predicts, annotates and prints one video: ``path`` is where it is, ``source`` what the user calls it."""
     with _named(path, source):
         predictions = predictor.predict(path, arguments.top_k)
+        _show({"video": source}, source, predictions, arguments.json)  # also where the video cannot be written
         if output is not None:
             from octvideo.inference.stream import annotate_video
 
             annotate_video(path, output, predictor, top_k=arguments.top_k, every=arguments.every)
-    _show({"video": source}, source, predictions, arguments.json)
     if output is not None:
         print(f"{source}: annotated video in {output}", file=sys.stderr)
 
@@ -241,7 +240,7 @@ def _show(
 ) -> None:
     if as_json:
         found = [{"label": label, "score": round(score, 6)} for label, score in predictions]
-        print(json.dumps(record | {"predictions": found}, ensure_ascii=False), flush=True)
+        print(to_json(record | {"predictions": found}), flush=True)
     elif one_line:
         print(title, " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions), flush=True)
     else:

@@ -81,7 +81,7 @@ def _states(jobs: Sequence[submitit.Job[int]]) -> dict[str, _State]:
     if not isinstance(jobs[0], submitit.SlurmJob):
         return {job.job_id: _State("ENDED" if job.done() else "RUNNING") for job in jobs}
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(names)}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode and "Invalid job id" not in done.stderr:
         return {}
     found = {}
@@ -150,7 +150,7 @@ def _result(task: submitit.Job[int]) -> tuple[str, Any] | None:
 
 
 def _last_turn(path: Path) -> str:
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return text[text.rfind(TURN) :] if TURN in text else text
 
 

@@ -189,7 +189,7 @@ def submit(
         with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             jobs = [executor.submit(Job(text)) for text in texts]
         for job, text in zip(jobs, texts):
-            (folder / f"{job.job_id}_config.yaml").write_text(text)
+            (folder / f"{job.job_id}_config.yaml").write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--folder {folder}: cannot be written ({error.strerror}); choose another one") from None
     except FailedJobError as error:

@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
+from octvideo.files import write_text
 
 __all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg"]
 
@@ -325,5 +326,9 @@ def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> C
 
 
 def save_cfg(cfg: CfgNode, path: str | Path) -> None:
-    """Writes the resolved configuration as YAML; ``load_cfg`` reads it back."""
-    Path(path).write_text(cfg.dump())
+    """Writes the resolved configuration as YAML; ``load_cfg`` reads it back.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_text(Path(path), cfg.dump())

@@ -18,7 +18,7 @@ from octvideo.data.guarded import Lost, map_guarded
 from octvideo.data.index import VIDEO_SUFFIXES, is_sharded, read_index
 from octvideo.data.lists import format_row
 from octvideo.errors import UserError
-from octvideo.files import write_text
+from octvideo.files import discard, write_text
 
 __all__ = ["CheckReport", "Source", "read_source"]
 
@@ -119,7 +119,7 @@ class CheckReport:
         if path is None:
             return
         self._part = path.with_name(f"{path.name}.part")
-        try:
+        with _writing(path):
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
             if path.is_file():
@@ -128,8 +128,6 @@ class CheckReport:
                 self._learn(_from_json(self._part))
             self._journal = self._part.open("a", encoding="utf-8", buffering=1)
             self._journal.write("\n")  # ends half a line, where writing was interrupted
-        except OSError as error:
-            raise UserError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from None
 
     def _learn(self, rows: Iterator[Checked]) -> None:
         self._known.update((row.path, row) for row in rows)
@@ -142,10 +140,11 @@ class CheckReport:
     ) -> None:
         if self.path is None or self._journal is None:
             return
-        self._journal.close()
+        with _writing(self._part) if kind is None else contextlib.suppress(OSError):
+            self._journal.close()
         if kind is None:
             write_text(self.path, "".join(map(_json_line, self._rows)) if _is_json(self.path) else _as_csv(self._rows))
-            self._part.unlink()
+            discard(self._part)
 
     def check(self, paths: Sequence[str], workers: int, timeout: float) -> Iterator[Checked]:
         """What is found in each file, in order: ``workers`` processes, ``timeout`` seconds a file."""
@@ -158,7 +157,8 @@ class CheckReport:
                 result = next(results)
                 row = _unfinished(path, result) if isinstance(result, Lost) else result
                 if self._journal is not None:
-                    self._journal.write(_json_line(row))
+                    with _writing(self._part):
+                        self._journal.write(_json_line(row))
             self._rows.append(row)
             yield row
 
@@ -167,6 +167,14 @@ class CheckReport:
         if row is None or row.status == UNFINISHED or not row.mtime or (row.size, row.mtime) != stamp(path):
             return None
         return row
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def _unfinished(path: str, lost: Lost) -> Checked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from array import array
 from collections import Counter
@@ -79,6 +80,22 @@ class VideoIndex:
         """The class number of a video, -1 where it is unknown."""
         return int(self.labels[index])
 
+    def fingerprint(self) -> str:
+        """A SHA-256 of paths and labels in their order.
+
+        Of the paths counts what is below the folder that all of them share: videos that have moved together, with their
+        list or without, are the same.
+        """
+        data = self._bytes.tobytes()
+        bounds = list(zip([0, *self._ends[:-1].tolist()], self._ends.tolist()))
+        first = min((data[start:end] for start, end in bounds), default=b"")
+        last = max((data[start:end] for start, end in bounds), default=b"")
+        same = next((at for at, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+        skip = first.rfind(b"/", 0, same) + 1
+        digest = hashlib.sha256(b"\0".join(data[start + skip : end] for start, end in bounds))
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
     def renumbered(self, classes: Sequence[str]) -> VideoIndex:
         """The same videos, with labels that are the numbers of their classes' names in ``classes``.
 
@@ -113,7 +130,7 @@ def read_classes(file: str | Path) -> list[str]:
     if path.is_file():
         text = _read_text(path)
     elif not path.is_absolute() and shipped.is_file():
-        text = shipped.read_text()
+        text = shipped.read_text(encoding="utf-8")
     else:
         raise UserError(f"{file}: no such file of class names; check the path (DATA.CLASSES)")
     names = [line.strip() for line in text.splitlines() if line.strip()]

@@ -76,16 +76,18 @@ class Checkpointing:
         folder: of the checkpoints.
         every, keep: how often, how many.
         extra: what goes in beside the trainer's state (configuration, class names).
+        record: writes the configuration next to the checkpoint.
     """
 
-    def __init__(self, folder: Path, every: int, keep: int, extra: dict[str, Any]) -> None:
-        self.folder, self.every, self.keep, self.extra = folder, every, keep, extra
+    def __init__(self, folder: Path, every: int, keep: int, extra: dict[str, Any], record: Callable[[], None]) -> None:
+        self.folder, self.every, self.keep, self.extra, self.record = folder, every, keep, extra, record
 
     def __call__(self, trainer: Trainer) -> None:
         if not trainer.world.is_main:
             return
         if trainer.step % self.every == 0 or trainer.step == trainer.steps or trainer.stop:
             save_checkpoint({**trainer.state(), **self.extra}, step_path(self.folder, trainer.step))
+            self.record()
             prune(self.folder, trainer.step, self.keep)
 
 

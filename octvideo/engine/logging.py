@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -20,30 +20,49 @@ __all__ = ["RunLog"]
 class RunLog:
     """The log of one run; silent on all ranks but the first. A context manager.
 
+    Nothing is written until ``start``: a command that is refused, or has nothing to do, leaves the folder as it was.
+    What was said before is kept for the files.
+
     Args:
         folder: gets ``log.jsonl`` and ``tensorboard/``; None for a rank that does not write.
-        wandb: a project of Weights & Biases, or "". Each start is a run there, in the group that the folder names.
-        config: what W&B shows as the run's configuration.
-
-    Raises:
-        UserError: W&B is asked for and not installed, or does not start.
     """
 
-    def __init__(self, folder: Path | None, wandb: str = "", config: dict[str, Any] | None = None) -> None:
-        self._file = None
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._kept: list[str] = []
+        self._file: IO[str] | None = None
         self._board: Any = None
         self._wandb: Any = None
         self._bar: tqdm[Any] | None = None
-        if folder is None:
+
+    def start(self, wandb: str = "", config: dict[str, Any] | None = None) -> None:
+        """Makes the folder and the files, where they are not open yet.
+
+        Args:
+            wandb: a project of Weights & Biases, or "". Each start is a run there, in the group that the folder names.
+            config: what W&B shows as the run's configuration.
+
+        Raises:
+            UserError: the folder cannot be written, or W&B is asked for and not installed, or does not start.
+        """
+        if self._folder is None or self._file is not None:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        _end_line(folder / "log.jsonl")
-        self._file = (folder / "log.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"))
         if wandb:
-            self._wandb = _start_wandb(wandb, folder, config)
+            _check_wandb(wandb)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _end_line(self._folder / "log.jsonl")
+            self._file = (self._folder / "log.jsonl").open("a", buffering=1, encoding="utf-8")
+            self._file.writelines(self._kept)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        except OSError as error:
+            raise UserError(
+                f"OUTPUT_DIR {self._folder}: cannot be written ({error.strerror}); choose another one"
+            ) from None
+        if wandb:
+            self._wandb = _start_wandb(wandb, self._folder, config)
 
     def __enter__(self) -> RunLog:
         return self
@@ -55,7 +74,8 @@ class RunLog:
                 try:
                     self._file.close()
                 finally:
-                    self._board.close()
+                    if self._board is not None:
+                        self._board.close()
         except OSError:
             if kind is None:  # else what ended the run is to be seen, not its consequence
                 raise
@@ -65,17 +85,21 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """A line for people, also kept in the log."""
-        if self._file is not None:
+        if self._folder is not None:
+            tqdm.write(message, file=sys.stderr)  # first: it is seen where the log cannot be written any more
             self.write("info", message=message)
-            tqdm.write(message, file=sys.stderr)
 
     def write(self, kind: str, **values: Any) -> None:
         """One line of ``log.jsonl``; numbers also go to TensorBoard and W&B where there is a ``step``."""
-        if self._file is None:
+        if self._folder is None:
             return
         # NaN and Infinity are not JSON: fp16 has an infinite gradient norm in the steps that it skips.
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps({"kind": kind, "time": round(time.time(), 3), **finite}) + "\n")
+        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **finite}) + "\n"
+        if self._file is None:
+            self._kept.append(line)
+            return
+        self._file.write(line)
         if "step" in values:
             numbers = {f"{kind}/{k}": v for k, v in values.items() if k != "step" and isinstance(v, int | float)}
             for name, value in numbers.items():
@@ -85,7 +109,7 @@ class RunLog:
 
     def progress(self, what: str, done: int, total: int, text: str) -> None:
         """Shows progress: a bar on a terminal, else a line."""
-        if self._file is None:
+        if self._folder is None:
             return
         if not sys.stderr.isatty():
             print(f"{what} {done}/{total}  {text}", file=sys.stderr, flush=True)
@@ -111,11 +135,16 @@ def _end_line(path: Path) -> None:
                 file.write(b"\n")
 
 
-def _start_wandb(project: str, folder: Path, config: dict[str, Any] | None) -> Any:
+def _check_wandb(project: str) -> None:
     try:
-        import wandb
+        import wandb  # noqa: F401
     except ImportError:
         raise UserError(f"TRAIN.WANDB is {project}, but wandb is not installed: pip install wandb") from None
+
+
+def _start_wandb(project: str, folder: Path, config: dict[str, Any] | None) -> Any:
+    import wandb
+
     try:
         run = wandb.init(project=project, group=folder.name, dir=folder, config=config)
     except wandb.Error as error:

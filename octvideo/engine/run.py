@@ -15,7 +15,7 @@ from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
-from octvideo.engine.tester import accuracy, check_failures, write_metrics, write_result
+from octvideo.engine.tester import accuracy, check_failures, summarize, write_details, write_metrics
 from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
@@ -48,29 +48,40 @@ def run(cfg: CfgNode) -> int:
 
 
 def _run(cfg: CfgNode, folder: Path) -> int:
-    with distributed(cfg.DEVICE) as world:
+    with distributed(cfg.DEVICE) as world, RunLog(folder if world.is_main else None) as log:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
-        _prepare_folder(folder, cfg, world)
-        with RunLog(folder if world.is_main else None, cfg.TRAIN.WANDB, cfg) as log:
-            if cfg.NUM_THREADS:
-                torch.set_num_threads(cfg.NUM_THREADS)
-            if world.device.type == "cpu" and cfg.TRAIN.PRECISION == "bf16" and not _has_bf16_kernels():
-                log.say("warning: this CPU has no bf16: it takes about ten times as long as with TRAIN.PRECISION fp32")
-            torch.manual_seed(cfg.SEED)
-            model = build_model(cfg).to(world.device)
-            if cfg.TRAIN.ENABLE and cfg.TRAIN.SYNC_BN and world.size > 1:
-                model = synchronise_batch_norm(model, world.device)
-            if cfg.MODEL.CONV_AS_2D:
-                model = channels_last(model)
-            num_failed_train = 0
-            if cfg.TRAIN.ENABLE:
-                code, num_failed_train = train(cfg, model, folder, world, log)
-                if code:
-                    return code
-            if cfg.TEST.ENABLE:
-                _test(cfg, model, folder, world, log, num_failed_train)
+        # What can be wrong is found before anything is written, and not after days of training.
+        index = build_index(cfg, "test") if cfg.TEST.ENABLE else None
+        checkpoint = _checkpoint_to_test(cfg, folder) if cfg.TEST.ENABLE else None
+        if cfg.NUM_THREADS:
+            torch.set_num_threads(cfg.NUM_THREADS)
+        if world.device.type == "cpu" and cfg.TRAIN.PRECISION == "bf16" and not _has_bf16_kernels():
+            log.say("warning: this CPU has no bf16: it takes about ten times as long as with TRAIN.PRECISION fp32")
+        torch.manual_seed(cfg.SEED)
+        model = build_model(cfg).to(world.device)
+        if cfg.TRAIN.ENABLE and cfg.TRAIN.SYNC_BN and world.size > 1:
+            model = synchronise_batch_norm(model, world.device)
+        if cfg.MODEL.CONV_AS_2D:
+            model = channels_last(model)
+        num_failed_train = 0
+        if cfg.TRAIN.ENABLE:
+            code, num_failed_train, cfg = train(cfg, model, folder, world, log)
+            if code:
+                return code
+        if index is not None:
+            _test(cfg, model, index, checkpoint, folder, world, log, num_failed_train)
     return 0
+
+
+def _checkpoint_to_test(cfg: CfgNode, folder: Path) -> Path | None:
+    """The file whose weights are tested; None for those of the training before."""
+    if cfg.TRAIN.ENABLE and not cfg.TEST.CHECKPOINT:
+        return None
+    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
+    return path
 
 
 def _has_bf16_kernels() -> bool:
@@ -78,24 +89,20 @@ def _has_bf16_kernels() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
-    if not world.is_main:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_cfg(cfg, folder / "config.yaml")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
-
-
-def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, num_failed_train: int) -> None:
-    index = build_index(cfg, "test")
+def _test(
+    cfg: CfgNode,
+    model: nn.Module,
+    index: VideoIndex,
+    checkpoint: Path | None,
+    folder: Path,
+    world: World,
+    log: RunLog,
+    num_failed_train: int,
+) -> None:
     classes = index.classes
-    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
-    if cfg.TEST.CHECKPOINT or not cfg.TRAIN.ENABLE:
-        if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
-        log.say(f"testing {path}: {load_weights(model, path, strict=True)}")
+    if checkpoint is not None:
+        log.say(f"testing {checkpoint}: {load_weights(model, checkpoint, strict=True)}")
+    path = checkpoint or folder / "checkpoints" / "last.pt"
     if path.is_file():
         payload = read_checkpoint(path)
         known = payload.get("classes") if isinstance(payload, dict) else None
@@ -107,23 +114,37 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     if len(classes) < cfg.MODEL.NUM_CLASSES:
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
+    log.start(cfg.TRAIN.WANDB, cfg)
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
     metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = write_result(result, index, classes, folder, num_failed_train)
+        metrics = summarize(result, index, classes, num_failed_train)
+        try:  # said first, written in any case: neither is lost where the other fails
+            log.say(
+                f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} "
+                f"failed: top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}"
+            )
+        finally:
+            write_metrics(metrics, folder)
+            _record_test(cfg, folder)
+            write_details(result, index, classes, folder, log.say)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
             log.say(f"{failure.path}: cannot be read ({failure.reason})")
-        log.say(
-            f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} failed: "
-            f"top-1 {_percent(metrics['top1'])}, top-5 {_percent(metrics['top5'])}; see {folder}{os.sep}metrics.json"
-        )
+        log.say(f"results in {folder}{os.sep}metrics.json and predictions.csv")
     check_failures(result, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
     if cfg.TEST.SCALES:
         metrics["scales"] = _test_scales(cfg, model, index, world, log)
         if world.is_main:
             write_metrics(metrics, folder)
+
+
+def _record_test(cfg: CfgNode, folder: Path) -> None:
+    """The configuration that the results are of; config.yaml is that of the weights, where the folder has some."""
+    save_cfg(cfg, folder / "test_config.yaml")
+    if not any((folder / "checkpoints").glob("*.pt")):
+        save_cfg(cfg, folder / "config.yaml")
 
 
 def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog) -> list[dict[str, Any]]:

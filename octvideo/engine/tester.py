@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,29 @@ from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
 from octvideo.data.dataset import IN_A_ROW, none_is_read
 from octvideo.data.lists import write_lines
 from octvideo.engine.distributed import World
-from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, save_confusion, top_k_accuracy
+from octvideo.engine.metrics import (
+    confusion_matrix,
+    draw_confusion,
+    per_class_accuracy,
+    top_k_accuracy,
+    write_confusion,
+)
+from octvideo.engine.views import average_views
 from octvideo.errors import UserError
+from octvideo.files import whole_file, write_bytes
 
-__all__ = ["TestResult", "accuracy", "check_failures", "score_videos", "test", "write_metrics", "write_result"]
+__all__ = [
+    "TestResult",
+    "accuracy",
+    "check_failures",
+    "score_videos",
+    "summarize",
+    "test",
+    "write_metrics",
+    "write_details",
+]
+
+_MAX_CONFUSED = 5000  # classes that a confusion matrix is made for: 200 MB, and a file of 50 MB
 
 
 @torch.inference_mode()
@@ -34,7 +53,7 @@ def score_videos(
     max_views: int,
     average: str = "softmax",
 ) -> list[Tensor]:
-    """Scores of each video, averaged over its views: float ``(classes,)`` on the CPU.
+    """Probabilities of each video's classes, averaged over its views: float ``(classes,)`` on the CPU.
 
     Args:
         model: in evaluation mode.
@@ -42,13 +61,11 @@ def score_videos(
         mean, std: of the frames.
         device: of the network.
         max_views: views that are forwarded at once.
-        average: of ``"softmax"`` probabilities, or of ``"logits"``.
+        average: see ``average_views``.
     """
-    scores = []
-    for part in torch.cat(list(videos)).split(max_views):
-        logits = model(normalize_clips(part.to(device), mean, std)).float()
-        scores.append(logits.softmax(1) if average == "softmax" else logits)
-    return [views.mean(0) for views in torch.cat(scores).cpu().split([len(frames) for frames in videos])]
+    logits = [model(normalize_clips(part.to(device), mean, std)) for part in torch.cat(list(videos)).split(max_views)]
+    views = torch.cat(logits).cpu().split([len(frames) for frames in videos])
+    return [average_views(part, average) for part in views]
 
 
 @dataclass
@@ -150,41 +167,70 @@ def check_failures(result: TestResult, max_failed: float) -> None:
         )
 
 
+def summarize(
+    result: TestResult, index: VideoIndex, classes: Sequence[str], num_failed_train: int = 0
+) -> dict[str, Any]:
+    """What ``metrics.json`` has; ``num_failed_train`` is the number of videos that the training could not read."""
+    metrics = {**accuracy(result, index), "num_failed_train": num_failed_train}
+    predicted, labels = _known(result, index)
+    if len(labels):
+        metrics["per_class"] = dict(zip(classes, per_class_accuracy(predicted, labels, len(classes))))
+    metrics["failed"] = [failure._asdict() for failure in result.failed]
+    return metrics
+
+
+def _known(result: TestResult, index: VideoIndex) -> tuple[Tensor, Tensor]:
+    """Predicted class and label of each video that has a label."""
+    labels = torch.from_numpy(index.labels)[result.indices]
+    known = labels >= 0
+    return result.scores[known].argmax(1), labels[known]
+
+
 def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
     """Writes ``metrics.json``."""
     write_lines(folder / "metrics.json", [json.dumps(metrics, indent=1)])
 
 
-def write_result(
-    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, num_failed_train: int = 0
-) -> dict[str, Any]:
-    """Writes ``metrics.json``, ``predictions.csv`` and the confusion matrix (CSV and picture); returns the metrics.
-
-    ``num_failed_train`` is the number of videos that the training before could not read.
-    """
-    labels = torch.from_numpy(index.labels)[result.indices]
-    known = labels >= 0
-    metrics = {**accuracy(result, index), "num_failed_train": num_failed_train}
-    if known.any():
-        confusion = confusion_matrix(result.scores[known].argmax(1), labels[known], len(classes))
-        metrics["per_class"] = dict(zip(classes, per_class_accuracy(confusion)))
-        save_confusion(confusion, classes, folder)
-    metrics["failed"] = [failure._asdict() for failure in result.failed]
-    write_metrics(metrics, folder)
-    _write_predictions(result, labels, index, classes, folder / "predictions.csv")
-    return metrics
-
-
-def _write_predictions(
-    result: TestResult, labels: Tensor, index: VideoIndex, classes: Sequence[str], path: Path
+def write_details(
+    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """One row a video: path, label, then the five best classes with their scores; failed videos have their reason."""
+    """Writes ``predictions.csv``, ``confusion_matrix.csv`` and its picture, in this order.
+
+    A picture that cannot be drawn is a warning, which ``say`` gets.
+
+    Raises:
+        UserError: a file cannot be written; those before it are there.
+    """
+    _write_predictions(result, index, classes, folder / "predictions.csv")
+    predicted, labels = _known(result, index)
+    if not len(labels):
+        return
+    if len(classes) > _MAX_CONFUSED:
+        say(f"warning: no confusion matrix: {len(classes)} classes are more than {_MAX_CONFUSED}")
+        return
+    confusion = confusion_matrix(predicted, labels, len(classes))
+    write_confusion(confusion, classes, folder / "confusion_matrix.csv")
+    try:
+        picture = draw_confusion(confusion, classes)
+    except Exception as error:  # of many kinds: fonts, a user's settings of matplotlib, memory
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"warning: confusion_matrix.png cannot be drawn ({reason}); its numbers are in confusion_matrix.csv")
+    else:
+        write_bytes(folder / "confusion_matrix.png", picture)
+
+
+def _write_predictions(result: TestResult, index: VideoIndex, classes: Sequence[str], path: Path) -> None:
+    """One row a video: path, label, then the five best classes with their probabilities; the reason of a failure."""
+    labels = torch.from_numpy(index.labels)[result.indices].tolist()
     best = min(5, result.scores.shape[1])
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        whole_file(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         header = [name for rank in range(1, best + 1) for name in (f"prediction{rank}", f"score{rank}")]
         writer.writerow(["path", "label", *header, "error"])
-        for number, label, row in zip(result.indices.tolist(), labels.tolist(), result.scores):
+        for number, label, row in zip(result.indices.tolist(), labels, result.scores):
             values, order = row.topk(best)
             cells = [cell for v, o in zip(values.tolist(), order.tolist()) for cell in (classes[o], f"{v:.6f}")]
             writer.writerow([index.path(number), classes[label] if label >= 0 else "", *cells, ""])

@@ -291,9 +291,12 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes back to a ``state``."""
+        """Goes back to a ``state``; the optimiser keeps its own settings, such as the weight decay."""
         self.model.load_state_dict(state["model"])
+        own = [{**group} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own):
+            group.update(settings)
         if state["scaler"]:  # else fp16 was switched on since: the scale begins here
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and "average" in state:

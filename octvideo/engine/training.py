@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from octvideo.config import save_cfg
 from octvideo.data import Failure, VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.dataset import none_is_read
@@ -22,21 +23,35 @@ from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSign
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
+from octvideo.engine.resume import as_recorded, check_same_run, describe, recorded_cfg, report
 from octvideo.engine.tester import TestResult, check_failures, test
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
+from octvideo.files import write_text
 from octvideo.models import Stage
 from octvideo.models.checkpoints import load_weights, read_checkpoint
 
-__all__ = ["scores", "train"]
+__all__ = ["Trained", "scores", "train"]
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
+class Trained(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+        code: 0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then).
+        num_failed: videos that this run could not read.
+        cfg: the configuration that made the weights.
+    """
+
+    code: int
+    num_failed: int
+    cfg: CfgNode
+
+
+def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> Trained:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
-    Returns:
-        0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then); and the
-        number of videos that could not be read.
+    Nothing is written before all is checked; where no step is left, nothing but a ``last.pt`` that is missing.
 
     Raises:
         UserError: what the user can fix.
@@ -45,24 +60,29 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         return _train(cfg, model, folder, world, log, signals)
 
 
-def _train(
-    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
-) -> tuple[int, int]:
+def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal) -> Trained:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
+    checkpoints = folder / "checkpoints"
+    state = newest_checkpoint(checkpoints, log.say) if cfg.TRAIN.RESUME else None
+    _check_same_step(world, 0 if state is None else state["step"], checkpoints)
+    done = state is not None and state["step"] >= cfg.TRAIN.STEPS
+    if state is not None:
+        recorded = recorded_cfg(state, checkpoints)
+        check_same_run(cfg, state, recorded, index, checkpoints, done=done)
+        if done:
+            log.say(f"{checkpoints}: step {state['step']} of {cfg.TRAIN.STEPS} is done, nothing is left to train")
+        for line in report(cfg, state, recorded, world.size, done=done):
+            log.say(line)
+        cfg = as_recorded(cfg, recorded, done=done)
     for stage in model.modules():
         if isinstance(stage, Stage):
             stage.recompute = stage.number in cfg.TRAIN.RECOMPUTE
-    checkpoints = folder / "checkpoints"
-    if world.is_main:
-        remove_leftovers(checkpoints)
-        if not cfg.TRAIN.RESUME and (earlier := set_aside(checkpoints)):
-            log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
-    extra = {"config": cfg.dump(), "classes": index.classes}
+    extra = {"config": cfg.dump(), "classes": index.classes, "videos": describe(index), "ranks": world.size}
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
     hooks: list[Any] = [logging]
     evaluation = None
-    if cfg.TRAIN.EVAL_EVERY:
+    if cfg.TRAIN.EVAL_EVERY and not done:
         val = build_index(cfg, "val")
         if not (val.labels >= 0).any():
             raise UserError(
@@ -88,7 +108,11 @@ def _train(
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)
-    hooks.append(Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra))
+
+    def record() -> None:
+        save_cfg(cfg, folder / "config.yaml")
+
+    hooks.append(Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra, record))
     trainer = Trainer(
         model,
         build_optimizer(cfg, model),
@@ -115,16 +139,34 @@ def _train(
             backends = ", ".join(torch.compiler.list_backends())
             raise UserError(f"TRAIN.COMPILE is {cfg.TRAIN.COMPILE}: it must be one of {backends}, or empty")
         model.compile(backend=cfg.TRAIN.COMPILE)
-    _start_from(cfg, trainer, checkpoints, log, evaluation)
+    if state is not None:
+        _load(trainer, state, checkpoints)
+        if not done:
+            log.say(f"going on at step {trainer.step} from {checkpoints}")
+    elif cfg.TRAIN.CHECKPOINT:
+        loaded = load_weights(model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
+        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {loaded}")
+    if done:
+        assert state is not None
+        _finish(cfg, trainer, index, state, folder)
+        stopped = any(world.gather(signals.asked()))
+        return Trained(128 + (signals.received or 15) if stopped else 0, 0, cfg)
+    if evaluation is not None and state is not None and evaluation.path.is_file():
+        evaluation.best = _best(evaluation.path, log)
+    loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
+    log.start(cfg.TRAIN.WANDB, cfg)
+    if world.is_main:
+        remove_leftovers(checkpoints)
+        if not cfg.TRAIN.RESUME and (earlier := set_aside(checkpoints)):
+            log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
+        if state is None:  # else config.yaml belongs to the weights that are there, until there are others
+            record()
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
-    loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
-    trains = trainer.step < cfg.TRAIN.STEPS
     try:
-        if trains:
-            trainer.train(iter(loader))
+        trainer.train(iter(loader))
     finally:
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
@@ -132,14 +174,52 @@ def _train(
     # Also a signal that came after the last step, such as in its evaluation.
     if trainer.stop or any(world.gather(signals.asked())):
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
-        return 128 + (signals.received or 15), len(logging.failed)
-    if not (trains and cfg.TRAIN.EVAL_EVERY):  # else the evaluation of the last step has done so
+        return Trained(128 + (signals.received or 15), len(logging.failed), cfg)
+    if not cfg.TRAIN.EVAL_EVERY:  # else the evaluation of the last step has done so
         _refresh(cfg, trainer, index)
-    if trainer.result is not model:
-        model.load_state_dict(trainer.result.state_dict())
-    if world.is_main:
-        save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
-    return 0, len(logging.failed)
+    _keep_result(trainer, extra, checkpoints)
+    return Trained(0, len(logging.failed), cfg)
+
+
+def _keep_result(trainer: Trainer, extra: Mapping[str, Any], checkpoints: Path) -> None:
+    """``last.pt``, and the same in the trainer's model."""
+    if trainer.result is not trainer.model:
+        trainer.model.load_state_dict(trainer.result.state_dict())
+    if trainer.world.is_main:
+        payload = {"model": trainer.model.state_dict(), "step": trainer.step}
+        save_checkpoint({**payload, **extra}, checkpoints / "last.pt")
+
+
+def _finish(cfg: CfgNode, trainer: Trainer, index: VideoIndex, state: Mapping[str, Any], folder: Path) -> None:
+    """The network of a training that is done: ``last.pt``, made here where the run ended before it was written."""
+    path = folder / "checkpoints" / "last.pt"
+    try:
+        last = read_checkpoint(path)
+        whole = last["step"] >= state["step"]
+        if whole:
+            trainer.model.load_state_dict(last["model"])
+    except (UserError, KeyError, RuntimeError, TypeError):
+        whole = False
+    if all(trainer.world.gather(whole)):
+        return
+    trainer.model.load_state_dict(state["model"])
+    _refresh(cfg, trainer, index)
+    _keep_result(
+        trainer, {key: state[key] for key in ("config", "classes", "videos", "ranks") if key in state}, path.parent
+    )
+    if trainer.world.is_main:
+        write_text(folder / "config.yaml", state["config"])
+
+
+def _load(trainer: Trainer, state: dict[str, Any], folder: Path) -> None:
+    try:
+        trainer.load_state(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{folder}: its checkpoints are of another network or optimiser ({reason}); choose another OUTPUT_DIR, "
+            "or set TRAIN.RESUME False"
+        ) from None
 
 
 def _rate(cfg: CfgNode) -> str:
@@ -197,29 +277,6 @@ def _mixing(cfg: CfgNode) -> Mixing | None:
     return Mixing(mixup=cfg.TRAIN.MIXUP, cutmix=cfg.TRAIN.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
 
 
-def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:
-    """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
-    state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
-    _check_same_step(trainer.world, 0 if state is None else state["step"], folder)
-    if state is not None:
-        _check_same_network(cfg, state["config"], folder)
-        _tell_differences(cfg, state["config"], log)
-        try:
-            trainer.load_state(state)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{folder}: its checkpoints are of another network or optimiser ({reason}); choose another OUTPUT_DIR, "
-                "or set TRAIN.RESUME False"
-            ) from None
-        if evaluation is not None and evaluation.path.is_file():
-            evaluation.best = _best(evaluation.path, log)
-        log.say(f"going on at step {trainer.step} from {folder}")
-    elif cfg.TRAIN.CHECKPOINT:
-        report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
-        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
-
-
 def _check_same_step(world: World, step: int, folder: Path) -> None:
     """Processes that went on from different steps would train different networks, or wait for each other for ever."""
     steps = world.gather(step)
@@ -240,33 +297,6 @@ def _best(path: Path, log: RunLog) -> float:
     except (KeyError, TypeError, ValueError):
         log.say(f"warning: {path}: it has no top-1; the next evaluation replaces it")
     return -1.0
-
-
-def _check_same_network(cfg: CfgNode, text: str, folder: Path) -> None:
-    """The weights of a network fit its octave twin, so the configurations must tell them apart."""
-    saved = CfgNode.load_cfg(text)
-    for key in ("MODEL", "OCTAVE", "SOLVER"):
-        for name, value in saved.get(key, {}).items():
-            if key == "SOLVER" and name != "OPTIMIZER":
-                continue
-            if name in cfg[key] and cfg[key][name] != value:
-                raise UserError(
-                    f"{folder}: its checkpoints have {key}.{name} {value}, this run {cfg[key][name]}: choose another "
-                    "OUTPUT_DIR, or set TRAIN.RESUME False"
-                )
-
-
-def _tell_differences(cfg: CfgNode, text: str, log: RunLog) -> None:
-    """What makes the result another than that of an uninterrupted run, and may still be wanted."""
-    saved, differences = CfgNode.load_cfg(text), []
-    for key in ("SEED", "DATA.TRAIN", "DATA.NUM_FRAMES", "TRAIN.BATCH_SIZE", "TRAIN.PRECISION"):
-        before, now = saved, cfg
-        for name in key.split("."):
-            before, now = before.get(name, {}), now[name]
-        if before != now:
-            differences.append(f"{key} {now} (was {before})")
-    if differences:
-        log.say(f"warning: this run goes on with other settings: {', '.join(differences)}")
 
 
 def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:

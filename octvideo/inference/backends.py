@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.errors import UserError
-from octvideo.files import replace, whole_file
+from octvideo.files import discard, replace, whole_file
 from octvideo.octave import fold_batch_norm
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _save_openvino(model: Any, partial: Path, weights: Path) -> None:
     except RuntimeError as error:
         raise OSError(" ".join(str(error).split())) from None
     finally:
-        written.unlink(missing_ok=True)
+        discard(written)
 
 
 def load_exported(format: str, path: Path) -> Runner:

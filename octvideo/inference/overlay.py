@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
-from octvideo.files import partial_of, replace
+from octvideo.files import discard, partial_of, replace
 from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
@@ -177,4 +177,4 @@ class VideoWriter:
             if kind is None:
                 raise UserError(f"--output {self.path}: cannot be written ({failure.strerror})") from None
         finally:
-            self._partial.unlink(missing_ok=True)
+            discard(self._partial)

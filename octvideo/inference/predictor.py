@@ -13,6 +13,7 @@ from torch import Tensor
 from octvideo.data.decode import DecodeError, open_video
 from octvideo.data.sampling import TARGET_FPS, clip_indices, uniform_clips
 from octvideo.data.transforms import normalize_clips, resize_short_side, spatial_crops
+from octvideo.engine.views import average_views
 from octvideo.errors import UserError
 from octvideo.inference.backends import create_runner
 from octvideo.inference.prediction import Prediction, top_predictions
@@ -27,7 +28,7 @@ _CHUNK = 32  # frames that are held at full size: 200 MB at 1080p
 class Predictor:
     """Predicts the action in videos.
 
-    Several clips are spread evenly over a video; their probabilities are averaged. Each clip is the centre crop.
+    Several clips are spread evenly over a video and averaged as TEST.AVERAGE says. Each clip is the centre crop.
 
     Args:
         checkpoint: path or URL of a checkpoint of octvideo, or of bare weights, also of other projects, together with
@@ -72,7 +73,7 @@ class Predictor:
         self._short_side, self._crop_size = settings.DATA.TEST_SHORT_SIDE, settings.DATA.TEST_CROP
         self._mean, self._std = settings.DATA.MEAN, settings.DATA.STD
         self._decoder, self._sampling = settings.DATA.DECODER, settings.DATA.SAMPLING
-        self._batch = settings.TEST.MAX_VIEWS
+        self._batch, self._average = settings.TEST.MAX_VIEWS, settings.TEST.AVERAGE
         self._run = create_runner(backend, network.model, network.clip_shape, where)
 
     def predict(self, path: str | Path, top_k: int = 5) -> list[Prediction]:
@@ -90,7 +91,7 @@ class Predictor:
         except DecodeError as error:
             raise UserError(f"{error.path}: cannot be decoded ({error.reason})") from None
         scores = self._score(crops[torch.from_numpy(inverse.reshape(clips.shape))])
-        return top_predictions(scores.mean(0), self.classes, top_k)
+        return top_predictions(scores, self.classes, top_k)
 
     def predict_frames(self, frames: np.ndarray | Tensor, top_k: int = 5) -> list[Prediction]:
         """As ``predict``, of consecutive frames in memory: uint8 ``(T, H, W, 3)`` RGB, any T, at the video's own rate.
@@ -104,7 +105,8 @@ class Predictor:
         if tensor.dtype != torch.uint8 or tensor.dim() != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
             raise ValueError(f"frames must be uint8 (T, H, W, 3), not {tensor.dtype} {tuple(tensor.shape)}")
         clips = self._clips(len(tensor), TARGET_FPS)
-        return top_predictions(self._score(self._crops(tensor)[torch.from_numpy(clips)]).mean(0), self.classes, top_k)
+        scores = self._score(self._crops(tensor)[torch.from_numpy(clips)])
+        return top_predictions(scores, self.classes, top_k)
 
     def crop(self, frame: np.ndarray) -> Tensor:
         """What the network sees of a frame: uint8 ``(H, W, 3)`` to ``(size, size, 3)``."""
@@ -115,7 +117,7 @@ class Predictor:
         start = max(0, len(crops) - self.span)
         indices = clip_indices(start, len(crops), self._num_frames, self._rate)
         clip = torch.stack([crops[index] for index in indices])
-        return top_predictions(self._score(clip[None])[0], self.classes, top_k)
+        return top_predictions(self._score(clip[None]), self.classes, top_k)
 
     def _clips(self, video_frames: int, fps: float) -> np.ndarray:
         """The frame numbers that testing takes: ``(views, T)``."""
@@ -126,9 +128,9 @@ class Predictor:
         return spatial_crops(resize_short_side(frames, self._short_side), self._crop_size, 1)[0].contiguous()
 
     def _score(self, clips: Tensor) -> np.ndarray:
-        """Probabilities ``(V, K)`` of uint8 clips ``(V, T, size, size, 3)``."""
+        """Probabilities ``(K,)`` of a video by its clips, uint8 ``(V, T, size, size, 3)``."""
         parts = [self._run(normalize_clips(part, self._mean, self._std)) for part in clips.split(self._batch)]
-        return torch.cat(parts).softmax(1).numpy()
+        return average_views(torch.cat(parts), self._average).numpy()
 
 
 def device_named(name: str) -> torch.device:

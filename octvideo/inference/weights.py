@@ -85,7 +85,7 @@ def load_network(
 def _cfg_from_text(text: str, path: Path) -> CfgNode:
     with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
         file = Path(folder) / "config.yaml"
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         try:
             return load_cfg(file)
         except UserError as error:

@@ -158,11 +158,13 @@ class Stage(ResStage):
 
     def forward(self, x: Feature) -> Feature:  # type: ignore[override]
         for block in self.res_blocks:
-            if self.recompute and self.training and torch.is_grad_enabled():
+            if not (self.recompute and self.training and torch.is_grad_enabled()):
+                x = block(x)
+            elif torch.compiler.is_compiling():  # a compiled backward pass has nothing of the statistics in it
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
                 contexts = partial(_first_pass_and_again, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-            else:
-                x = block(x)
         return x
 
 

@@ -19,6 +19,7 @@ from octvideo.engine import training
 from octvideo.engine.averaging import precise_batch_norm, weight_average
 from octvideo.errors import UserError
 from octvideo.models import Stage, build_model
+from octvideo.octave import merge
 
 _STOP = ["TRAIN.STEPS", "6", "TEST.ENABLE", "False"]
 
@@ -160,6 +161,28 @@ def test_compiled_runs_are_runs(small_run, tmp_path):
     for key, value in plain.items():
         torch.testing.assert_close(compiled[key], value, atol=2e-3, rtol=1e-2)
     assert call(small_run("compiled", *keys[2:], "TRAIN.STEPS", "7")) == 0
+
+
+@pytest.mark.parametrize("alpha", ["0", "0.5"])
+def test_recomputing_is_compiled(alpha):
+    """Stem and first stage, compiled and recomputed: features, gradients and statistics are those of neither."""
+    keys = ["MODEL.BLOCKS", "[2,1,1,1]", "MODEL.WIDTH", "8", "MODEL.NUM_CLASSES", "3", "OCTAVE.ALPHA", alpha]
+    clips = torch.randn(2, 3, 4, 32, 32)
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = build_model(load_cfg(None, keys)).train()
+        model.blocks = model.blocks[:2]
+        model.blocks[1].recompute = recompute
+        if recompute:
+            model.compile(backend="aot_eager")
+        features = merge(model(clips))
+        features.square().sum().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        found.append(({"features": features.detach()}, gradients, model.state_dict()))
+    for plain, compiled in zip(*found):
+        for name, value in plain.items():
+            torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-4)
 
 
 def test_epochs(small_run, tmp_path, capsys):

@@ -46,6 +46,31 @@ def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.
     assert record["predictions"][0]["label"] in capsys.readouterr().out
 
 
+def test_a_read_only_output_ends_in_one_line(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """A mount needs root. The predictions are printed all the same."""
+    videos, place = tmp_path / "videos", tmp_path / "place"
+    videos.mkdir()
+    place.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (videos / name).symlink_to((data / CLIP).resolve())
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount, place], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this user cannot mount")
+    predict = [str(ROOT / "demo" / "predict.py"), str(videos), "--checkpoint", str(checkpoint), "--views", "1"]
+    words = [sys.executable, *predict, "--output", str(place), "--json"]
+    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', str(place), *words]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=240)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert [json.loads(line)["video"] for line in done.stdout.splitlines()] == [
+        str(videos / "a.mp4"),
+        str(videos / "b.mp4"),
+    ]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: --output {place / name}: cannot be written (Read-only file system)" for name in ("a.mp4", "b.mp4")
+    ]
+
+
 def test_a_name_with_a_colon_is_no_address(
     checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

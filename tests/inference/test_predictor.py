@@ -10,6 +10,7 @@ import torch
 from octvideo.config import CfgNode
 from octvideo.data import build_test_loader, open_video
 from octvideo.data.transforms import normalize_clips
+from octvideo.engine.tester import score_videos
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
 from octvideo.inference.sources import FrameReader
@@ -48,6 +49,47 @@ def test_scores_are_the_mean_of_softmax_over_the_views(checkpoint: Path, predict
         scores = network.model(normalize_clips(clips, network.cfg.DATA.MEAN, network.cfg.DATA.STD)).softmax(1).mean(0)
     for label, score in predictor.predict(data / CLIP, top_k=6):
         assert score == pytest.approx(scores[network.classes.index(label)].item(), abs=2e-3)
+
+
+def test_average_of_logits_is_that_of_testing(
+    checkpoint: Path, small_cfg: Callable[..., CfgNode], data: Path, tmp_path: Path
+) -> None:
+    """A video whose best class is another one by either average; both are those of ``score_videos``."""
+    payload = torch.load(checkpoint, weights_only=True)
+    weight, bias = (payload["model"][f"blocks.6.proj.{name}"] for name in ("weight", "bias"))
+    (tmp_path / "list.txt").write_text(f"{data / CLIP}\n")
+    settings = ["DATA.VAL", str(tmp_path / "list.txt"), "TEST.NUM_CROPS", "1", "NUM_WORKERS", "0"]
+    cfgs = {name: small_cfg(*settings, "TEST.AVERAGE", name) for name in ("softmax", "logits")}
+    [views] = build_test_loader(cfgs["softmax"])
+    assert views.frames is not None
+    mean, std = cfgs["softmax"].DATA.MEAN, cfgs["softmax"].DATA.STD
+    features: list[torch.Tensor] = []
+    model = load_network(checkpoint).model
+    model.blocks[6].proj.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    with torch.inference_mode():
+        model(normalize_clips(views.frames, mean, std))
+    # Logits that one view decides by far, (9, 0, 0), and the other two the other way, (-1, 0, 0) each, as nearly as the
+    # classifier can: then class 0 has the larger mean logit, and class 1 the larger mean probability.
+    wanted = torch.full((3, 6), -20.0)
+    wanted[:, :2] = torch.tensor([[9.0, 0.0], [-3.0, 0.0], [-3.0, 0.0]])
+    flat = features[0].reshape(3, -1, weight.shape[1]).mean(1).clone()
+    solved = torch.linalg.lstsq(torch.cat([flat, torch.ones(3, 1)], 1).double(), wanted.double()).solution.float()
+    weight.copy_(solved[:-1].T)
+    bias.copy_(solved[-1])
+    torch.save(payload, tmp_path / "decided.pt")
+    best = {}
+    for name, cfg in cfgs.items():
+        found = Predictor(tmp_path / "decided.pt", cfg=cfg, device="cpu").predict(data / CLIP, top_k=6)
+        network = load_network(tmp_path / "decided.pt", cfg)
+        [scores] = score_videos(
+            network.model, [views.frames], mean=mean, std=std, device=torch.device("cpu"), max_views=4, average=name
+        )
+        assert sum(score for _, score in found) == pytest.approx(1, abs=1e-5) == scores.sum().item()
+        assert [label for label, _ in found[:2]] == [network.classes[index] for index in scores.topk(2).indices]
+        for label, score in found:
+            assert score == pytest.approx(scores[network.classes.index(label)].item(), abs=2e-3)
+        best[name] = found[0].label
+    assert best == {"logits": "bend", "softmax": "jack"}
 
 
 def test_prediction_takes_the_frames_of_testing(

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from octvideo.errors import UserError
+from octvideo.files import discard
 from octvideo.models.checkpoints.mxnet import MAGIC, read_params
 
 __all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
@@ -101,7 +102,7 @@ def _download(address: str, target: Path, wanted: str) -> None:
         reason = error.reason if isinstance(error, urllib.error.URLError) else " ".join(str(error).split())
         raise UserError(f"{address}: cannot be downloaded to {target} ({reason})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
 
 
 def _digest(path: Path) -> str:
