@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from octvideo.errors import UserError
+from octvideo.signals import Stopped
 
 __all__ = ["one_line", "run"]
 
@@ -60,6 +61,9 @@ def _answer(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         return command(argv) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

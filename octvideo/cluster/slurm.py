@@ -24,6 +24,7 @@ from octvideo.cluster.follow import TURN
 from octvideo.config import CfgNode
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
+from octvideo.signals import StopOnSignal
 
 __all__ = ["Job", "Resources", "submit"]
 
@@ -91,10 +92,8 @@ class _StopThenRequeue:
         signal.signal(signal.SIGALRM, self.now)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        from octvideo.engine.hooks import StopOnSignal
-
         stop = signal.getsignal(signal.SIGTERM)
-        if not isinstance(getattr(stop, "__self__", None), StopOnSignal):  # not in training: nothing to finish
+        if not isinstance(getattr(stop, "__self__", None), StopOnSignal):  # before the run: nothing to finish
             self.now(number, frame)
         elif not self.asked:
             self.asked = True

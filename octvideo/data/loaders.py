@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from octvideo.data.dataset import TestDataset, TrainDataset, collate
 from octvideo.data.decode import check_decoder
 from octvideo.data.index import VideoIndex, build_index
 from octvideo.errors import UserError
+from octvideo.signals import end_with_parent, undisturbed_children
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
@@ -76,7 +78,16 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
             step += 1
 
 
-def _one_thread(_: int) -> None:
+class _Loader(DataLoader[Any]):
+    """Whose workers leave signals to the main process."""
+
+    def __iter__(self) -> Any:
+        with undisturbed_children():
+            return super().__iter__()
+
+
+def _start_worker(_: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
 
 
@@ -85,7 +96,9 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
         return {"num_workers": 0}
     return {
         "num_workers": cfg.NUM_WORKERS,
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start_worker,
+        # Forked, whatever Python's default is: workers inherit that signals are blocked, and fork decoders themselves.
+        "multiprocessing_context": "fork" if sys.platform == "linux" else None,
         # Where each attempt has its limit, a batch may take many of them; a worker that dies is noticed without this.
         "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
@@ -131,7 +144,7 @@ def build_train_loader(
         len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step, repeats=cfg.DATA.REPEATS
     )
     pin = torch.cuda.is_available() and cfg.DEVICE != "cpu"
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
+    return _Loader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
 
 
 def _identity(item: Any) -> Any:
@@ -171,4 +184,4 @@ def build_test_loader(
     )
     count = min(num_videos or len(index), len(index))
     part = [number * len(index) // count for number in range(rank, count, world_size)]
-    return DataLoader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))
+    return _Loader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))

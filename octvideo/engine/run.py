@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
 from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
+from octvideo.signals import StopOnSignal, Stopped
 
 __all__ = ["run"]
 
@@ -38,7 +40,12 @@ def run(cfg: CfgNode) -> int:
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     folder = Path(cfg.OUTPUT_DIR)
     try:
-        return _run(cfg, folder)
+        with StopOnSignal() as signals:
+            try:
+                return _run(cfg, folder, signals)
+            except Stopped as stopped:
+                print(f"{stopped}; run the same command again", file=sys.stderr)
+                return signals.code
     except ConnectionError:  # between the ranks
         raise
     except OSError as error:  # a full disk, a folder where a file is to be
@@ -47,7 +54,7 @@ def run(cfg: CfgNode) -> int:
         ) from None
 
 
-def _run(cfg: CfgNode, folder: Path) -> int:
+def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
     with distributed(cfg.DEVICE) as world:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
@@ -65,11 +72,16 @@ def _run(cfg: CfgNode, folder: Path) -> int:
                 model = channels_last(model)
             num_failed_train = 0
             if cfg.TRAIN.ENABLE:
-                code, num_failed_train = train(cfg, model, folder, world, log)
+                code, num_failed_train = train(cfg, model, folder, world, log, signals)
                 if code:
                     return code
             if cfg.TEST.ENABLE:
-                _test(cfg, model, folder, world, log, num_failed_train)
+                try:
+                    _test(cfg, model, folder, world, log, num_failed_train, signals)
+                except Stopped:
+                    log.end_progress()
+                    log.say("stopped in the test, which starts anew with the same command")
+                    return signals.code
     return 0
 
 
@@ -88,7 +100,15 @@ def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
 
 
-def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, num_failed_train: int) -> None:
+def _test(
+    cfg: CfgNode,
+    model: nn.Module,
+    folder: Path,
+    world: World,
+    log: RunLog,
+    num_failed_train: int,
+    signals: StopOnSignal,
+) -> None:
     index = build_index(cfg, "test")
     classes = index.classes
     path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
@@ -107,7 +127,8 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
     if len(classes) < cfg.MODEL.NUM_CLASSES:
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
-    result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
+    signals.hold()
+    result = scores(cfg, model, _with_progress(loader, len(index), world, log), world, signals)
     metrics: dict[str, Any] = {}
     if world.is_main:
         metrics = write_result(result, index, classes, folder, num_failed_train)
@@ -121,12 +142,14 @@ def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         )
     check_failures(result, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
     if cfg.TEST.SCALES:
-        metrics["scales"] = _test_scales(cfg, model, index, world, log)
+        metrics["scales"] = _test_scales(cfg, model, index, world, log, signals)
         if world.is_main:
             write_metrics(metrics, folder)
 
 
-def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog) -> list[dict[str, Any]]:
+def _test_scales(
+    cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog, signals: StopOnSignal
+) -> list[dict[str, Any]]:
     """The accuracy at each of TEST.SCALES, the short side and the crop alike (Table 7): a pass for each."""
     rows = []
     for size in cfg.TEST.SCALES:
@@ -134,7 +157,7 @@ def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World
         scaled.defrost()
         scaled.DATA.TEST_SHORT_SIDE = scaled.DATA.TEST_CROP = size
         loader = build_test_loader(scaled, split="test", index=index, rank=world.rank, world_size=world.size)
-        result = scores(scaled, model, _with_progress(loader, len(index), world, log), world)
+        result = scores(scaled, model, _with_progress(loader, len(index), world, log), world, signals)
         rows.append({"size": size, **accuracy(result, index)})
         log.write("scale", **rows[-1])
         log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")

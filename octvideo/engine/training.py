@@ -18,7 +18,7 @@ from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.distributed import World
-from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
+from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
@@ -27,11 +27,14 @@ from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import Stage
 from octvideo.models.checkpoints import load_weights, read_checkpoint
+from octvideo.signals import StopOnSignal
 
 __all__ = ["scores", "train"]
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
+def train(
+    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
+) -> tuple[int, int]:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
     Returns:
@@ -39,15 +42,9 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         number of videos that could not be read.
 
     Raises:
+        Stopped: a signal came before the first step.
         UserError: what the user can fix.
     """
-    with StopOnSignal() as signals:
-        return _train(cfg, model, folder, world, log, signals)
-
-
-def _train(
-    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
-) -> tuple[int, int]:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
     for stage in model.modules():
@@ -82,7 +79,7 @@ def _train(
 
         def evaluate() -> tuple[float, int]:
             _refresh(cfg, trainer, index)
-            result = scores(cfg, trainer.result, val_loader, world)
+            result = scores(cfg, trainer.result, val_loader, world, signals)
             check_failures(result, cfg.DATA.MAX_FAILED)
             return _top1(result, val), len(result.failed)
 
@@ -122,6 +119,7 @@ def _train(
     )
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
     trains = trainer.step < cfg.TRAIN.STEPS
+    signals.hold()
     try:
         if trains:
             trainer.train(iter(loader))
@@ -132,7 +130,7 @@ def _train(
     # Also a signal that came after the last step, such as in its evaluation.
     if trainer.stop or any(world.gather(signals.asked())):
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
-        return 128 + (signals.received or 15), len(logging.failed)
+        return signals.code, len(logging.failed)
     if not (trains and cfg.TRAIN.EVAL_EVERY):  # else the evaluation of the last step has done so
         _refresh(cfg, trainer, index)
     if trainer.result is not model:
@@ -278,7 +276,7 @@ def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> Non
         )
 
 
-def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestResult:
+def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World, signals: StopOnSignal) -> TestResult:
     """``octvideo.engine.tester.test`` as a configuration says; all ranks score rank 0's network."""
     world.share_buffers(model)  # the ranks must score one network, the one that rank 0 saves
     with autocast(world.device, cfg.TRAIN.PRECISION):
@@ -290,6 +288,7 @@ def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestRes
             std=cfg.DATA.STD,
             max_failed=cfg.DATA.MAX_FAILED,
             max_views=cfg.TEST.MAX_VIEWS,
+            asked_to_stop=signals.asked,
             average=cfg.TEST.AVERAGE,
         )
 
