@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import nn
 from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
+from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import accuracy, check_failures, write_metrics, write_result
@@ -58,8 +61,10 @@ def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
     with distributed(cfg.DEVICE) as world:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
-        _prepare_folder(folder, cfg, world)
-        with RunLog(folder if world.is_main else None, cfg.TRAIN.WANDB, cfg) as log:
+        with (
+            _locked(folder, cfg, world) as lock,
+            RunLog(folder if world.is_main else None, cfg.TRAIN.WANDB, cfg) as log,
+        ):
             if cfg.NUM_THREADS:
                 torch.set_num_threads(cfg.NUM_THREADS)
             if world.device.type == "cpu" and cfg.TRAIN.PRECISION == "bf16" and not _has_bf16_kernels():
@@ -72,12 +77,12 @@ def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
                 model = channels_last(model)
             num_failed_train = 0
             if cfg.TRAIN.ENABLE:
-                code, num_failed_train = train(cfg, model, folder, world, log, signals)
+                code, num_failed_train = train(cfg, model, folder, world, log, signals, lock)
                 if code:
                     return code
             if cfg.TEST.ENABLE:
                 try:
-                    _test(cfg, model, folder, world, log, num_failed_train, signals)
+                    _test(cfg, model, folder, world, log, num_failed_train, signals, lock)
                 except Stopped:
                     log.end_progress()
                     log.say("stopped in the test, which starts anew with the same command")
@@ -90,14 +95,22 @@ def _has_bf16_kernels() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
-    if not world.is_main:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_cfg(cfg, folder / "config.yaml")
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
+@contextmanager
+def _locked(folder: Path, cfg: CfgNode, world: World) -> Iterator[RunLock]:
+    """The lock of OUTPUT_DIR, which the first process takes for all; where it cannot, all end with its reason."""
+    lock, problem = RunLock(folder), ""
+    with ExitStack() as stack:
+        try:
+            if world.is_main:
+                stack.enter_context(lock)
+                save_cfg(cfg, folder / "config.yaml")
+        except UserError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one"
+        if problem := world.gather(problem)[0]:
+            raise UserError(problem)
+        yield lock
 
 
 def _test(
@@ -108,6 +121,7 @@ def _test(
     log: RunLog,
     num_failed_train: int,
     signals: StopOnSignal,
+    lock: RunLock,
 ) -> None:
     index = build_index(cfg, "test")
     classes = index.classes
@@ -131,6 +145,7 @@ def _test(
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world, signals)
     metrics: dict[str, Any] = {}
     if world.is_main:
+        lock.check()
         metrics = write_result(result, index, classes, folder, num_failed_train)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
@@ -144,6 +159,7 @@ def _test(
     if cfg.TEST.SCALES:
         metrics["scales"] = _test_scales(cfg, model, index, world, log, signals)
         if world.is_main:
+            lock.check()
             write_metrics(metrics, folder)
 
 

@@ -19,6 +19,7 @@ from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.distributed import World
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
+from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
@@ -33,7 +34,7 @@ __all__ = ["scores", "train"]
 
 
 def train(
-    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
+    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal, lock: RunLock
 ) -> tuple[int, int]:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
@@ -57,7 +58,7 @@ def train(
             log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
     extra = {"config": cfg.dump(), "classes": index.classes}
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
-    hooks: list[Any] = [logging]
+    hooks: list[Any] = [lambda _: lock.check(), logging] if world.is_main else [logging]
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY:
         val = build_index(cfg, "val")
@@ -136,6 +137,7 @@ def train(
     if trainer.result is not model:
         model.load_state_dict(trainer.result.state_dict())
     if world.is_main:
+        lock.check()
         save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
     return 0, len(logging.failed)
 
