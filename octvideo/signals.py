@@ -15,11 +15,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import TypeVar
 
 __all__ = ["StopOnSignal", "Stopped", "end_with_parent", "undisturbed_children"]
 
+T = TypeVar("T")
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _AGAIN = 5.0  # seconds: `timeout` and torchrun send a signal twice, a person waits longer before trying again
 _WATCH = 5.0  # seconds between looks at the parent
@@ -41,13 +43,13 @@ class Stopped(KeyboardInterrupt):
 class StopOnSignal:
     """Within it SIGTERM and SIGINT raise ``Stopped``; after ``hold`` they are noted, and ``asked`` says so.
 
-    The same signal again changes nothing, but Ctrl-C does after some seconds: it ends the work at once.
+    The same signal again changes nothing, but Ctrl-C does after some seconds: it raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._when = 0.0
-        self._held = False
+        self._held = self._waits = False
 
     def __enter__(self) -> StopOnSignal:
         self._before = {number: signal.signal(number, self._note) for number in _STOPS}
@@ -61,6 +63,21 @@ class StopOnSignal:
         """From now on the work looks at ``asked`` and ends in order."""
         self._held = True
 
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The items; where a signal comes while one is waited for, or has come, ``Stopped`` is raised instead."""
+        source = iter(items)
+        while True:
+            self._waits = True
+            try:
+                if self.received is not None:
+                    raise Stopped(self.received)
+                item = next(source)
+            except StopIteration:
+                return
+            finally:
+                self._waits = False
+            yield item
+
     def asked(self) -> bool:
         """Whether a signal has come."""
         return self.received is not None
@@ -73,10 +90,10 @@ class StopOnSignal:
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.received is None:
             self.received, self._when = number, time.monotonic()
-            if not self._held:
+            if self._waits or not self._held:
                 raise Stopped(number)
         elif number == signal.SIGINT and time.monotonic() - self._when > _AGAIN:
-            raise Stopped(number)
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

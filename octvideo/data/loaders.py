@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from multiprocessing.queues import Queue
+from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
@@ -89,6 +94,15 @@ class _Loader(DataLoader[Any]):
 def _start_worker(_: int) -> None:
     end_with_parent()
     torch.set_num_threads(1)
+    # By default the queue prints the error and drops the batch, for which the main process would wait for ever.
+    Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+def _cannot_send(error: Exception, _: object) -> NoReturn:
+    if re.search("shared memory|No space left", str(error)):
+        os._exit(errno.ENOSPC)
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 def _workers(cfg: CfgNode) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class RunLock:
         folder = self.path.parent
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            while not self._take(folder):
+            while not self._take():
                 time.sleep(0.1)
         except BaseException:
             self._remove_folders()
@@ -87,10 +87,10 @@ class RunLock:
                 "removed; this run ends, and writes nothing more"
             )
 
-    def _take(self, folder: Path) -> bool:
+    def _take(self) -> bool:
         """Whether the lock is now ours; False: look again."""
         record = json.dumps(_describe(self._token)).encode()
-        folder.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if _create(self.path, record):
                 return True

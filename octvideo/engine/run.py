@@ -20,7 +20,7 @@ from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import accuracy, check_failures, write_metrics, write_result
-from octvideo.engine.training import scores, train
+from octvideo.engine.training import scores, stoppable, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
@@ -142,7 +142,7 @@ def _test(
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     signals.hold()
-    result = scores(cfg, model, _with_progress(loader, len(index), world, log), world, signals)
+    result = scores(cfg, model, _with_progress(loader, len(index), world, log, signals), world, signals)
     metrics: dict[str, Any] = {}
     if world.is_main:
         lock.check()
@@ -173,7 +173,7 @@ def _test_scales(
         scaled.defrost()
         scaled.DATA.TEST_SHORT_SIDE = scaled.DATA.TEST_CROP = size
         loader = build_test_loader(scaled, split="test", index=index, rank=world.rank, world_size=world.size)
-        result = scores(scaled, model, _with_progress(loader, len(index), world, log), world, signals)
+        result = scores(scaled, model, _with_progress(loader, len(index), world, log, signals), world, signals)
         rows.append({"size": size, **accuracy(result, index)})
         log.write("scale", **rows[-1])
         log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")
@@ -205,9 +205,9 @@ def _percent(value: float | None) -> str:
     return "unknown (no labels)" if value is None else f"{value:.2f} %"
 
 
-def _with_progress(loader: Any, total: int, world: World, log: RunLog) -> Any:
+def _with_progress(loader: Any, total: int, world: World, log: RunLog, signals: StopOnSignal) -> Any:
     every = 1 if total < 50 else total // 50
-    for done, item in enumerate(loader, 1):
+    for done, item in enumerate(stoppable(loader, signals, world), 1):
         yield item
         if done % every == 0:
             log.progress("test", min(done * world.size, total), total, "videos")

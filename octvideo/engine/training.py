@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from fvcore.common.config import CfgNode
@@ -28,9 +28,11 @@ from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import Stage
 from octvideo.models.checkpoints import load_weights, read_checkpoint
-from octvideo.signals import StopOnSignal
+from octvideo.signals import StopOnSignal, Stopped
 
-__all__ = ["scores", "train"]
+__all__ = ["scores", "stoppable", "train"]
+
+T = TypeVar("T")
 
 
 def train(
@@ -80,13 +82,14 @@ def train(
 
         def evaluate() -> tuple[float, int]:
             _refresh(cfg, trainer, index)
-            result = scores(cfg, trainer.result, val_loader, world, signals)
+            result = scores(cfg, trainer.result, stoppable(val_loader, signals, world), world, signals)
             check_failures(result, cfg.DATA.MAX_FAILED)
             return _top1(result, val), len(result.failed)
 
         evaluation = Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, checkpoints / "best.pt", log, extra)
         hooks.append(evaluation)
-    hooks.append(Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra))
+    checkpointing = Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra)
+    hooks.append(checkpointing)
     trainer = Trainer(
         model,
         build_optimizer(cfg, model),
@@ -119,11 +122,15 @@ def train(
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
-    trains = trainer.step < cfg.TRAIN.STEPS
+    begin, trains = trainer.step, trainer.step < cfg.TRAIN.STEPS
     signals.hold()
     try:
         if trains:
-            trainer.train(iter(loader))
+            trainer.train(stoppable(loader, signals, world))
+    except Stopped:  # while it waited for a batch
+        trainer.stop = True
+        if trainer.step > begin:
+            checkpointing(trainer)
     finally:
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
@@ -140,6 +147,11 @@ def train(
         lock.check()
         save_checkpoint({"model": model.state_dict(), "step": trainer.step, **extra}, checkpoints / "last.pt")
     return 0, len(logging.failed)
+
+
+def stoppable(items: Iterable[T], signals: StopOnSignal, world: World) -> Iterator[T]:
+    """The items. A process that is alone need not wait for the next one to stop; several stop after the same one."""
+    return signals.waiting(items) if world.size == 1 else iter(items)
 
 
 def _rate(cfg: CfgNode) -> str:

@@ -152,3 +152,15 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
         torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model"] for name in ("out", "whole")
     )
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_a_crashed_worker_ends_in_one_line(small_run, tmp_path):
+    """As when the system kills it because memory runs out."""
+    group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 1/")
+    workers = subprocess.run(["pgrep", "-P", str(group.process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(workers) == 2
+    os.kill(int(workers[0]), signal.SIGKILL)
+    assert group.process.wait(PATIENCE) == 2
+    error = group.errors.read_text().splitlines()[-1]
+    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} killed by signal: Killed)")
+    assert "Traceback" not in group.errors.read_text()
