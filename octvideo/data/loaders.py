@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
@@ -88,7 +89,18 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         with undisturbed_children():
-            return super().__iter__()
+            items = super().__iter__()
+        return _received(items)
+
+
+def _received(items: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from items
+    except (ConnectionError, EOFError):
+        # A worker that crashes cuts the connection first. The news of its death, which torch turns into an exception
+        # that says how, is about to come.
+        time.sleep(1)
+        raise
 
 
 def _start_worker(_: int) -> None:
