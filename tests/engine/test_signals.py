@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -121,18 +122,21 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
     """A run that is stopped again and again, at random moments, ends with the weights of one that was not."""
     short = ["NUM_WORKERS", "2", "TRAIN.STEPS", "12", "TRAIN.CHECKPOINT_EVERY", "100", "TRAIN.EVAL_EVERY", "3"]
     begun = time.monotonic()
-    whole = Group(small_run("whole", *short, *TESTS), tmp_path / "whole.txt", processes)
+    whole = Group(small_run("whole", *short, *TESTS), tmp_path / "whole.txt", processes).until("training on")
+    start = time.monotonic() - begun
     assert whole.process.wait(PATIENCE) == 0, whole.errors.read_text()
-    longest = time.monotonic() - begun
+    rest = time.monotonic() - begun - start
     random_ = random.Random(f"{number} {processes}")
     stopped = 0
     for turn in range(12):
         group = Group(small_run("out", *short, *TESTS), tmp_path / f"{turn}.txt", processes)
         before = steps(tmp_path / "out")
-        try:
+        longest = start
+        if turn % 4:  # else while it starts
+            group.until("training on")
+            longest = rest / 4
+        with contextlib.suppress(subprocess.TimeoutExpired):
             group.process.wait(random_.uniform(0, longest))
-        except subprocess.TimeoutExpired:
-            pass
         if group.process.poll() is not None:
             assert group.process.returncode == 0, group.errors.read_text()
             break
