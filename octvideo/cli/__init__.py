@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import io
 import os
 import re
@@ -18,7 +17,7 @@ from octvideo.signals import Stopped
 __all__ = ["one_line", "run"]
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
-_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?(.*)", re.DOTALL)  # torch's
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?([^.\n]*)")  # torch's
 _NO_MEMORY = re.compile("out of memory|allocate memory")  # torch's, of CUDA and of the CPU
 
 # OpenMP threads that wait spin by default, and take the cores from the loader's processes: a step is up to ten times as
@@ -71,26 +70,17 @@ def _answer(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         return 130
     except (MemoryError, RuntimeError) as error:
         if crashed := _WORKER.search(str(error)):
-            print(f"error: {_why_crashed(*crashed.groups())}", file=sys.stderr)
+            print(
+                f"error: a worker of the loader crashed (process {crashed[1]} {crashed[2]}): where memory or /dev/shm "
+                "(docker run --shm-size 8g) is short, set a smaller batch or NUM_WORKERS; 0 shows the error itself",
+                file=sys.stderr,
+            )
             return 2
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         reason = one_line(error)[-300:] or "no details"
         print(f"error: not enough memory ({reason}): take smaller or fewer clips at a time", file=sys.stderr)
     return 2
-
-
-def _why_crashed(pid: str, how: str) -> str:
-    if how.startswith(("killed by signal: Bus error", f"exited unexpectedly with exit code {errno.ENOSPC}.")):
-        return (
-            "the shared memory (/dev/shm) is too small for the batches of the loader's workers: enlarge it (docker run "
-            "--shm-size 8g), or set a smaller batch or NUM_WORKERS 0"
-        )
-    what = how.splitlines()[0].rstrip(". ")
-    return (
-        f"a worker of the loader crashed (process {pid} {what}): where memory is short set a smaller NUM_WORKERS; "
-        "NUM_WORKERS 0 shows more of the error"
-    )
 
 
 def one_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -111,9 +110,8 @@ def _start_worker(_: int) -> None:
 
 
 def _cannot_send(error: Exception, _: object) -> NoReturn:
-    if re.search("shared memory|No space left", str(error)):
-        os._exit(errno.ENOSPC)
-    traceback.print_exception(error)
+    if not re.search("shared memory|No space left", str(error)):  # those are told where the worker is missed
+        traceback.print_exception(error)
     os._exit(1)
 
 
