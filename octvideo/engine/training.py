@@ -117,20 +117,19 @@ def train(
             raise UserError(f"TRAIN.COMPILE is {cfg.TRAIN.COMPILE}: it must be one of {backends}, or empty")
         model.compile(backend=cfg.TRAIN.COMPILE)
     _start_from(cfg, trainer, checkpoints, log, evaluation)
+    signals.hold()
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
-    begin, trains = trainer.step, trainer.step < cfg.TRAIN.STEPS
-    signals.hold()
+    trains = trainer.step < cfg.TRAIN.STEPS
     try:
         if trains:
-            trainer.train(stoppable(loader, signals, world))
+            trainer.train(stoppable(loader, signals, world, after=1))
     except Stopped:  # while it waited for a batch
         trainer.stop = True
-        if trainer.step > begin:
-            checkpointing(trainer)
+        checkpointing(trainer)
     finally:
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
@@ -149,9 +148,9 @@ def train(
     return 0, len(logging.failed)
 
 
-def stoppable(items: Iterable[T], signals: StopOnSignal, world: World) -> Iterator[T]:
+def stoppable(items: Iterable[T], signals: StopOnSignal, world: World, after: int = 0) -> Iterator[T]:
     """The items. A process that is alone need not wait for the next one to stop; several stop after the same one."""
-    return signals.waiting(items) if world.size == 1 else iter(items)
+    return signals.waiting(items, after) if world.size == 1 else iter(items)
 
 
 def _rate(cfg: CfgNode) -> str:
