@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from octvideo.errors import UserError
+from octvideo.signals import Stopped
 
 __all__ = ["one_line", "run", "to_json"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?([^.\n]*)")  # torch's
 _NO_MEMORY = re.compile("out of memory|allocate memory")  # torch's, of CUDA and of the CPU
 
 # OpenMP threads that wait spin by default, and take the cores from the loader's processes: a step is up to ten times as
@@ -68,10 +70,20 @@ def _answer(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         return command(argv) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except (MemoryError, RuntimeError) as error:
+        if crashed := _WORKER.search(str(error)):
+            print(
+                f"error: a worker of the loader crashed (process {crashed[1]} {crashed[2]}): where memory or /dev/shm "
+                "(docker run --shm-size 8g) is short, set a smaller batch or NUM_WORKERS; 0 shows the error itself",
+                file=sys.stderr,
+            )
+            return 2
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         reason = one_line(error)[-300:] or "no details"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from octvideo.config import load_cfg
+from octvideo.signals import StopOnSignal
 
 __all__ = ["main"]
 
@@ -17,7 +17,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     # Intermixed: --cfg may stand on either side of KEY VALUE pairs.
     args = parser.parse_intermixed_args(argv)
-    cfg = load_cfg(args.cfg, args.overrides)
-    from octvideo.engine.run import run
+    with StopOnSignal():
+        # Torch takes seconds to import.
+        from octvideo.config import load_cfg
 
-    return run(cfg)
+        cfg = load_cfg(args.cfg, args.overrides)
+        from octvideo.engine.run import run
+
+        return run(cfg)

@@ -23,7 +23,9 @@ from submitit.core.utils import FailedJobError
 from octvideo.cluster.follow import TURN
 from octvideo.config import CfgNode
 from octvideo.config.defaults import get_defaults
+from octvideo.engine.ranks import variables
 from octvideo.errors import UserError
+from octvideo.signals import StopOnSignal
 
 __all__ = ["Job", "Resources", "submit"]
 
@@ -91,10 +93,8 @@ class _StopThenRequeue:
         signal.signal(signal.SIGALRM, self.now)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        from octvideo.engine.hooks import StopOnSignal
-
         stop = signal.getsignal(signal.SIGTERM)
-        if not isinstance(getattr(stop, "__self__", None), StopOnSignal):  # not in training: nothing to finish
+        if not isinstance(getattr(stop, "__self__", None), StopOnSignal):  # before the run: nothing to finish
             self.now(number, frame)
         elif not self.asked:
             self.asked = True
@@ -120,15 +120,13 @@ def _forget_earlier_turn(result: Path) -> None:
 
 def ranks(environment: Any) -> dict[str, str]:
     """What ``torch.distributed`` reads, from a submitit.JobEnvironment."""
-    # Jobs that share a node must not share a port.
-    port = 20000 + int(environment.raw_job_id) % 20000
-    return {
-        "RANK": str(environment.global_rank),
-        "WORLD_SIZE": str(environment.num_tasks),
-        "LOCAL_RANK": str(environment.local_rank),
-        "MASTER_ADDR": environment.hostnames[0] if environment.num_nodes > 1 else "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    return variables(
+        environment.global_rank,
+        environment.num_tasks,
+        environment.local_rank,
+        ",".join(environment.hostnames),
+        int(environment.raw_job_id),
+    )
 
 
 @dataclass(frozen=True)

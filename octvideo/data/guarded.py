@@ -32,6 +32,8 @@ from typing import IO, Any, Generic, NoReturn, TypeVar
 import numpy as np
 import torch
 
+from octvideo.signals import undisturbed_children
+
 __all__ = ["Guard", "Lost", "guarded", "map_guarded"]
 
 T = TypeVar("T")
@@ -172,14 +174,14 @@ class _Child:
         self.connection, theirs = Pipe()
         self._memory = _memory_file()
         self._owner = os.getpid()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), undisturbed_children():
             # Python warns where there are other threads, as their locks stay locked in the child. The loader has one
             # that pickles; decoding takes none of its locks, and if it did, the time limit would end it.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
-        if pid == 0:
-            self.connection.close()
-            _serve(function, theirs, self._memory, self._owner)
+            if pid == 0:
+                self.connection.close()
+                _serve(function, theirs, self._memory, self._owner)
         theirs.close()
         # Runs once: when asked to, when this object goes, or when this process ends, a loader's worker included.
         self.end: Callable[[], int | None] = Finalize(self, _end, (pid, self.connection, self._memory), exitpriority=10)

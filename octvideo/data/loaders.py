@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+import time
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from multiprocessing.queues import Queue
+from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
@@ -13,6 +19,7 @@ from octvideo.data.dataset import TestDataset, TrainDataset, collate
 from octvideo.data.decode import check_decoder
 from octvideo.data.index import VideoIndex, build_index
 from octvideo.errors import UserError
+from octvideo.signals import end_with_parent, undisturbed_children
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
@@ -76,8 +83,36 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
             step += 1
 
 
-def _one_thread(_: int) -> None:
+class _Loader(DataLoader[Any]):
+    """Whose workers leave signals to the main process."""
+
+    def __iter__(self) -> Any:
+        with undisturbed_children():
+            items = super().__iter__()
+        return _received(items)
+
+
+def _received(items: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from items
+    except (ConnectionError, EOFError):
+        # A worker that crashes cuts the connection first. The news of its death, which torch turns into an exception
+        # that says how, is about to come.
+        time.sleep(1)
+        raise
+
+
+def _start_worker(_: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
+    # By default the queue prints the error and drops the batch, for which the main process would wait for ever.
+    Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+def _cannot_send(error: Exception, _: object) -> NoReturn:
+    if not re.search("shared memory|No space left", str(error)):  # those are told where the worker is missed
+        traceback.print_exception(error)
+    os._exit(1)
 
 
 def _workers(cfg: CfgNode) -> dict[str, Any]:
@@ -85,7 +120,9 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
         return {"num_workers": 0}
     return {
         "num_workers": cfg.NUM_WORKERS,
-        "worker_init_fn": _one_thread,
+        "worker_init_fn": _start_worker,
+        # Forked, whatever Python's default is: workers inherit that signals are blocked, and fork decoders themselves.
+        "multiprocessing_context": "fork" if sys.platform == "linux" else None,
         # Where each attempt has its limit, a batch may take many of them; a worker that dies is noticed without this.
         "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
@@ -131,7 +168,7 @@ def build_train_loader(
         len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step, repeats=cfg.DATA.REPEATS
     )
     pin = torch.cuda.is_available() and cfg.DEVICE != "cpu"
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
+    return _Loader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
 
 
 def _identity(item: Any) -> Any:
@@ -171,4 +208,4 @@ def build_test_loader(
     )
     count = min(num_videos or len(index), len(index))
     part = [number * len(index) // count for number in range(rank, count, world_size)]
-    return DataLoader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))
+    return _Loader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))

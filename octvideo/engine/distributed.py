@@ -1,18 +1,22 @@
-"""One process or many: what torchrun and SLURM put into the environment."""
+"""One process or many: how they find each other, and what they exchange."""
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from octvideo.engine.ranks import Place, find_place
 from octvideo.errors import UserError
 
 try:
@@ -21,6 +25,9 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 __all__ = ["World", "distributed"]
+
+_PATIENCE = 600.0  # seconds that the processes of a run may start one after the other
+_SOON = 1.0  # seconds of waiting that are not worth a word
 
 
 @dataclass(frozen=True)
@@ -80,36 +87,107 @@ class World:
 
 
 @contextmanager
-def distributed(device: str) -> Iterator[World]:
-    """Joins the process group that the environment describes (WORLD_SIZE above 1), and leaves it at the end.
+def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
+    """Joins the process group that the environment describes, see ``find_place``, and leaves it at the end.
 
     Args:
         device: ``"auto"`` (cuda where there is one), ``"cpu"`` or ``"cuda"``.
+        patience: seconds to wait for the other processes.
 
     Raises:
-        UserError: ``"cuda"`` where there is none, or an environment that makes no sense.
+        UserError: ``"cuda"`` where there is none, an environment that makes no sense, or processes that do not come.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
     cuda = device != "cpu" and torch.cuda.is_available()
-    size, rank, local = _number("WORLD_SIZE", 1), _number("RANK", 0), _number("LOCAL_RANK", 0)
-    if not 0 <= rank < size:
-        raise UserError(f"RANK is {rank}, WORLD_SIZE {size} in the environment: start with torchrun, or unset both")
-    where = torch.device("cuda", local) if cuda else torch.device("cpu")
+    place = find_place(os.environ)
+    where = torch.device("cuda", _gpu(place)) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(where)
-    if size == 1:
+    if place.size == 1:
         yield World(0, 1, where)
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    store = _meet(place, patience)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=place.rank, world_size=place.size)
     try:
-        yield World(rank, size, where)
+        yield World(place.rank, place.size, where)
     finally:
         dist.destroy_process_group()
 
 
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise UserError(f"{name} is {text!r} in the environment: it must be a number; start with torchrun, or unset it")
-    return int(text)
+def _gpu(place: Place) -> int:
+    count = torch.cuda.device_count()
+    if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ and "SLURM_LOCALID" in os.environ:
+        return 0  # SLURM shows each task its own
+    if place.local >= count:
+        raise UserError(
+            f"LOCAL_RANK={place.local} (process {place.rank}), but this node has {count} GPUs: start one process for "
+            "each GPU, or set DEVICE cpu"
+        )
+    return place.local
+
+
+def _meet(place: Place, patience: float) -> dist.Store:
+    """The store of a world whose processes are all there; says on stderr whom it waits for.
+
+    Waits in Python: a signal ends it, which it would not within ``init_process_group``.
+
+    Raises:
+        UserError: some do not come.
+    """
+    begun, said, here = time.monotonic(), False, 1
+    where = f"{place.address}:{place.port}"
+    store: dist.Store | None = None
+    while True:
+        store = store or _store(place, patience)
+        if store is not None:
+            try:
+                here = sum(store.check([f"rank{rank}"]) for rank in range(place.size))
+            except RuntimeError:
+                raise UserError(f"the first process, at {where}, has ended: its message says why") from None
+            if here == place.size:
+                return store
+        passed = time.monotonic() - begun
+        whom = "the first process" if store is None else f"{place.size - here} of {place.size} processes"
+        if passed > patience:
+            raise UserError(
+                f"waited {patience:.0f} s in vain for {whom} at {where}: start all of them, or, to run alone, unset "
+                "WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (in a task of srun: SLURM_PROCID)"
+            )
+        if passed > _SOON and not said:
+            print(f"waiting for {whom} at {where}, at most {_duration(patience)}", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(0.1)
+
+
+def _store(place: Place, patience: float) -> dist.Store | None:
+    """Joins the store of the first process, which makes it; None where that is not there yet."""
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
+    makes = place.rank == 0 and not served
+    if not makes:
+        try:
+            socket.create_connection((place.address, place.port), timeout=1).close()
+        except OSError:
+            return None
+    try:
+        store = dist.TCPStore(
+            # The first process reaches its own store whatever others call it.
+            "localhost" if makes else place.address,
+            place.port,
+            world_size=place.size,
+            is_master=makes,
+            timeout=timedelta(seconds=patience),
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:
+        if not makes:  # it has just gone
+            return None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"MASTER_PORT={place.port}: cannot listen there ({reason}); take another one") from None
+    named = dist.PrefixStore(f"octvideo{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    named.set(f"rank{place.rank}", "")
+    return named
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"

@@ -1,11 +1,9 @@
-"""What happens beside the steps: logging, checkpoints, evaluation, signals."""
+"""What happens beside the steps: logging, checkpoints, evaluation."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -14,8 +12,9 @@ from octvideo.engine.checkpoints import prune, save_checkpoint, step_path
 from octvideo.engine.logging import RunLog
 from octvideo.engine.trainer import Trainer
 from octvideo.errors import UserError
+from octvideo.signals import Stopped
 
-__all__ = ["Checkpointing", "Evaluation", "Logging", "StopOnSignal"]
+__all__ = ["Checkpointing", "Evaluation", "Logging"]
 
 
 class Logging:
@@ -94,7 +93,8 @@ class Checkpointing:
 class Evaluation:
     """Every ``every`` steps: evaluates, and keeps the best network as ``best.pt``.
 
-    Where the videos are at fault the run stops: ``error`` says why, and the training so far gets its checkpoint.
+    Where the videos are at fault the run stops: ``error`` says why, and the training so far gets its checkpoint. So it
+    does where a signal ends the evaluation, which is left out then.
 
     Args:
         evaluate: gives top-1 in percent and the number of unreadable videos; every rank calls it.
@@ -118,6 +118,9 @@ class Evaluation:
         except UserError as error:
             self.error, trainer.stop = error, True
             return
+        except Stopped:
+            trainer.stop = True
+            return
         trainer.wrapped.train()
         self.log.write("val", step=trainer.step, top1=top1, num_failed=failed)
         unread = f" ({failed} videos cannot be read)" if failed else ""
@@ -127,27 +130,3 @@ class Evaluation:
             if trainer.world.is_main:
                 payload = {"model": trainer.result.state_dict(), "step": trainer.step, "top1": top1}
                 save_checkpoint({**payload, **self.extra}, self.path)
-
-
-class StopOnSignal:
-    """Within it SIGTERM and SIGINT are noted; ``asked`` is for the Trainer, which finishes its step and stops."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> StopOnSignal:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:  # asked twice: at once
-            raise KeyboardInterrupt
-        self.received = number
-
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self.received is not None

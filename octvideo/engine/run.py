@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,16 @@ from torch import nn
 from octvideo.config import save_cfg
 from octvideo.data import VideoIndex, build_index, build_test_loader
 from octvideo.engine.distributed import World, distributed
+from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import accuracy, check_failures, summarize, write_details, write_metrics
-from octvideo.engine.training import scores, train
+from octvideo.engine.training import scores, stoppable, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
 from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
+from octvideo.signals import StopOnSignal, Stopped
 
 __all__ = ["run"]
 
@@ -38,7 +43,12 @@ def run(cfg: CfgNode) -> int:
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     folder = Path(cfg.OUTPUT_DIR)
     try:
-        return _run(cfg, folder)
+        with StopOnSignal() as signals:
+            try:
+                return _run(cfg, folder, signals)
+            except Stopped as stopped:
+                print(f"{stopped}; run the same command again", file=sys.stderr)
+                return signals.code
     except ConnectionError:  # between the ranks
         raise
     except OSError as error:  # a full disk, a folder where a file is to be
@@ -47,8 +57,12 @@ def run(cfg: CfgNode) -> int:
         ) from None
 
 
-def _run(cfg: CfgNode, folder: Path) -> int:
-    with distributed(cfg.DEVICE) as world, RunLog(folder if world.is_main else None) as log:
+def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
+    with (
+        distributed(cfg.DEVICE) as world,
+        _locked(folder, world) as lock,
+        RunLog(folder if world.is_main else None) as log,
+    ):
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
         # What can be wrong is found before anything is written, and not after days of training.
@@ -66,11 +80,16 @@ def _run(cfg: CfgNode, folder: Path) -> int:
             model = channels_last(model)
         num_failed_train = 0
         if cfg.TRAIN.ENABLE:
-            code, num_failed_train, cfg = train(cfg, model, folder, world, log)
+            code, num_failed_train, cfg = train(cfg, model, folder, world, log, signals, lock)
             if code:
                 return code
         if index is not None:
-            _test(cfg, model, index, checkpoint, folder, world, log, num_failed_train)
+            try:
+                _test(cfg, model, index, checkpoint, folder, world, log, num_failed_train, signals, lock)
+            except Stopped:
+                log.end_progress()
+                log.say("stopped in the test, which starts anew with the same command")
+                return signals.code
     return 0
 
 
@@ -89,6 +108,23 @@ def _has_bf16_kernels() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+@contextmanager
+def _locked(folder: Path, world: World) -> Iterator[RunLock]:
+    """The lock of OUTPUT_DIR, which the first process takes for all; where it cannot, all end with its reason."""
+    lock, problem = RunLock(folder), ""
+    with ExitStack() as stack:
+        try:
+            if world.is_main:
+                stack.enter_context(lock)
+        except UserError as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one"
+        if problem := world.gather(problem)[0]:
+            raise UserError(problem)
+        yield lock
+
+
 def _test(
     cfg: CfgNode,
     model: nn.Module,
@@ -98,6 +134,8 @@ def _test(
     world: World,
     log: RunLog,
     num_failed_train: int,
+    signals: StopOnSignal,
+    lock: RunLock,
 ) -> None:
     classes = index.classes
     if checkpoint is not None:
@@ -115,9 +153,11 @@ def _test(
         classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     log.start(cfg.TRAIN.WANDB, cfg)
-    result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
+    signals.hold()
+    result = scores(cfg, model, _with_progress(loader, len(index), world, log, signals), world, signals)
     metrics: dict[str, Any] = {}
     if world.is_main:
+        lock.check()
         metrics = summarize(result, index, classes, num_failed_train)
         try:  # said first, written in any case: neither is lost where the other fails
             log.say(
@@ -135,8 +175,9 @@ def _test(
         log.say(f"results in {folder}{os.sep}metrics.json and predictions.csv")
     check_failures(result, cfg.DATA.MAX_FAILED)  # on all ranks, so that none waits for another
     if cfg.TEST.SCALES:
-        metrics["scales"] = _test_scales(cfg, model, index, world, log)
+        metrics["scales"] = _test_scales(cfg, model, index, world, log, signals)
         if world.is_main:
+            lock.check()
             write_metrics(metrics, folder)
 
 
@@ -147,7 +188,9 @@ def _record_test(cfg: CfgNode, folder: Path) -> None:
         save_cfg(cfg, folder / "config.yaml")
 
 
-def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog) -> list[dict[str, Any]]:
+def _test_scales(
+    cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World, log: RunLog, signals: StopOnSignal
+) -> list[dict[str, Any]]:
     """The accuracy at each of TEST.SCALES, the short side and the crop alike (Table 7): a pass for each."""
     rows = []
     for size in cfg.TEST.SCALES:
@@ -155,7 +198,7 @@ def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World
         scaled.defrost()
         scaled.DATA.TEST_SHORT_SIDE = scaled.DATA.TEST_CROP = size
         loader = build_test_loader(scaled, split="test", index=index, rank=world.rank, world_size=world.size)
-        result = scores(scaled, model, _with_progress(loader, len(index), world, log), world)
+        result = scores(scaled, model, _with_progress(loader, len(index), world, log, signals), world, signals)
         rows.append({"size": size, **accuracy(result, index)})
         log.write("scale", **rows[-1])
         log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")
@@ -187,9 +230,9 @@ def _percent(value: float | None) -> str:
     return "unknown (no labels)" if value is None else f"{value:.2f} %"
 
 
-def _with_progress(loader: Any, total: int, world: World, log: RunLog) -> Any:
+def _with_progress(loader: Any, total: int, world: World, log: RunLog, signals: StopOnSignal) -> Any:
     every = 1 if total < 50 else total // 50
-    for done, item in enumerate(loader, 1):
+    for done, item in enumerate(stoppable(loader, signals, world), 1):
         yield item
         if done % every == 0:
             log.progress("test", min(done * world.size, total), total, "videos")

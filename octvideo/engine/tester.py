@@ -27,6 +27,7 @@ from octvideo.engine.metrics import (
 from octvideo.engine.views import average_views
 from octvideo.errors import UserError
 from octvideo.files import whole_file, write_bytes
+from octvideo.signals import Stopped
 
 __all__ = [
     "TestResult",
@@ -86,6 +87,7 @@ def test(
     *,
     max_views: int,
     max_failed: float = 1.0,
+    asked_to_stop: Callable[[], bool] = lambda: False,
     **scoring: Any,
 ) -> TestResult:
     """Scores every item of every rank; all ranks get the whole result, in the order of the index.
@@ -96,9 +98,11 @@ def test(
         world: this process among the others.
         max_views: views that are forwarded at once, of several videos where these have few.
         max_failed: share of the videos that may be unreadable: see ``Raises``, and ``check_failures`` for the end.
+        asked_to_stop: asked before each pack of videos; where the answer is yes on any rank, all end soon after.
         scoring: ``mean``, ``std`` and ``average`` of ``score_videos``.
 
     Raises:
+        Stopped: on all ranks: one was asked to.
         UserError: on all ranks: the last ``IN_A_ROW`` videos of each could not be read, and of all videos until then
             more than ``max_failed``.
     """
@@ -111,6 +115,8 @@ def test(
     while not done:
         before = len(rows) + len(failed)
         for pack in _packs(islice(rest, batch), max_views):
+            if asked_to_stop():
+                break
             for item in pack:
                 in_a_row = in_a_row + 1 if item.frames is None else 0
             failed += [item.failed for item in pack if item.failed is not None]
@@ -119,8 +125,10 @@ def test(
                 numbers, videos = zip(*read)
                 scored = score_videos(model, videos, device=world.device, max_views=max_views, **scoring)
                 rows += [(number, row.tolist()) for number, row in zip(numbers, scored)]
-        mine = [len(rows) + len(failed) < before + batch, len(rows), len(failed), in_a_row]
-        ended, good, bad, runs = zip(*world.rows(torch.zeros(0, device=world.device), mine))
+        mine = [len(rows) + len(failed) < before + batch, len(rows), len(failed), in_a_row, asked_to_stop()]
+        ended, good, bad, runs, asked = zip(*world.rows(torch.zeros(0, device=world.device), mine))
+        if any(asked):
+            raise Stopped
         if min(runs) >= IN_A_ROW and sum(bad) > max_failed * (sum(good) + sum(bad)):
             raise none_is_read(world.gather(failed[-1])[0])
         done = all(ended)  # a rank with fewer videos takes part until the last one has no more

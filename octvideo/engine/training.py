@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from fvcore.common.config import CfgNode
@@ -19,7 +19,8 @@ from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.distributed import World
-from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
+from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
+from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
@@ -30,8 +31,11 @@ from octvideo.errors import UserError
 from octvideo.files import write_text
 from octvideo.models import Stage
 from octvideo.models.checkpoints import load_weights, read_checkpoint
+from octvideo.signals import StopOnSignal, Stopped
 
-__all__ = ["Trained", "scores", "train"]
+__all__ = ["Trained", "scores", "stoppable", "train"]
+
+T = TypeVar("T")
 
 
 class Trained(NamedTuple):
@@ -48,19 +52,17 @@ class Trained(NamedTuple):
     cfg: CfgNode
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> Trained:
+def train(
+    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal, lock: RunLock
+) -> Trained:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
     Nothing is written before all is checked; where no step is left, nothing but a ``last.pt`` that is missing.
 
     Raises:
+        Stopped: a signal came before the first step.
         UserError: what the user can fix.
     """
-    with StopOnSignal() as signals:
-        return _train(cfg, model, folder, world, log, signals)
-
-
-def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal) -> Trained:
     index = build_index(cfg, "train")
     cfg = _in_steps(cfg, len(index))
     checkpoints = folder / "checkpoints"
@@ -80,7 +82,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
             stage.recompute = stage.number in cfg.TRAIN.RECOMPUTE
     extra = {"config": cfg.dump(), "classes": index.classes, "videos": describe(index), "ranks": world.size}
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
-    hooks: list[Any] = [logging]
+    hooks: list[Any] = [lambda _: lock.check(), logging] if world.is_main else [logging]
     evaluation = None
     if cfg.TRAIN.EVAL_EVERY and not done:
         val = build_index(cfg, "val")
@@ -102,7 +104,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
 
         def evaluate() -> tuple[float, int]:
             _refresh(cfg, trainer, index)
-            result = scores(cfg, trainer.result, val_loader, world)
+            result = scores(cfg, trainer.result, stoppable(val_loader, signals, world), world, signals)
             check_failures(result, cfg.DATA.MAX_FAILED)
             return _top1(result, val), len(result.failed)
 
@@ -112,7 +114,8 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     def record() -> None:
         save_cfg(cfg, folder / "config.yaml")
 
-    hooks.append(Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra, record))
+    checkpointing = Checkpointing(checkpoints, cfg.TRAIN.CHECKPOINT_EVERY, cfg.TRAIN.KEEP_CHECKPOINTS, extra, record)
+    hooks.append(checkpointing)
     trainer = Trainer(
         model,
         build_optimizer(cfg, model),
@@ -149,8 +152,7 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     if done:
         assert state is not None
         _finish(cfg, trainer, index, state, folder)
-        stopped = any(world.gather(signals.asked()))
-        return Trained(128 + (signals.received or 15) if stopped else 0, 0, cfg)
+        return Trained(0, 0, cfg)
     if evaluation is not None and state is not None and evaluation.path.is_file():
         evaluation.best = _best(evaluation.path, log)
     loader = build_train_loader(cfg, index=index, rank=world.rank, world_size=world.size, start_step=trainer.step)
@@ -161,12 +163,17 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
             log.say(f"TRAIN.RESUME is False: the checkpoints of an earlier run are now in {earlier}")
         if state is None:  # else config.yaml belongs to the weights that are there, until there are others
             record()
+    signals.hold()
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
     )
     try:
-        trainer.train(iter(loader))
+        trainer.train(stoppable(loader, signals, world, after=1))
+    except Stopped:  # while it waited for a batch
+        trainer.stop = True
+        lock.check()
+        checkpointing(trainer)
     finally:
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
@@ -174,9 +181,11 @@ def _train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunL
     # Also a signal that came after the last step, such as in its evaluation.
     if trainer.stop or any(world.gather(signals.asked())):
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to go on")
-        return Trained(128 + (signals.received or 15), len(logging.failed), cfg)
+        return Trained(signals.code, len(logging.failed), cfg)
     if not cfg.TRAIN.EVAL_EVERY:  # else the evaluation of the last step has done so
         _refresh(cfg, trainer, index)
+    if world.is_main:
+        lock.check()
     _keep_result(trainer, extra, checkpoints)
     return Trained(0, len(logging.failed), cfg)
 
@@ -220,6 +229,11 @@ def _load(trainer: Trainer, state: dict[str, Any], folder: Path) -> None:
             f"{folder}: its checkpoints are of another network or optimiser ({reason}); choose another OUTPUT_DIR, "
             "or set TRAIN.RESUME False"
         ) from None
+
+
+def stoppable(items: Iterable[T], signals: StopOnSignal, world: World, after: int = 0) -> Iterator[T]:
+    """The items. A process that is alone need not wait for the next one to stop; several stop after the same one."""
+    return signals.waiting(items, after) if world.size == 1 else iter(items)
 
 
 def _rate(cfg: CfgNode) -> str:
@@ -308,7 +322,7 @@ def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> Non
         )
 
 
-def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestResult:
+def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World, signals: StopOnSignal) -> TestResult:
     """``octvideo.engine.tester.test`` as a configuration says; all ranks score rank 0's network."""
     world.share_buffers(model)  # the ranks must score one network, the one that rank 0 saves
     with autocast(world.device, cfg.TRAIN.PRECISION):
@@ -320,6 +334,7 @@ def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestRes
             std=cfg.DATA.STD,
             max_failed=cfg.DATA.MAX_FAILED,
             max_views=cfg.TEST.MAX_VIEWS,
+            asked_to_stop=signals.asked,
             average=cfg.TEST.AVERAGE,
         )
 

@@ -274,6 +274,45 @@ def test_a_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path
     assert f"ArrayJobId={job}" in run.show()
 
 
+def test_tasks_of_srun_are_one_run(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
+    """``srun`` alone, without submit or torchrun: the same weights."""
+    data = ["DATA.TRAIN", str(video_folder / "train"), "DATA.VAL", str(video_folder / "val")]
+    more = ["--cfg", "small.yaml", *SMALL, *data, "OUTPUT_DIR", str(tmp_path / "out"), "TEST.ENABLE", "False"]
+    srun = ["srun", f"--nodes={len(NODES)}", f"--ntasks={len(NODES)}", f"--cpus-per-task={CPUS}"]
+    done = subprocess.run(
+        [*srun, sys.executable, str(ROOT / "tools" / "run_net.py"), *more],
+        cwd="/",
+        env={**os.environ, **cluster.environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("2 process(es) on cpu") == 1
+    records = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, STEPS + 1))
+    saved = torch.load(tmp_path / "out" / "checkpoints" / "last.pt", weights_only=True)["model"]
+    assert equal(saved, undisturbed.weights())
+
+
+def test_an_allocation_alone_is_no_world(cluster: Cluster, tmp_path: Path) -> None:
+    """Environments that SLURM makes: of tasks, of a batch script, of salloc's shell and of that of srun --pty."""
+    script = tmp_path / "place.sh"
+    find = "import os; from octvideo.engine.ranks import find_place; print(find_place(os.environ))"
+    script.write_text(f"#!/bin/sh\nPYTHONPATH={ROOT} {sys.executable} -c '{find}' 2>&1\n")
+    script.chmod(0o755)
+    size = [f"--nodes={len(NODES)}", f"--ntasks={len(NODES)}"]
+    told = sorted(cluster.run("srun", *size, str(script)).stdout.splitlines())
+    assert [line.split(", local=0, address='127.0.0.2', port=2")[0] for line in told] == [
+        f"Place(rank={rank}, size={len(NODES)}" for rank in range(len(NODES))
+    ]
+    alone = "Place(rank=0, size=1, local=0, address='', port=0)\n"
+    assert cluster.run("salloc", "--quiet", *size, str(script)).stdout == alone
+    cluster.run("sbatch", "--wait", *size, f"--output={tmp_path / 'batch.txt'}", str(script))
+    assert (tmp_path / "batch.txt").read_text() == alone
+    shell = cluster.run("script", "-qec", f"srun --pty {' '.join(size)} {script}", "/dev/null", check=False)
+    assert "this is one process in the shell of srun --pty" in shell.stdout, shell.stdout
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

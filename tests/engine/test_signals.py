@@ -1,0 +1,170 @@
+"""SIGTERM and SIGINT to a whole process group: a checkpoint, an exit code and one line, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 240  # seconds; guards against a hang alone
+LONG = ["NUM_WORKERS", "2", "TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "100000", "TRAIN.STEPS", "100000"]
+EVALUATES = ["TRAIN.EVAL_EVERY", "2", "TRAIN.EVAL_CLIPS", "50", "TRAIN.EVAL_CROPS", "3", "TEST.MAX_VIEWS", "3"]
+TESTS = ["TEST.NUM_CLIPS", "50", "TEST.NUM_CROPS", "3", "TEST.MAX_VIEWS", "3"]
+
+
+class Group:
+    """``run_net`` as the leader of a process group, under torchrun for several processes."""
+
+    def __init__(self, arguments: list[str], errors: Path, processes: int = 1) -> None:
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        self.errors, self.launched = errors, processes > 1
+        with errors.open("w") as file:
+            self.process = subprocess.Popen(
+                [*launcher, str(ROOT / "tools" / "run_net.py"), *arguments],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def until(self, text: str) -> Group:
+        """Waits until the run has said so."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.errors.read_text():
+            assert self.process.poll() is None and time.monotonic() < end, self.errors.read_text()
+            time.sleep(0.02)
+        return self
+
+    def members(self) -> list[int]:
+        """Processes of the run, whatever their group is: torchrun gives each rank another."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if str(self.errors) in os.readlink(folder / "fd" / "2"):
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+    def signalled(self, number: int) -> tuple[int, str]:
+        """The exit code and stderr, once the whole group has got the signal and every process has gone."""
+        os.killpg(self.process.pid, number)
+        code = self.process.wait(PATIENCE)
+        end = time.monotonic() + PATIENCE
+        while self.members():
+            assert time.monotonic() < end, f"{self.members()} live on"
+            time.sleep(0.1)
+        return code, self.errors.read_text()
+
+
+def steps(folder: Path) -> list[int]:
+    """Those that have a checkpoint."""
+    return sorted(int(path.stem.split("_")[1]) for path in (folder / "checkpoints").glob("step_*.pt"))
+
+
+def check_stopped_in_training(folder: Path, errors: str) -> int:
+    """The step, which has a whole checkpoint."""
+    stopped = re.findall(r"stopped at step (\d+) of", errors)
+    assert stopped and "DataLoader worker" not in errors, errors
+    newest = folder / "checkpoints" / f"step_{int(stopped[-1]):08d}.pt"
+    assert torch.load(newest, weights_only=True)["step"] == int(stopped[-1]) == steps(folder)[-1]
+    return int(stopped[-1])
+
+
+def check_nothing_half_written(folder: Path) -> None:
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+    assert not (folder / "run.lock").exists()
+    if (folder / "log.jsonl").exists():
+        for line in (folder / "log.jsonl").read_text().splitlines():
+            json.loads(line)
+
+
+def test_a_signal_to_the_group_loses_no_step(small_run, tmp_path):
+    """In training, in its evaluation, and in a test."""
+    out = tmp_path / "out"
+    group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 3/")
+    code, errors = group.signalled(signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
+    first = check_stopped_in_training(out, errors)
+
+    group = Group(small_run("out", *LONG, *EVALUATES), tmp_path / "2.txt").until(f"train {first + 2 - first % 2}/")
+    code, errors = group.signalled(signal.SIGINT)
+    assert code == 128 + signal.SIGINT and "Traceback" not in errors, errors
+    assert check_stopped_in_training(out, errors) > first
+    check_nothing_half_written(out)
+
+    newest = out / "checkpoints" / f"step_{steps(out)[-1]:08d}.pt"
+    test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(newest), "NUM_WORKERS", "2", *TESTS]
+    code, errors = Group(small_run("test", *test), tmp_path / "3.txt").until("test 1/").signalled(signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
+    assert errors.rstrip().endswith("stopped in the test, which starts anew with the same command")
+    assert not (tmp_path / "test" / "metrics.json").exists()
+    check_nothing_half_written(tmp_path / "test")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, processes):
+    """A run that is stopped again and again, at random moments, ends with the weights of one that was not."""
+    short = ["NUM_WORKERS", "2", "TRAIN.STEPS", "12", "TRAIN.CHECKPOINT_EVERY", "100", "TRAIN.EVAL_EVERY", "3"]
+    begun = time.monotonic()
+    whole = Group(small_run("whole", *short, *TESTS), tmp_path / "whole.txt", processes).until("training on")
+    start = time.monotonic() - begun
+    assert whole.process.wait(PATIENCE) == 0, whole.errors.read_text()
+    rest = time.monotonic() - begun - start
+    random_ = random.Random(f"{number} {processes}")
+    stopped = 0
+    for turn in range(12):
+        group = Group(small_run("out", *short, *TESTS), tmp_path / f"{turn}.txt", processes)
+        before = steps(tmp_path / "out")
+        longest = start
+        if turn % 4:  # else while it starts
+            group.until("training on")
+            longest = rest / 4
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            group.process.wait(random_.uniform(0, longest))
+        if group.process.poll() is not None:
+            assert group.process.returncode == 0, group.errors.read_text()
+            break
+        code, errors = group.signalled(number)
+        stopped += 1
+        if processes == 1:
+            # -number: before Python runs the command.
+            assert code in (0, 128 + number, -number) and "Traceback" not in errors.split("FutureWarning")[0], errors
+        done = [int(step) for step in re.findall(r"train (\d+)/12", errors)]
+        if done:
+            assert steps(tmp_path / "out")[-1] >= max(done), errors
+        assert steps(tmp_path / "out")[-1:] >= before[-1:]
+        check_nothing_half_written(tmp_path / "out")
+    group = Group(small_run("out", *short, *TESTS), tmp_path / "last.txt", processes)
+    assert group.process.wait(PATIENCE) == 0 and stopped, group.errors.read_text()
+    ours, theirs = (
+        torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model"] for name in ("out", "whole")
+    )
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_a_crashed_worker_ends_in_one_line(small_run, tmp_path):
+    """As when the system kills it because memory runs out."""
+    group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 1/")
+    workers = subprocess.run(["pgrep", "-P", str(group.process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(workers) == 2
+    os.kill(int(workers[0]), signal.SIGKILL)
+    assert group.process.wait(PATIENCE) == 2
+    error = group.errors.read_text().splitlines()[-1]
+    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} killed by signal: Killed)")
+    assert "Traceback" not in group.errors.read_text()
