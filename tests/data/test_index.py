@@ -73,7 +73,7 @@ def test_folder(video_folder):
         ("a.mp4 0\nb.mp4\n", r"list.txt:2: some lines have a label"),
         ("a.mp4 0\nb.mp4 9\n", r"list.txt:2: label 9"),
         ("a.mp4 0\n,1\n", r"list.txt:2: no path"),
-        ("a.mp4 jmup\n", r"list.txt:1: .*neither a class number, nor a class name"),
+        ("a.mp4 jmup\n", r'list.txt:1: unknown class "jmup". Classes come from .*classes.txt'),
         ("a.mp4 -1\n", r"list.txt:1: .*neither"),
     ],
 )
