@@ -87,10 +87,10 @@ def match(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest known one, or ""."""
+    """What to add to a sentence on an unknown name: the nearest known one, or ""."""
     alike = next((other for other in known if other.casefold() == name.casefold()), None)
     if alike is not None:
-        return f', which differs from "{alike}" only in capitals'
+        return f'; it differs from "{alike}" only in capitals.'
     near = get_close_matches(name, known, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 

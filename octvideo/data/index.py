@@ -87,8 +87,8 @@ class VideoIndex:
         """The class number of a video, -1 where it is unknown."""
         return int(self.labels[index])
 
-    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
-        """The same videos, with labels that are the numbers of their classes in ``classes``, see ``match``.
+    def renumber(self, classes: Sequence[str]) -> None:
+        """Makes the labels the numbers of their classes in ``classes``, see ``octvideo.data.classes.match``.
 
         Raises:
             KeyError: the number of a video whose class is not in ``classes``.
@@ -97,8 +97,12 @@ class VideoIndex:
         labels = np.array([*places, -1], dtype=np.int64)[self.labels]  # label -1 finds the last entry, -1
         if (labels == -2).any():
             raise KeyError(int((labels == -2).argmax()))
+        self.labels, self.classes, self.numbered = labels, list(classes), False
+
+    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
+        """A copy that is renumbered; see ``renumber``."""
         index = copy.copy(self)
-        index.labels, index.classes, index.numbered = labels, list(classes), False
+        index.renumber(classes)
         return index
 
 
@@ -134,8 +138,8 @@ def read_classes(file: str | Path) -> list[str]:
         raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
     if (line := _numbered_line(names)) is not None:
         raise UserError(
-            f"{file}: each line has a number and a name, such as {line!r}, as in UCF-101's classInd.txt: leave the "
-            "names alone; labels count them from 0, so subtract 1 from those of a list that begins at 1"
+            f"{file}: each line has a number and a name, such as {line!r}, like UCF-101's classInd.txt: keep the names "
+            f"alone (cut -d' ' -f2- {file} > classes.txt). Labels count from 0: subtract 1 where a list begins at 1"
         )
     check_distinct(names, str(file), capitals=False)
     return [nfc(name) for name in names]
@@ -166,10 +170,10 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     prediction (labels -1).
 
     Args:
-        source: the list file, or a folder whose folders are the classes, in alphabetical order, or by number where
-            all their names are numbers (or in the order of ``classes_file``); folders whose names begin with a dot are none. Images in them count where there are no
-            videos, beside which they would be, say, thumbnails. Or an index of shards, or the folder or
-            URL that has it.
+        source: the list file, or a folder with one subfolder per class, in alphabetical order, by number where all
+            names are numbers, or in the order of ``classes_file``; folders whose names begin with a dot are none.
+            Images in them count where there are no videos, beside which they would be, say, thumbnails. Or an index
+            of shards, or the folder or URL that has it.
         root: put before relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
 
@@ -299,8 +303,9 @@ def check_labels(index: VideoIndex, count: int, source: str) -> None:
     if index.numbered and (count or np.isin(range(1, most + 1), index.labels).all()) and most > 0:
         if begin_at_one(index.labels, count or most):
             raise UserError(
-                f"{source}: labels seem to begin at 1: there is no label 0, and the largest is {most}, of {count or most} "
-                f"classes. Subtract 1 from each; or set MODEL.NUM_CLASSES {most + 1} where class 0 has no videos"
+                f"{source}: labels seem to begin at 1: there is no label 0, and the largest is {most}, of "
+                f"{count or most} classes. Subtract 1 from each; or set MODEL.NUM_CLASSES {most + 1} where class 0 has "
+                "no videos"
             )
     if count and len(index.classes) > count:
         example = f", {index.path(int(index.labels.argmax()))} for one" if index.numbered else ""

@@ -43,7 +43,7 @@ _QUOTED_LABEL = re.compile(r'(.*?)[\s,]+("(?:[^"]|"")*")', re.DOTALL)
 _NUMBER_BEHIND = re.compile(r".*[\s,]\d+", re.DOTALL)
 _NUMBERS = re.compile(r"[\s,.\d+-]*\d[\s,.\d]*")  # one or several, also such as -1 and 0.5
 _SUFFIXED_PATH = re.compile(
-    r"(.*(?:%s))[\s,]+(.*)" % "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)),
+    rf"(.*(?:{'|'.join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}))[\s,]+(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -264,7 +264,7 @@ def _unknown(text: str, classes: Sequence[str], origin: str) -> str | None:
     if not classes or not label or _NUMBERS.fullmatch(label):
         return None
     hint = did_you_mean(nfc(label), classes)
-    return f'unknown class "{label}"{hint}{"" if hint.endswith("?") else "."} Classes come from {origin}'
+    return f'unknown class "{label}"{hint}{"" if hint else "."} Classes come from {origin}'
 
 
 def _split(text: str, labels: _Labels) -> tuple[str, int]:

@@ -249,15 +249,14 @@ def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> Shar
         )
     if named and classes:
         try:
-            renumbered = index.renumbered(classes)
+            index.renumber(classes)
         except KeyError as error:
             unknown = index.classes[index.label(error.args[0])]
             hint = did_you_mean(unknown, classes)
             raise UserError(
                 f"{place}: class {unknown!r} is not among the class names{hint}; check DATA.CLASSES"
             ) from None
-        assert isinstance(renumbered, ShardIndex)
-        return renumbered
+        return index
     if not named:
         index.classes = list(classes) or [str(number) for number in range(most + 1)]
         index.numbered = not classes

@@ -11,7 +11,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from octvideo.config import save_cfg
-from octvideo.data import VideoIndex, build_index, build_test_loader
+from octvideo.data import VideoIndex, build_test_loader
+from octvideo.engine.datasets import Weights, read_run_data
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.logging import RunLog
 from octvideo.engine.sync_bn import synchronise_batch_norm
@@ -20,7 +21,7 @@ from octvideo.engine.training import scores, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
-from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
+from octvideo.models.checkpoints import fit, state_of
 
 __all__ = ["run"]
 
@@ -51,6 +52,8 @@ def _run(cfg: CfgNode, folder: Path) -> int:
     with distributed(cfg.DEVICE) as world:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
+        data = read_run_data(cfg, folder)  # what does not fit is told before anything is written
+        cfg = data.cfg
         _prepare_folder(folder, cfg, world)
         with RunLog(folder if world.is_main else None, cfg.TRAIN.WANDB, cfg) as log:
             if cfg.NUM_THREADS:
@@ -65,11 +68,11 @@ def _run(cfg: CfgNode, folder: Path) -> int:
                 model = channels_last(model)
             num_failed_train = 0
             if cfg.TRAIN.ENABLE:
-                code, num_failed_train = train(cfg, model, folder, world, log)
+                code, num_failed_train = train(cfg, model, data, folder, world, log)
                 if code:
                     return code
-            if cfg.TEST.ENABLE:
-                _test(cfg, model, folder, world, log, num_failed_train)
+            if data.test is not None:
+                _test(cfg, model, data.test, data.tested, folder, world, log, num_failed_train)
     return 0
 
 
@@ -88,29 +91,24 @@ def _prepare_folder(folder: Path, cfg: CfgNode, world: World) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: cannot be written ({error.strerror}); choose another one") from None
 
 
-def _test(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, num_failed_train: int) -> None:
-    index = build_index(cfg, "test")
-    classes = index.classes
-    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
-    if cfg.TEST.CHECKPOINT or not cfg.TRAIN.ENABLE:
-        if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
-        log.say(f"testing {path}: {load_weights(model, path, strict=True)}")
-    if path.is_file():
-        payload = read_checkpoint(path)
-        known = payload.get("classes") if isinstance(payload, dict) else None
-        if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
-            raise UserError(f"{path}: its classes are not a list of names: remove or correct that entry")
-        if known:
-            index = _in_the_order_of(index, known, path, cfg)
-        classes = known if known and len(known) >= len(classes) else classes
-    if len(classes) < cfg.MODEL.NUM_CLASSES:
-        classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
+def _test(
+    cfg: CfgNode,
+    model: nn.Module,
+    index: VideoIndex,
+    weights: Weights | None,
+    folder: Path,
+    world: World,
+    log: RunLog,
+    num_failed_train: int,
+) -> None:
+    if weights is not None:
+        state = state_of(weights.content, weights.path)
+        log.say(f"testing {weights.path}: {fit(model, state, weights.path, strict=True)}")
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     result = scores(cfg, model, _with_progress(loader, len(index), world, log), world)
     metrics: dict[str, Any] = {}
     if world.is_main:
-        metrics = write_result(result, index, classes, folder, num_failed_train)
+        metrics = write_result(result, index, index.classes, folder, num_failed_train)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
@@ -139,27 +137,6 @@ def _test_scales(cfg: CfgNode, model: nn.Module, index: VideoIndex, world: World
         log.write("scale", **rows[-1])
         log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")
     return rows
-
-
-def _in_the_order_of(index: VideoIndex, known: list[str], path: Path, cfg: CfgNode) -> VideoIndex:
-    """The videos with the class numbers of a checkpoint, in whose order the network's outputs are.
-
-    A test folder may lack classes of the training; its own numbers are shifted then. A list of numbers without names is
-    taken at its word, and so is DATA.CLASSES where the checkpoint has no names.
-    """
-
-    def nameless(classes: list[str]) -> bool:
-        return classes == [str(number) for number in range(len(classes))]
-
-    if nameless(index.classes) or (nameless(known) and cfg.DATA.CLASSES):
-        return index
-    if unknown := sorted(set(index.classes) - set(known)):
-        key, names = "TEST" if cfg.DATA.TEST else "VAL", ", ".join(map(repr, known[:3]))
-        raise UserError(
-            f"DATA.{key} ({cfg.DATA[key]}) has the class {unknown[0]!r}, which {path} does not know ({names}, ...): "
-            "set DATA.CLASSES to the class names that it was trained with"
-        )
-    return index.renumbered(known)
 
 
 def _percent(value: float | None) -> str:

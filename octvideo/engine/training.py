@@ -11,12 +11,13 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from octvideo.data import Failure, VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
+from octvideo.data import Failure, VideoIndex, build_test_loader, build_train_loader, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
+from octvideo.engine.datasets import RunData, Weights
 from octvideo.engine.distributed import World
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, StopOnSignal
 from octvideo.engine.logging import RunLog
@@ -26,13 +27,15 @@ from octvideo.engine.tester import TestResult, check_failures, test
 from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.models import Stage
-from octvideo.models.checkpoints import load_weights, read_checkpoint
+from octvideo.models.checkpoints import fit, local_file, read_checkpoint, state_of
 
 __all__ = ["scores", "train"]
 
 
-def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
+def train(cfg: CfgNode, model: nn.Module, data: RunData, folder: Path, world: World, log: RunLog) -> tuple[int, int]:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
+
+    The labels in ``data`` are put in the order of the checkpoint where the training resumes.
 
     Returns:
         0 when all steps are done, 128 + signal where a signal stopped it (a checkpoint is written then); and the
@@ -42,13 +45,14 @@ def train(cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLo
         UserError: what the user can fix.
     """
     with StopOnSignal() as signals:
-        return _train(cfg, model, folder, world, log, signals)
+        return _train(cfg, model, data, folder, world, log, signals)
 
 
 def _train(
-    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal
+    cfg: CfgNode, model: nn.Module, data: RunData, folder: Path, world: World, log: RunLog, signals: StopOnSignal
 ) -> tuple[int, int]:
-    index = build_index(cfg, "train")
+    index = data.train
+    assert index is not None
     cfg = _in_steps(cfg, len(index))
     for stage in model.modules():
         if isinstance(stage, Stage):
@@ -62,13 +66,11 @@ def _train(
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
     hooks: list[Any] = [logging]
     evaluation = None
-    if cfg.TRAIN.EVAL_EVERY:
-        val = build_index(cfg, "val")
+    if (val := data.val) is not None:
         if not (val.labels >= 0).any():
             raise UserError(
                 f"DATA.VAL ({cfg.DATA.VAL}): no video has a label: give it labels, or set TRAIN.EVAL_EVERY 0"
             )
-        _check_same_classes(index, val, cfg)
         val_loader = build_test_loader(
             cfg,
             split="val",
@@ -115,7 +117,11 @@ def _train(
             backends = ", ".join(torch.compiler.list_backends())
             raise UserError(f"TRAIN.COMPILE is {cfg.TRAIN.COMPILE}: it must be one of {backends}, or empty")
         model.compile(backend=cfg.TRAIN.COMPILE)
-    _start_from(cfg, trainer, checkpoints, log, evaluation)
+    _start_from(cfg, trainer, data, checkpoints, log, evaluation)
+    extra["classes"] = index.classes  # in the order of the checkpoint, where there is one
+    if not (index.labels == 0).any() and not Path(cfg.DATA.TRAIN).is_dir():
+        name = index.classes[0]
+        log.say(f"warning: DATA.TRAIN ({cfg.DATA.TRAIN}) has no video with label 0 ({name}); labels count from 0")
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
@@ -197,11 +203,14 @@ def _mixing(cfg: CfgNode) -> Mixing | None:
     return Mixing(mixup=cfg.TRAIN.MIXUP, cutmix=cfg.TRAIN.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
 
 
-def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evaluation: Evaluation | None) -> None:
+def _start_from(
+    cfg: CfgNode, trainer: Trainer, data: RunData, folder: Path, log: RunLog, evaluation: Evaluation | None
+) -> None:
     """The newest checkpoint of this run, or else the weights of TRAIN.CHECKPOINT."""
     state = newest_checkpoint(folder, log.say) if cfg.TRAIN.RESUME else None
     _check_same_step(trainer.world, 0 if state is None else state["step"], folder)
     if state is not None:
+        data.resume(state, folder, log.say)
         _check_same_network(cfg, state["config"], folder)
         _tell_differences(cfg, state["config"], log)
         try:
@@ -216,8 +225,11 @@ def _start_from(cfg: CfgNode, trainer: Trainer, folder: Path, log: RunLog, evalu
             evaluation.best = _best(evaluation.path, log)
         log.say(f"going on at step {trainer.step} from {folder}")
     elif cfg.TRAIN.CHECKPOINT:
-        report = load_weights(trainer.model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
-        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}")
+        path = local_file(cfg.TRAIN.CHECKPOINT)
+        content = read_checkpoint(path)
+        head, note = data.head_rows(Weights(path, content))
+        report = fit(trainer.model, state_of(content, path), path, inflation=cfg.TRAIN.INFLATE, head=head)
+        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {report}; {note}")
 
 
 def _check_same_step(world: World, step: int, folder: Path) -> None:
@@ -267,15 +279,6 @@ def _tell_differences(cfg: CfgNode, text: str, log: RunLog) -> None:
             differences.append(f"{key} {now} (was {before})")
     if differences:
         log.say(f"warning: this run goes on with other settings: {', '.join(differences)}")
-
-
-def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:
-    shorter = min(len(train.classes), len(val.classes))
-    if train.classes[:shorter] != val.classes[:shorter]:
-        raise UserError(
-            f"DATA.TRAIN ({cfg.DATA.TRAIN}) and DATA.VAL ({cfg.DATA.VAL}) have different classes: "
-            "set DATA.CLASSES to one file of class names"
-        )
 
 
 def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World) -> TestResult:
