@@ -227,14 +227,14 @@ def _name(text: str, *, first: bool) -> str | None:
         ValueError: the line does not fit a list with class names.
     """
     found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
-    if found is None:
-        if first and (is_sample(text) or _NUMBER_BEHIND.fullmatch(text)):
+    if found is None and not is_sample(text):
+        if first and _NUMBER_BEHIND.fullmatch(text):
             return None
         raise ValueError(
             (_header(text) if first else None)
             or f"{text!r}: where does the path end? It has no suffix of a video or an image: put it in quotes"
         )
-    label = (found[2] or "").strip()
+    label = ((found and found[2]) or "").strip()
     if not label or _NUMBERS.fullmatch(label):
         if first:
             return None

@@ -84,9 +84,7 @@ def test_resume_keeps_the_classes(tiny, trained, tmp_path, capsys, change):
     if change != "reorder":
         error = capsys.readouterr().err.splitlines()[-1]
         found = {"rename": "'bee' missing, 'zebu' new", "add": "'ant' new", "remove": "'bee' missing"}[change]
-        assert (
-            code == 2 and f"other classes than DATA.TRAIN ({tiny('x', change)[-1]}" in error.replace("\n", "") or found
-        )
+        assert code == 2 and "its checkpoints have other classes than DATA.TRAIN" in error
         assert found in error and "TRAIN.RESUME False" in error
         assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
         return
