@@ -191,7 +191,7 @@ def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> Vide
     except KeyError as error:
         video = error.args[0]
     name = index.classes[index.label(video)]
-    names = ", ".join(map(repr, known[:3])) + (", ..." if len(known) > 3 else "")
+    names = ", ".join(map(repr, known[:3])) + ", ..."
     if index.numbered:
         fix = "give class names in place of numbers (docs/data.md)"
         if begin_at_one(index.labels, len(known)):
@@ -201,9 +201,12 @@ def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> Vide
             f"{owner} ({names}): {fix}"
         )
     hint = did_you_mean(name, known)
+    trained = (
+        "of both" if split == "val" or cfg.TRAIN.ENABLE and not cfg.TEST.CHECKPOINT else "that it was trained with"
+    )
     raise UserError(
         f"{source} has the class {name!r}, which {owner} does not know ({names}){hint + ' Set' if hint else ': set'} "
-        "DATA.CLASSES to the class names that it was trained with"
+        f"DATA.CLASSES to the class names {trained}"
     )
 
 
@@ -213,6 +216,6 @@ def _name_outputs(index: VideoIndex, cfg: CfgNode, path: Path) -> None:
     if not index.numbered and len(index.classes) != outputs or len(index.classes) > outputs:
         raise UserError(
             f"{path} has no class names and {outputs} outputs, DATA.{key} ({cfg.DATA[key]}) has {len(index.classes)} "
-            "classes: set DATA.CLASSES to the names of all, in the order of the weights"
+            "classes: set DATA.CLASSES to a file of all class names, in the order of the weights"
         )
     index.classes = extended(index.classes, outputs, str(path))
