@@ -232,8 +232,8 @@ def _name(text: str, *, first: bool) -> str | None:
             return None
         raise ValueError(
             (_header(text) if first else None)
-            or f"{text!r}: where does the path end? Separate path and label by a comma, a tab or a blank, and put a path "
-            "without the suffix of a video or an image in quotes"
+            or f"{text!r}: where does the path end? Separate path and label by a comma, a tab or a blank, and put a "
+            "path without the suffix of a video or an image in quotes"
         )
     label = ((found and found[2]) or "").strip()
     if not label or _NUMBERS.fullmatch(label):

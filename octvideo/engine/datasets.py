@@ -60,8 +60,11 @@ class RunData:
         if not known or known == names:
             return
         places = match(names, known)
-        numbers = [all(map(is_number, side)) for side in (names, known)]
-        if len(names) != len(known) or set(places) != set(range(len(known))) or numbers[0] != numbers[1]:
+        if (
+            len(names) != len(known)
+            or set(places) != set(range(len(known)))
+            or all(map(is_number, names)) != all(map(is_number, known))
+        ):
             raise UserError(
                 f"{folder}: its checkpoints have other classes than DATA.TRAIN ({self.cfg.DATA.TRAIN}): "
                 f"{_difference(names, known)}. Give the classes their names back, choose another OUTPUT_DIR, or set "
@@ -83,7 +86,7 @@ class RunData:
         names, known = self.train.classes, classes_of(weights.content, weights.path)
         if not known:
             return None, "it has no class names: a head of as many classes is taken as it is"
-        if len(names) == len(known) and is_numbered(names) != is_numbered(known):
+        if len(names) == len(known) and all(map(is_number, names)) != all(map(is_number, known)):
             return None, "numbers in the place of class names: the head is taken as it is"
         places = match(names, known)
         named = len(weights.content["classes"])  # the outputs behind have no name, in an older checkpoint
@@ -182,7 +185,8 @@ def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> Vide
     key = "TEST" if split == "test" and cfg.DATA.TEST else "VAL"
     source = f"DATA.{key} ({cfg.DATA[key]})"
     index = build_index(cfg, split)
-    if cfg.DATA.CLASSES and is_numbered(known) and len(index.classes) <= len(known):
+    declared = cfg.DATA.CLASSES and not all(map(is_number, index.classes))
+    if declared and is_numbered(known) and len(index.classes) <= len(known):
         index.classes = extended(index.classes, len(known), source)
         return index
     try:
@@ -201,12 +205,9 @@ def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> Vide
             f"{owner} ({names}): {fix}"
         )
     hint = did_you_mean(name, known)
-    trained = (
-        "of both" if split == "val" or cfg.TRAIN.ENABLE and not cfg.TEST.CHECKPOINT else "that it was trained with"
-    )
     raise UserError(
         f"{source} has the class {name!r}, which {owner} does not know ({names}){hint + ' Set' if hint else ': set'} "
-        f"DATA.CLASSES to the class names {trained}"
+        f"DATA.CLASSES to the class names of {owner}"
     )
 
 
