@@ -25,6 +25,7 @@ from octvideo.engine import trainer as trainer_module
 from octvideo.engine.distributed import World
 from octvideo.engine.optim import build_optimizer
 from octvideo.engine.trainer import Trainer, autocast
+from octvideo.models.build import num_classes
 
 __all__ = ["train"]
 
@@ -161,7 +162,7 @@ def _noise(cfg: CfgNode) -> Batch:
     frames, size, clips = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP, cfg.TRAIN.BATCH_SIZE
     return Batch(
         torch.randint(0, 256, (clips, frames, size, size, 3), dtype=torch.uint8),
-        torch.randint(0, cfg.MODEL.NUM_CLASSES, (clips,)),
+        torch.randint(0, num_classes(cfg), (clips,)),
         torch.arange(clips),
         [],
         torch.arange(clips),

@@ -13,7 +13,7 @@ _C.DEVICE = "auto"  # auto (cuda where there is one) | cpu | cuda
 # ---------------------------------------------------------------- network
 _C.MODEL = CfgNode()
 _C.MODEL.ARCH = "i3d"  # c2d | i3d | slow | slowfast, or an image network: docs/image_networks.md
-_C.MODEL.NUM_CLASSES = 400
+_C.MODEL.NUM_CLASSES = 0  # 0 = those of the training data or of the weights; where there are none of both, 400
 _C.MODEL.BLOCKS = [3, 4, 6, 3]  # blocks in res2..res5: ResNet-50; ResNet-101 is [3, 4, 23, 3]
 _C.MODEL.WIDTH = 64  # channels after the stem; the bottleneck's outer width in res2 is 4x this
 _C.MODEL.DROPOUT = 0.5  # before the classifier
@@ -53,7 +53,7 @@ _C.DATA.TRAIN = ""  # videos or images: a list (`path label` a line), class fold
 _C.DATA.VAL = ""  # the same, for evaluation during training and for testing
 _C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
 _C.DATA.ROOT = ""  # put before relative paths of a list file or of shards; "" = the list's own folder
-_C.DATA.CLASSES = ""  # class names, one a line; "" = the folders' names, or the numbers
+_C.DATA.CLASSES = ""  # class names, one a line; "" = those of the folders or of the list, or the numbers
 _C.DATA.NUM_FRAMES = 8  # frames of a clip
 _C.DATA.SAMPLING_RATE = 8  # one frame is taken of so many
 _C.DATA.SAMPLING = "even"  # even | pyslowfast | pytorchvideo: the rule for a clip's frames and starts (docs/data.md)

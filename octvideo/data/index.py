@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_sample, is_video, read_rows
+from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, match, nfc
+from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_sample, is_video, names_in, read_rows
 from octvideo.errors import UserError
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "VideoIndex",
     "build_index",
+    "check_labels",
     "class_number",
     "is_sharded",
     "read_classes",
@@ -49,7 +52,12 @@ class VideoIndex:
         labels: class numbers, -1 where unknown.
         classes: names, in the order of the numbers; empty where they are not known.
         root: put before relative paths.
+
+    Attributes:
+        numbered: whether nobody gave names: ``classes`` are the numbers up to the largest label then.
     """
+
+    numbered = False
 
     def __init__(
         self, paths: Iterable[str], labels: Iterable[int], classes: Sequence[str] = (), *, root: str = ""
@@ -96,16 +104,22 @@ class VideoIndex:
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
-        """The same videos, with labels that are the numbers of their classes' names in ``classes``.
+    def renumber(self, classes: Sequence[str]) -> None:
+        """Makes the labels the numbers of their classes in ``classes``, see ``octvideo.data.classes.match``.
 
         Raises:
-            KeyError: ``classes`` lacks a name.
+            KeyError: the number of a video whose class is not in ``classes``.
         """
-        numbers = {name: number for number, name in enumerate(classes)}
-        table = np.array([*(numbers[name] for name in self.classes), -1], dtype=np.int64)
+        places = [-2 if place is None else place for place in match(self.classes, classes)]
+        labels = np.array([*places, -1], dtype=np.int64)[self.labels]  # label -1 finds the last entry, -1
+        if (labels == -2).any():
+            raise KeyError(int((labels == -2).argmax()))
+        self.labels, self.classes, self.numbered = labels, list(classes), False
+
+    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
+        """A copy that is renumbered; see ``renumber``."""
         index = copy.copy(self)
-        index.labels, index.classes = table[self.labels], list(classes)  # label -1 finds the last entry, -1
+        index.renumber(classes)
         return index
 
 
@@ -139,7 +153,24 @@ def read_classes(file: str | Path) -> list[str]:
     if len(set(names)) < len(names):
         (name, _), *_ = Counter(names).most_common(1)
         raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
-    return names
+    if (line := _numbered_line(names)) is not None:
+        raise UserError(
+            f"{file}: each line has a number and a name, such as {line!r}, like UCF-101's classInd.txt: keep the names "
+            f"alone (cut -d' ' -f2- {file} > classes.txt). Labels count from 0: subtract 1 where a list begins at 1"
+        )
+    check_distinct(names, str(file), capitals=False)
+    return [nfc(name) for name in names]
+
+
+def _numbered_line(lines: list[str]) -> str | None:
+    """The first line of a file where all, but for a header, have a number that counts them, before or behind."""
+    for pattern in (r"(\d+)[\s,;:.)\]]+\D.*", r".*\D[\s,;:]+(\d+)"):
+        for rows in (lines, lines[1:]):
+            found = [match for row in rows if (match := re.fullmatch(pattern, row))]
+            numbers = sorted(int(row[1]) for row in found)
+            if rows and len(found) == len(rows) and numbers in (list(range(len(rows))), list(range(1, len(rows) + 1))):
+                return rows[0]
+    return None
 
 
 def _read_text(file: Path) -> str:
@@ -156,10 +187,10 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     prediction (labels -1).
 
     Args:
-        source: the list file, or a folder whose folders are the classes, in alphabetical order (or that of
-            ``classes_file``); folders whose names begin with a dot are none. Images in them count where there are no
-            videos, beside which they would be, say, thumbnails. Or an index of shards, or the folder or
-            URL that has it.
+        source: the list file, or a folder with one subfolder per class, in alphabetical order, by number where all
+            names are numbers, or in the order of ``classes_file``; folders whose names begin with a dot are none.
+            Images in them count where there are no videos, beside which they would be, say, thumbnails. Or an index
+            of shards, or the folder or URL that has it.
         root: put before relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
 
@@ -180,7 +211,7 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
         raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
     if is_sample(path.name):
         raise UserError(f"{source}: this is a video or an image; give a list with lines of `path label`, or a folder")
-    return _read_list(path, Path(root) if root else path.parent, classes)
+    return _read_list(path, Path(root) if root else path.parent, classes, classes_file)
 
 
 def is_sharded(source: str | Path) -> bool:
@@ -228,6 +259,7 @@ def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]], wanted: C
 
 def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
     """The class that a folder's name stands for; some copies of Kinetics have underscores in place of blanks."""
+    folder = nfc(folder)
     return numbers.get(folder, numbers.get(folder.replace("_", " ")))
 
 
@@ -236,12 +268,14 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
     odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
         raise UserError(f"{folder}: folder {odd!r}: its name is not UTF-8, and class names are written; rename it")
-    order = classes or names
+    check_distinct(names, str(folder), capitals=not classes)
+    order = classes or in_order(map(nfc, names))
     numbers = {name: number for number, name in enumerate(order)}
     labels = [class_number(name, numbers) for name in names]
     if None in labels:
         unknown = names[labels.index(None)]
-        raise UserError(f"{folder}: folder {unknown!r} is not among the class names; check DATA.CLASSES")
+        hint = did_you_mean(unknown, classes)
+        raise UserError(f"{folder}: folder {unknown!r} is not among the class names{hint}; check DATA.CLASSES")
     for wanted in (is_video, is_image):
         rows = (
             (os.fsencode(f"{name}/{path}"), label or 0)
@@ -254,12 +288,14 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
     raise UserError(f"{folder}: no videos or images in class folders; expected {folder}/CLASS/VIDEO.mp4")
 
 
-def _read_list(file: Path, root: Path, classes: list[str]) -> VideoIndex:
-    index = VideoIndex.from_rows(read_rows(file, classes), classes, root="" if root == Path() else str(root))
+def _read_list(file: Path, root: Path, classes: list[str], classes_file: str) -> VideoIndex:
+    names = classes or names_in(file)
+    rows = read_rows(file, names, origin=classes_file or "this list")
+    index = VideoIndex.from_rows(rows, names, root="" if root == Path() else str(root))
     if not len(index):
         raise UserError(f"{file}: no videos or images in this list; expected lines of `path label`")
-    if not classes:
-        index.classes = [str(number) for number in range(int(index.labels.max()) + 1)]
+    if not names:
+        index.classes, index.numbered = [str(number) for number in range(int(index.labels.max()) + 1)], True
     return index
 
 
@@ -267,15 +303,30 @@ def build_index(cfg: CfgNode, split: str) -> VideoIndex:
     """The index of ``split``, one of train, val and test (which is val where DATA.TEST is not set).
 
     Raises:
-        UserError: the key is not set, or the classes are more than MODEL.NUM_CLASSES.
+        UserError: the key is not set, or training videos have more classes than MODEL.NUM_CLASSES, where that is set.
     """
     key = {"train": "TRAIN", "val": "VAL", "test": "TEST" if cfg.DATA.TEST else "VAL"}[split]
     if not cfg.DATA[key]:
         raise UserError(f"DATA.{key} is not set: give a list file or a folder of class folders")
     index = read_index(cfg.DATA[key], root=cfg.DATA.ROOT, classes_file=cfg.DATA.CLASSES)
-    if len(index.classes) > cfg.MODEL.NUM_CLASSES:
-        raise UserError(
-            f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}, but DATA.{key} ({cfg.DATA[key]}) has "
-            f"{len(index.classes)} classes: set MODEL.NUM_CLASSES {len(index.classes)}"
-        )
+    if split == "train":
+        check_labels(index, cfg.MODEL.NUM_CLASSES, f"DATA.{key} ({cfg.DATA[key]})")
     return index
+
+
+def check_labels(index: VideoIndex, count: int, source: str) -> None:
+    """Raises UserError where videos have more classes than ``count`` (0: any), or numbers that begin at 1."""
+    most = int(index.labels.max(initial=-1))
+    if index.numbered and (count or np.isin(range(1, most + 1), index.labels).all()) and most > 0:
+        if begin_at_one(index.labels, count or most):
+            raise UserError(
+                f"{source}: labels seem to begin at 1: there is no label 0, and the largest is {most}, of "
+                f"{count or most} classes. Subtract 1 from each; or set MODEL.NUM_CLASSES {most + 1} where class 0 has "
+                "no videos"
+            )
+    if count and len(index.classes) > count:
+        example = f", {index.path(int(index.labels.argmax()))} for one" if index.numbered else ""
+        raise UserError(
+            f"MODEL.NUM_CLASSES is {count}, but {source} has {len(index.classes)} classes{example}: "
+            f"set MODEL.NUM_CLASSES {len(index.classes)}, or 0 to follow the data"
+        )

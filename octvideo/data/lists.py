@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from octvideo.data.classes import begin_at_one, did_you_mean, is_number, nfc, number_places
 from octvideo.errors import UserError
 from octvideo.files import whole_file
 
@@ -18,6 +21,7 @@ __all__ = [
     "is_image",
     "is_sample",
     "is_video",
+    "names_in",
     "read_rows",
     "write_lines",
 ]
@@ -37,6 +41,11 @@ _PLAIN = re.compile(
 _QUOTED_PATH = re.compile(r'"((?:[^"]|"")*)"(?:[\s,]+(.*))?', re.DOTALL)
 _QUOTED_LABEL = re.compile(r'(.*?)[\s,]+("(?:[^"]|"")*")', re.DOTALL)
 _NUMBER_BEHIND = re.compile(r".*[\s,]\d+", re.DOTALL)
+_NUMBERS = re.compile(r"[\s,.\d+-]*\d[\s,.\d]*")  # one or several, also such as -1 and 0.5
+_SUFFIXED_PATH = re.compile(
+    rf"(.*(?:{'|'.join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}))[\s,]+(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_video(name: str) -> bool:
@@ -54,7 +63,45 @@ def is_sample(name: str) -> bool:
     return is_video(name) or is_image(name)
 
 
-def read_rows(file: Path, classes: Sequence[str] = ()) -> Iterator[tuple[bytes, int]]:
+class _Labels:
+    """What a label, a number or a name, stands for; called with its text, gives the class number, or None.
+
+    Raises:
+        ValueError: a number that does not tell which class it is.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.places = number_places(classes)
+        self.names = {nfc(name): number for number, name in enumerate(classes) if not is_number(name)}
+        self.limit = len(classes) or _MAX_CLASSES
+
+    def plain(self) -> dict[bytes | None, int]:
+        """The labels of nearly all lines, as they are in the file."""
+        expected: dict[bytes | None, int] = {name.encode(): number for name, number in self.names.items()}
+        places = self.places if self.classes else dict(zip(range(10_000), range(10_000)))
+        expected |= {str(number).encode(): place for number, place in places.items()}
+        expected[None] = -1
+        return expected
+
+    def __call__(self, text: str) -> int | None:
+        text = _unquoted(text)
+        if not is_number(text):
+            return self.names.get(nfc(text))
+        number = int(text)
+        if not self.classes or number in self.places:
+            return self.places.get(number, number)
+        if not self.names:
+            raise ValueError(f"label {number} is none of the classes, which are {', '.join(self.classes[:4])}, ...")
+        if number < len(self.classes):
+            raise ValueError(
+                f"label {number} can be the class of this name or number {number}, {self.classes[number]!r}: give "
+                "the classes other names, not numbers"
+            )
+        return number
+
+
+def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CLASSES") -> Iterator[tuple[bytes, int]]:
     """Path (UTF-8) and label (-1 where the list has none) of each line, in order; nothing else is kept.
 
     Comma, tab or blank separate the two, the last one counts, so that paths may have blanks; quotes around the path
@@ -65,69 +112,175 @@ def read_rows(file: Path, classes: Sequence[str] = ()) -> Iterator[tuple[bytes, 
         "a, ""b"".mp4",3              a, "b".mp4, 3
         a.mp4 riding a bike           a.mp4, the number of `riding a bike`
 
+    Args:
+        file: the list.
+        classes: names, in the order of the numbers; () for numbers alone.
+        origin: where the names are from, for messages.
+
     Raises:
         UserError: a malformed line, with its number.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
-    limit = len(classes) or _MAX_CLASSES
-    expected: dict[bytes | None, int] = {name.encode(): number for name, number in numbers.items()}
-    expected |= {str(number).encode(): number for number in range(len(classes) or 10_000)}
-    expected[None] = -1
+    labels = _Labels(classes)
     labelled: bool | None = None
+    for line_number, path, label in _rows(file, labels, origin):
+        if label >= labels.limit:
+            raise UserError(f"{file}:{line_number}: {_beyond(file, labels, label, origin)}")
+        if labelled is None:
+            labelled = label >= 0
+        elif labelled != (label >= 0):
+            raise UserError(f"{file}:{line_number}: some lines have a label and some have none; expected `path label`")
+        yield path, label
+
+
+def _rows(file: Path, labels: _Labels, origin: str) -> Iterator[tuple[int, bytes, int]]:
+    expected = labels.plain()
     plain = _PLAIN.fullmatch
+    first = True
+    for line_number, line in _lines(file):
+        match = plain(line)
+        if match and match[2] in expected:
+            yield line_number, match[1], expected[match[2]]
+        elif text := _text(file, line_number, line):
+            try:
+                path, label = _split(text, labels)
+                if not path:
+                    raise ValueError(f"no path in {text!r}")
+            except ValueError as error:
+                reason = _header(text) if first else None
+                reason = reason or _unknown(text, labels.classes, origin) or f"{error}; expected `path label`"
+                raise UserError(f"{file}:{line_number}: {reason}") from None
+            yield line_number, path.encode(), label
+        else:
+            continue
+        first = False
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     with file.open("rb") as stream:
         if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             stream.seek(0)
-        for line_number, line in enumerate(stream, 1):
-            match = plain(line)
-            if match and match[2] in expected:
-                path, label = match[1], expected[match[2]]
-            else:
-                try:
-                    row = _parse(line.decode(), numbers)
-                except UnicodeDecodeError:
-                    raise UserError(f"{file}:{line_number}: not UTF-8 text; convert it, e.g. with iconv") from None
-                except ValueError as error:
-                    raise UserError(f"{file}:{line_number}: {error}; expected `path label`") from None
-                if row is None:
-                    continue
-                path, label = row
-            if label >= limit:
-                raise UserError(f"{file}:{line_number}: label {label} is not below the number of classes, {limit}")
-            if labelled is None:
-                labelled = label >= 0
-            elif labelled != (label >= 0):
-                raise UserError(
-                    f"{file}:{line_number}: some lines have a label and some have none; expected `path label`"
-                )
-            yield path, label
+        yield from enumerate(stream, 1)
 
 
-def _parse(line: str, numbers: Mapping[str, int]) -> tuple[bytes, int] | None:
-    text = line.strip()
+def _text(file: Path, line_number: int, line: bytes) -> str:
+    """A line as text; "" for an empty line or a comment."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{file}:{line_number}: not UTF-8 text; convert it, e.g. with iconv") from None
     if "\0" in text:
-        raise ValueError("a null character in it: no text file, or one in UTF-16")
-    if not text or line.startswith("#"):
+        raise UserError(
+            f"{file}:{line_number}: a null character in it: no text file, or one in UTF-16; expected `path label`"
+        )
+    return "" if text.startswith("#") else text.strip()
+
+
+def _beyond(file: Path, labels: _Labels, label: int, origin: str) -> str:
+    reason = f"label {label} is not below the number of classes, {labels.limit}"
+    if not labels.classes:
+        return reason
+    everything = np.fromiter((number for _, _, number in _rows(file, labels, origin)), dtype=np.int64)
+    if begin_at_one(everything, labels.limit):
+        return f"{reason}: labels seem to begin at 1 (there is no label 0); subtract 1 from each"
+    return f"{reason}; classes come from {origin}"
+
+
+def names_in(file: Path) -> list[str]:
+    """The class names that the labels of a list are, sorted; [] where these are numbers, or where it has none.
+
+    The first line tells, so a list of numbers is not read here. Names need paths with the suffix of a video or an
+    image, or in quotes, as a path and a name may both have blanks.
+
+    Raises:
+        UserError: the line of a header, of a number among names, of a name that differs from another in capitals.
+    """
+    spellings: dict[bytes | None, None] = {}  # as in the file
+    names: dict[str, tuple[str, int]] = {}  # by the name without capitals: the name, and its first line
+    for line_number, line in _lines(file):
+        match = _PLAIN.fullmatch(line)
+        if match and match[2] in spellings:
+            continue
+        text = _text(file, line_number, line)
+        if not text:
+            continue
+        try:
+            name = _name(text, first=not names)
+        except ValueError as error:
+            raise UserError(f"{file}:{line_number}: {error}") from None
+        if name is None:
+            return []
+        known, first_line = names.setdefault(name.casefold(), (name, line_number))
+        if name != known:
+            raise UserError(
+                f'{file}:{line_number}: class "{name}" differs from "{known}" in line {first_line} only in capitals; '
+                "write them alike, or give the names in a file (DATA.CLASSES)"
+            )
+        if match:
+            spellings[match[2]] = None
+    return sorted(name for name, _ in names.values())
+
+
+def _name(text: str, *, first: bool) -> str | None:
+    """The class name at the end of a line; None where the first line has a number, or no label.
+
+    Raises:
+        ValueError: the line does not fit a list with class names.
+    """
+    found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
+    if found is None and not is_sample(text):
+        if first and _NUMBER_BEHIND.fullmatch(text):
+            return None
+        raise ValueError(
+            (_header(text) if first else None)
+            or f"{text!r}: where does the path end? Separate path and label by a comma, a tab or a blank, and put a "
+            "path without the suffix of a video or an image in quotes"
+        )
+    label = ((found and found[2]) or "").strip()
+    if not label or _NUMBERS.fullmatch(label):
+        if first:
+            return None
+        what = f"the label {label}" if label else "no label"
+        raise ValueError(f"{what}, but the lines before have class names; expected `path name`")
+    if label[0] != '"' and ("," in label or "\t" in label):
+        raise ValueError(
+            f'label "{label}" has a comma or a tab in it: a line has a path and one label; put the name in quotes if '
+            "it is one"
+        )
+    return nfc(_unquoted(label))
+
+
+def _header(text: str) -> str | None:
+    """What is wrong with the first line, where it names columns."""
+    if is_sample(text) or _SUFFIXED_PATH.fullmatch(text) or _NUMBER_BEHIND.fullmatch(text) or text[0] == '"':
         return None
-    path, label = _split(text, numbers)
-    if not path:
-        raise ValueError(f"no path in {text!r}")
-    return path.encode(), label
+    if not re.search(r"[\s,]", text):
+        return None
+    return f'"{text}" looks like a header: remove this line; expected `path label`'
 
 
-def _split(text: str, numbers: Mapping[str, int]) -> tuple[str, int]:
+def _unknown(text: str, classes: Sequence[str], origin: str) -> str | None:
+    """What is wrong with a line that has a path and no known class."""
+    found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
+    label = _unquoted(found[2] or "") if found else ""
+    if not classes or not label or _NUMBERS.fullmatch(label):
+        return None
+    hint = did_you_mean(nfc(label), classes)
+    return f'unknown class "{label}"{hint}{"" if hint else "."} Classes come from {origin}'
+
+
+def _split(text: str, labels: _Labels) -> tuple[str, int]:
     """Path and label; -1 where there is no label.
 
     Raises:
-        ValueError: what stands behind the path is neither a number nor a class name, or there are several numbers.
+        ValueError: what is behind the path is neither a number nor a class name, or there are several numbers.
     """
     if quoted := _QUOTED_PATH.fullmatch(text):
         path, rest = quoted[1].replace('""', '"'), quoted[2]
-        label = _label(rest, numbers) if rest else -1
+        label = labels(rest) if rest else -1
         if label is not None:
             return path, label
     for path, rest in _cuts(text):
-        label = _label(rest, numbers)
+        label = labels(rest)
         if label is None:
             continue
         if not is_sample(path) and _NUMBER_BEHIND.fullmatch(path):
@@ -135,6 +288,8 @@ def _split(text: str, numbers: Mapping[str, int]) -> tuple[str, int]:
                 f"{text!r} has several numbers behind the path: folders of frames (`folder total_frames label`, "
                 "rawframes) and several labels a video are not supported"
             )
+        if not is_sample(path) and _SUFFIXED_PATH.fullmatch(text):
+            raise ValueError(f"{text!r} has more behind the path than one label")
         return path, label
     if not is_sample(text):
         raise ValueError(
@@ -158,11 +313,11 @@ def _cuts(text: str) -> Iterator[tuple[str, str]]:
     yield from cuts
 
 
-def _label(text: str, numbers: Mapping[str, int]) -> int | None:
+def _unquoted(text: str) -> str:
     text = text.strip()
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1].replace('""', '"')
-    return int(text) if text.isascii() and text.isdigit() else numbers.get(text)
+    return text
 
 
 def format_row(path: str, label: int = -1) -> str:

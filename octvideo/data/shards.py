@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from octvideo.data.classes import did_you_mean, nfc
 from octvideo.data.decode import DecodeError
 from octvideo.data.index import SHARD_INDEX, SHARD_MAGIC, VideoIndex, _pack
 from octvideo.data.lists import write_lines
@@ -248,13 +249,18 @@ def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> Shar
         )
     if named and classes:
         try:
-            renumbered = index.renumbered(classes)
+            index.renumber(classes)
         except KeyError as error:
-            raise UserError(f"{place}: class {error} is not among the class names; check DATA.CLASSES") from None
-        assert isinstance(renumbered, ShardIndex)
-        return renumbered
+            unknown = index.classes[index.label(error.args[0])]
+            hint = did_you_mean(unknown, classes)
+            raise UserError(
+                f"{place}: class {unknown!r} is not among the class names{hint}; check DATA.CLASSES"
+            ) from None
+        return index
     if not named:
         index.classes = list(classes) or [str(number) for number in range(most + 1)]
+        index.numbered = not classes
+    index.classes = [nfc(name) for name in index.classes]
     if most >= len(index.classes):
         raise UserError(
             f"{place}: label {most} is not below the number of classes, {len(index.classes)}; check DATA.CLASSES"

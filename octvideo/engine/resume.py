@@ -107,7 +107,7 @@ def check_same_run(
     *,
     done: bool,
 ) -> None:
-    """Refuses to resume with another network, other classes, videos or batches.
+    """Refuse to resume with another network, videos or batches.
 
     Args:
         cfg: of this run.
@@ -125,7 +125,6 @@ def check_same_run(
     if refused:
         found = "; ".join(f"{key} {_shown(before)}, this run {_shown(now)}" for key, _, before, now in refused)
         raise UserError(f"{folder}: its checkpoints have {found}: {_FIX}")
-    _check_classes(state.get("classes"), index, cfg, folder)
     videos = state.get("videos")
     if isinstance(videos, Mapping) and dict(videos) != describe(index):
         count = videos.get("count")
@@ -135,18 +134,6 @@ def check_same_run(
             else f"{len(index)} videos, its checkpoints {count}"
         )
         raise UserError(f"{folder}: DATA.TRAIN ({cfg.DATA.TRAIN}) has {what}: {_FIX}")
-
-
-def _check_classes(known: Any, index: VideoIndex, cfg: CfgNode, folder: Path) -> None:
-    if not isinstance(known, list) or known == index.classes:
-        return
-    for number in range(max(len(known), len(index.classes))):
-        before, now = (repr(names[number]) if number < len(names) else "none" for names in (known, index.classes))
-        if before != now:
-            raise UserError(
-                f"{folder}: class {number} of its checkpoints is {before}, in DATA.TRAIN ({cfg.DATA.TRAIN}) it is "
-                f"{now}: {_FIX}"
-            )
 
 
 def describe(index: VideoIndex) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from octvideo.config import save_cfg
-from octvideo.data import VideoIndex, build_index, build_test_loader
+from octvideo.data import VideoIndex, build_test_loader
+from octvideo.engine.datasets import Weights, read_run_data
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
@@ -24,7 +25,7 @@ from octvideo.engine.training import scores, stoppable, train
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
-from octvideo.models.checkpoints import load_weights, local_file, read_checkpoint
+from octvideo.models.checkpoints import fit, state_of
 from octvideo.signals import StopOnSignal, Stopped
 
 __all__ = ["run"]
@@ -66,8 +67,8 @@ def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
         if world.device.type == "cpu" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
         # What can be wrong is found before anything is written, and not after days of training.
-        index = build_index(cfg, "test") if cfg.TEST.ENABLE else None
-        checkpoint = _checkpoint_to_test(cfg, folder) if cfg.TEST.ENABLE else None
+        data = read_run_data(cfg, folder)
+        cfg = data.cfg
         if cfg.NUM_THREADS:
             torch.set_num_threads(cfg.NUM_THREADS)
         if world.device.type == "cpu" and cfg.TRAIN.PRECISION == "bf16" and not _has_bf16_kernels():
@@ -80,27 +81,17 @@ def _run(cfg: CfgNode, folder: Path, signals: StopOnSignal) -> int:
             model = channels_last(model)
         num_failed_train = 0
         if cfg.TRAIN.ENABLE:
-            code, num_failed_train, cfg = train(cfg, model, folder, world, log, signals, lock)
+            code, num_failed_train, cfg = train(cfg, model, data, folder, world, log, signals, lock)
             if code:
                 return code
-        if index is not None:
+        if data.test is not None:
             try:
-                _test(cfg, model, index, checkpoint, folder, world, log, num_failed_train, signals, lock)
+                _test(cfg, model, data.test, data.tested, folder, world, log, num_failed_train, signals, lock)
             except Stopped:
                 log.end_progress()
                 log.say("stopped in the test, which starts anew with the same command")
                 return signals.code
     return 0
-
-
-def _checkpoint_to_test(cfg: CfgNode, folder: Path) -> Path | None:
-    """The file whose weights are tested; None for those of the training before."""
-    if cfg.TRAIN.ENABLE and not cfg.TEST.CHECKPOINT:
-        return None
-    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
-    return path
 
 
 def _has_bf16_kernels() -> bool:
@@ -129,7 +120,7 @@ def _test(
     cfg: CfgNode,
     model: nn.Module,
     index: VideoIndex,
-    checkpoint: Path | None,
+    weights: Weights | None,
     folder: Path,
     world: World,
     log: RunLog,
@@ -137,20 +128,9 @@ def _test(
     signals: StopOnSignal,
     lock: RunLock,
 ) -> None:
-    classes = index.classes
-    if checkpoint is not None:
-        log.say(f"testing {checkpoint}: {load_weights(model, checkpoint, strict=True)}")
-    path = checkpoint or folder / "checkpoints" / "last.pt"
-    if path.is_file():
-        payload = read_checkpoint(path)
-        known = payload.get("classes") if isinstance(payload, dict) else None
-        if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
-            raise UserError(f"{path}: its classes are not a list of names: remove or correct that entry")
-        if known:
-            index = _in_the_order_of(index, known, path, cfg)
-        classes = known if known and len(known) >= len(classes) else classes
-    if len(classes) < cfg.MODEL.NUM_CLASSES:
-        classes = [*classes, *(str(number) for number in range(len(classes), cfg.MODEL.NUM_CLASSES))]
+    if weights is not None:
+        state = state_of(weights.content, weights.path)
+        log.say(f"testing {weights.path}: {fit(model, state, weights.path, strict=True)}")
     loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
     log.start(cfg.TRAIN.WANDB, cfg)
     signals.hold()
@@ -158,7 +138,7 @@ def _test(
     metrics: dict[str, Any] = {}
     if world.is_main:
         lock.check()
-        metrics = summarize(result, index, classes, num_failed_train)
+        metrics = summarize(result, index, index.classes, num_failed_train)
         try:  # said first, written in any case: neither is lost where the other fails
             log.say(
                 f"{cfg.TEST.NUM_CLIPS} x {cfg.TEST.NUM_CROPS} views of {len(index)} videos, {len(result.failed)} "
@@ -167,7 +147,7 @@ def _test(
         finally:
             write_metrics(metrics, folder)
             _record_test(cfg, folder)
-            write_details(result, index, classes, folder, log.say)
+            write_details(result, index, index.classes, folder, log.say)
         numbers = {key: metrics[key] for key in ("top1", "top5", "num_videos", "num_failed", "num_failed_train")}
         log.write("test", step=cfg.TRAIN.STEPS, views=cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS, **numbers)
         for failure in result.failed:
@@ -203,27 +183,6 @@ def _test_scales(
         log.write("scale", **rows[-1])
         log.say(f"size {size:4d}: top-1 {_percent(rows[-1]['top1'])}, top-5 {_percent(rows[-1]['top5'])}")
     return rows
-
-
-def _in_the_order_of(index: VideoIndex, known: list[str], path: Path, cfg: CfgNode) -> VideoIndex:
-    """The videos with the class numbers of a checkpoint, in whose order the network's outputs are.
-
-    A test folder may lack classes of the training; its own numbers are shifted then. A list of numbers without names is
-    taken at its word, and so is DATA.CLASSES where the checkpoint has no names.
-    """
-
-    def nameless(classes: list[str]) -> bool:
-        return classes == [str(number) for number in range(len(classes))]
-
-    if nameless(index.classes) or (nameless(known) and cfg.DATA.CLASSES):
-        return index
-    if unknown := sorted(set(index.classes) - set(known)):
-        key, names = "TEST" if cfg.DATA.TEST else "VAL", ", ".join(map(repr, known[:3]))
-        raise UserError(
-            f"DATA.{key} ({cfg.DATA[key]}) has the class {unknown[0]!r}, which {path} does not know ({names}, ...): "
-            "set DATA.CLASSES to the class names that it was trained with"
-        )
-    return index.renumbered(known)
 
 
 def _percent(value: float | None) -> str:

@@ -12,12 +12,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from octvideo.config import save_cfg
-from octvideo.data import Failure, VideoIndex, build_index, build_test_loader, build_train_loader, normalize_clips
+from octvideo.data import Failure, VideoIndex, build_test_loader, build_train_loader, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
+from octvideo.engine.datasets import RunData, Weights
 from octvideo.engine.distributed import World
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
 from octvideo.engine.lock import RunLock
@@ -30,7 +31,7 @@ from octvideo.engine.trainer import Trainer, autocast
 from octvideo.errors import UserError
 from octvideo.files import write_text
 from octvideo.models import Stage
-from octvideo.models.checkpoints import load_weights, read_checkpoint
+from octvideo.models.checkpoints import fit, local_file, read_checkpoint, state_of
 from octvideo.signals import StopOnSignal, Stopped
 
 __all__ = ["Trained", "scores", "stoppable", "train"]
@@ -53,17 +54,26 @@ class Trained(NamedTuple):
 
 
 def train(
-    cfg: CfgNode, model: nn.Module, folder: Path, world: World, log: RunLog, signals: StopOnSignal, lock: RunLock
+    cfg: CfgNode,
+    model: nn.Module,
+    data: RunData,
+    folder: Path,
+    world: World,
+    log: RunLog,
+    signals: StopOnSignal,
+    lock: RunLock,
 ) -> Trained:
     """Trains ``model``, which ends as what is to be tested, and leaves its checkpoints in the folder.
 
     Nothing is written before all is checked; where no step is left, nothing but a ``last.pt`` that is missing.
+    The labels in ``data`` are put in the order of the checkpoint where the training resumes.
 
     Raises:
         Stopped: a signal came before the first step.
         UserError: what the user can fix.
     """
-    index = build_index(cfg, "train")
+    index = data.train
+    assert index is not None
     cfg = _in_steps(cfg, len(index))
     checkpoints = folder / "checkpoints"
     state = newest_checkpoint(checkpoints, log.say) if cfg.TRAIN.RESUME else None
@@ -71,6 +81,7 @@ def train(
     done = state is not None and state["step"] >= cfg.TRAIN.STEPS
     if state is not None:
         recorded = recorded_cfg(state, checkpoints)
+        data.resume(state, checkpoints, log.say)
         check_same_run(cfg, state, recorded, index, checkpoints, done=done)
         if done:
             log.say(f"{checkpoints}: step {state['step']} of {cfg.TRAIN.STEPS} is done, nothing is left to train")
@@ -84,13 +95,11 @@ def train(
     logging = Logging(log, cfg.TRAIN.LOG_EVERY)
     hooks: list[Any] = [lambda _: lock.check(), logging] if world.is_main else [logging]
     evaluation = None
-    if cfg.TRAIN.EVAL_EVERY and not done:
-        val = build_index(cfg, "val")
+    if (val := data.val) is not None and not done:
         if not (val.labels >= 0).any():
             raise UserError(
                 f"DATA.VAL ({cfg.DATA.VAL}): no video has a label: give it labels, or set TRAIN.EVAL_EVERY 0"
             )
-        _check_same_classes(index, val, cfg)
         val_loader = build_test_loader(
             cfg,
             split="val",
@@ -147,8 +156,11 @@ def train(
         if not done:
             log.say(f"going on at step {trainer.step} from {checkpoints}")
     elif cfg.TRAIN.CHECKPOINT:
-        loaded = load_weights(model, cfg.TRAIN.CHECKPOINT, inflation=cfg.TRAIN.INFLATE)
-        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {loaded}")
+        path = local_file(cfg.TRAIN.CHECKPOINT)
+        content = read_checkpoint(path)
+        head, note = data.head_rows(Weights(path, content))
+        loaded = fit(model, state_of(content, path), path, inflation=cfg.TRAIN.INFLATE, head=head)
+        log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {loaded}; {note}")
     if done:
         assert state is not None
         _finish(cfg, trainer, index, state, folder)
@@ -164,6 +176,9 @@ def train(
         if state is None:  # else config.yaml belongs to the weights that are there, until there are others
             record()
     signals.hold()
+    if not (index.labels == 0).any() and not Path(cfg.DATA.TRAIN).is_dir():
+        name = index.classes[0]
+        log.say(f"warning: DATA.TRAIN ({cfg.DATA.TRAIN}) has no video with label 0 ({name}); labels count from 0")
     log.say(
         f"training on {len(index)} videos of {len(index.classes)} classes, {world.size} process(es) on "
         f"{world.device.type}; {cfg.TRAIN.STEPS} steps, {_passes(cfg, len(index)):.3g} passes over them; {_rate(cfg)}"
@@ -311,15 +326,6 @@ def _best(path: Path, log: RunLog) -> float:
     except (KeyError, TypeError, ValueError):
         log.say(f"warning: {path}: it has no top-1; the next evaluation replaces it")
     return -1.0
-
-
-def _check_same_classes(train: VideoIndex, val: VideoIndex, cfg: CfgNode) -> None:
-    shorter = min(len(train.classes), len(val.classes))
-    if train.classes[:shorter] != val.classes[:shorter]:
-        raise UserError(
-            f"DATA.TRAIN ({cfg.DATA.TRAIN}) and DATA.VAL ({cfg.DATA.VAL}) have different classes: "
-            "set DATA.CLASSES to one file of class names"
-        )
 
 
 def scores(cfg: CfgNode, model: nn.Module, loader: Any, world: World, signals: StopOnSignal) -> TestResult:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from octvideo.config import load_cfg
+from octvideo.data.classes import classes_of, extended, outputs_of
 from octvideo.data.index import read_classes
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.build import num_classes
 from octvideo.models.checkpoints import LoadReport, fit, local_file, read_checkpoint, state_of
 
 __all__ = ["Network", "default_checkpoint", "load_network"]
@@ -73,7 +76,7 @@ def load_network(
         settings = _cfg_from_text(content["config"], path)
     else:
         raise UserError(f"{path}: these are weights without a configuration; give it with --cfg FILE")
-    classes = _classes(content.get("classes"), settings, path)
+    classes = _classes(content, settings, path)
     if as_2d is not None:
         settings.defrost()
         settings.MODEL.CONV_AS_2D = as_2d
@@ -92,12 +95,15 @@ def _cfg_from_text(text: str, path: Path) -> CfgNode:
             raise UserError(str(error).replace(str(file), f"{path} (its configuration)")) from None
 
 
-def _classes(names: object, cfg: CfgNode, path: Path) -> tuple[str, ...]:
-    count = cfg.MODEL.NUM_CLASSES
+def _classes(content: Any, cfg: CfgNode, path: Path) -> tuple[str, ...]:
+    """The names of all outputs of the network; sets MODEL.NUM_CLASSES where it is 0."""
+    names, outputs = classes_of(content, path), outputs_of(content)
     if not names and cfg.DATA.CLASSES:
         names = read_classes(cfg.DATA.CLASSES)
-    if not names:
-        return tuple(map(str, range(count)))
-    if not isinstance(names, (list, tuple)) or len(names) != count:
-        raise UserError(f"{path}: the class names do not fit MODEL.NUM_CLASSES, which is {count}; check --cfg")
-    return tuple(map(str, names))
+    if not cfg.MODEL.NUM_CLASSES:
+        cfg.defrost()
+        cfg.MODEL.NUM_CLASSES = outputs or len(names)
+    count = num_classes(cfg)
+    if outputs and outputs != count:
+        raise UserError(f"{path}: it has {outputs} classes, but MODEL.NUM_CLASSES is {count}; check --cfg")
+    return tuple(extended(names, count, str(path)))

@@ -17,7 +17,9 @@ from octvideo.models.image_resnet import create_image_resnet
 from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 
-__all__ = ["build_model", "channels_last"]
+__all__ = ["build_model", "channels_last", "num_classes"]
+
+_KINETICS = 400  # outputs of a network that is built without data or weights, to be counted or measured
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -35,6 +37,11 @@ def build_model(cfg: CfgNode) -> nn.Module:
         ) from error
 
 
+def num_classes(cfg: CfgNode) -> int:
+    """The outputs of the network of a configuration: MODEL.NUM_CLASSES, 400 where neither it nor data says."""
+    return cfg.MODEL.NUM_CLASSES or _KINETICS
+
+
 def _build(cfg: CfgNode) -> nn.Module:
     model, octave = cfg.MODEL, _octave(cfg)
     if model.ARCH in IMAGE_NETWORKS:
@@ -44,7 +51,7 @@ def _build(cfg: CfgNode) -> nn.Module:
     common = dict(
         blocks=model.BLOCKS,
         width=model.WIDTH,
-        classes=model.NUM_CLASSES,
+        classes=num_classes(cfg),
         dropout=model.DROPOUT,
         stem_pool_padded=model.STEM_POOL_PADDED,
     )
@@ -111,7 +118,7 @@ def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
         if model[key] != defaults[key]:
             raise UserError(f"MODEL.{key} is set, but {model.ARCH} has a layout of its own: leave it {defaults[key]}")
     sizes = {key.lower(): value for key, value in layout.items()}
-    return for_clips(create(octave, classes=model.NUM_CLASSES, dropout=model.DROPOUT, **sizes))
+    return for_clips(create(octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes))
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ import pytest
 
 from octvideo.config import load_cfg
 from octvideo.data import VideoIndex, build_index, read_index
+from octvideo.data.classes import match
 from octvideo.data.index import read_classes, scan_videos
 from octvideo.errors import UserError
 
@@ -73,7 +74,7 @@ def test_folder(video_folder):
         ("a.mp4 0\nb.mp4\n", r"list.txt:2: some lines have a label"),
         ("a.mp4 0\nb.mp4 9\n", r"list.txt:2: label 9"),
         ("a.mp4 0\n,1\n", r"list.txt:2: no path"),
-        ("a.mp4 jmup\n", r"list.txt:1: .*neither a class number, nor a class name"),
+        ("a.mp4 jmup\n", r'list.txt:1: unknown class "jmup". Classes come from .*classes.txt'),
         ("a.mp4 -1\n", r"list.txt:1: .*neither"),
     ],
 )
@@ -156,3 +157,67 @@ def test_labels_follow_the_names(tmp_path):
     assert list(index.labels) == [1, -1, 0]
     with pytest.raises(KeyError):
         index.renumbered(["x"])
+
+
+def test_folders_of_numbers_are_in_their_order(tmp_path):
+    for number in (10, 2, 1, 0):
+        (tmp_path / "n" / str(number)).mkdir(parents=True)
+        (tmp_path / "n" / str(number) / "a.mp4").touch()
+    index = read_index(tmp_path / "n")
+    assert index.classes == ["0", "1", "2", "10"]
+    assert [(os.path.relpath(path, tmp_path), index.classes[label]) for path, label in entries(index)] == [
+        ("n/0/a.mp4", "0"), ("n/1/a.mp4", "1"), ("n/10/a.mp4", "10"), ("n/2/a.mp4", "2"),
+    ]  # fmt: skip
+    (tmp_path / "classes.txt").write_text("0\n1\n10\n2\n")  # as sorted by text: a list's 2 is the class of this name
+    (tmp_path / "list.txt").write_text("a.mp4 2\nb.mp4 10\n")
+    assert list(read_index(tmp_path / "list.txt", classes_file=str(tmp_path / "classes.txt")).labels) == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "places"),
+    [
+        (["jump", "run"], ["hug", "jump", "run"], [1, 2]),
+        (["0", "1", "2"], ["0", "1", "10", "2"], [0, 1, 3]),
+        (["0", "1", "2"], ["hug", "jump"], [0, 1, None]),
+        (["0", "1", "2"], ["1", "2", "3"], [None, 0, 1]),
+        (["0", "1", "2"], ["0", "1", "10", *"23456789", "other"], [0, 1, None]),
+        (["E\u0301lan", "riding_a_bike"], ["riding a bike", "\u00c9lan"], [1, 0]),
+        (["Hug"], ["hug"], [None]),
+    ],
+)
+def test_names_match_names_and_numbers(names, known, places):
+    assert match(names, known) == places
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 ApplyEyeMakeup\n2 Archery\n", "such as '1 ApplyEyeMakeup', .*cut -d' ' -f2-"),
+        ("0,abseiling\n1,air drumming\n", "such as '0,abseiling'"),
+        ("id,name\n1,b\n0,a\n", "such as '1,b'"),
+        ("jump 0\nrun 1\n", "such as 'jump 0'"),
+        ("\u00c9lan\nE\u0301lan\n", "twice, in two Unicode forms"),
+    ],
+)
+def test_class_files_with_numbers_are_refused(tmp_path, text, message):
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_classes(tmp_path / "classes.txt")
+
+
+def test_class_names_may_begin_with_numbers(tmp_path):
+    (tmp_path / "classes.txt").write_text("100 m run\n400 m run\n")
+    assert read_classes(tmp_path / "classes.txt") == ["100 m run", "400 m run"]
+
+
+def test_folders_alike_to_the_eye_are_refused(tmp_path):
+    for name in ("Jump", "jump"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        (tmp_path / "v" / name / "a.mp4").touch()
+    with pytest.raises(UserError, match="'Jump' and 'jump' differ only in capitals"):
+        read_index(tmp_path / "v")
+    (tmp_path / "classes.txt").write_text("jump\nJump\n")
+    assert list(read_index(tmp_path / "v", classes_file=str(tmp_path / "classes.txt")).labels) == [1, 0]
+    (tmp_path / "classes.txt").write_text("jumps\nJump\n")
+    with pytest.raises(UserError, match="folder 'jump' is not among the class names; it differs from \"Jump\" only"):
+        read_index(tmp_path / "v", classes_file=str(tmp_path / "classes.txt"))

@@ -154,3 +154,73 @@ def test_the_order_of_a_million_videos_is_a_tensor():
     finally:
         tracemalloc.stop()
     assert len({number for number, _ in keys}) == 200 and all(type(number) is int for number, _ in keys)
+
+
+def test_lists_with_class_names_need_no_class_file(tmp_path):
+    lines = ["# made by hand", "", "b c.mp4 riding a bike", "a.mp4,hug", 'x.mp4 y.mp4\t"clap, then wave"', "d.MKV hug"]
+    (tmp_path / "list.csv").write_bytes("\ufeff".encode() + "\r\n".join([*lines, '"no suffix" E\u0301lan']).encode())
+    index = read_index(tmp_path / "list.csv")
+    assert index.classes == ["clap, then wave", "hug", "riding a bike", "\u00c9lan"] and not index.numbered
+    found = [(index.path(i).removeprefix(f"{tmp_path}/"), index.classes[index.label(i)]) for i in range(len(index))]
+    assert found == [
+        ("b c.mp4", "riding a bike"), ("a.mp4", "hug"), ("x.mp4 y.mp4", "clap, then wave"), ("d.MKV", "hug"),
+        ("no suffix", "\u00c9lan"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,label", "a.mp4,hug"], r'list.csv:1: "path,label" looks like a header: remove this line'),
+        (["video label", "a.mp4 0"], r'list.csv:1: "video label" looks like a header'),
+        (["a.mp4 hug", "b.mp4 3"], "list.csv:2: the label 3, but the lines before have class names"),
+        (["a.mp4 hug", "b.mp4"], "list.csv:2: no label, but the lines before"),
+        (["a.mp4 0", "b.mp4 hug"], "list.csv:2: .*neither a class number"),
+        (["a.mp4 hug", "b.mp4,hug,run"], 'list.csv:2: label "hug,run" has a comma or a tab'),
+        (["a.mp4 hug\trun"], "list.csv:1: label .* has a comma or a tab"),
+        (["a.mp4 hug", "b.mp4 Hug"], 'list.csv:2: class "Hug" differs from "hug" in line 1 only in capitals'),
+        (["a.mp4 hug", "b hug"], "list.csv:2: 'b hug': where does the path end?"),
+        (["a.mp4 0", "b.mp4 hug 3"], "list.csv:2: .*more behind the path than one label"),
+        (["a.mp4 -1"], "list.csv:1: .*neither a class number"),
+        (["a.mp4 1.0"], "list.csv:1: .*neither a class number"),
+        (["0,a.mp4,1.0"], "list.csv:1: .*neither a class number"),
+    ],
+)
+def test_lists_with_class_names_name_the_line(tmp_path, lines, message):
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message):
+        read_index(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.mp4 hugg", 'unknown class "hugg"; did you mean "hug"? Classes come from '),
+        ("c.mp4,Hug", 'unknown class "Hug"; it differs from "hug" only in capitals. Classes come from '),
+        ("c d.mp4 riding bike", 'unknown class "riding bike"; did you mean "riding a bike"? Classes come from '),
+        ('"c d",xyz', 'unknown class "xyz". Classes come from '),
+    ],
+)
+def test_an_unknown_class_is_answered_with_the_nearest(tmp_path, line, message):
+    (tmp_path / "train.csv").write_text(f"a.mp4 hug\nb.mp4 riding a bike\n{line}\n")
+    (tmp_path / "classes.txt").write_text("hug\nriding a bike\n")
+    with pytest.raises(UserError) as error:
+        read_index(tmp_path / "train.csv", classes_file=str(tmp_path / "classes.txt"))
+    assert str(error.value) == f"{tmp_path}/train.csv:3: {message}{tmp_path}/classes.txt"
+
+
+def test_a_header_over_known_classes_is_named(tmp_path):
+    (tmp_path / "classes.txt").write_text("hug\nrun\n")
+    (tmp_path / "list.csv").write_text("path,class\na.mp4,hug\n")
+    with pytest.raises(UserError, match='list.csv:1: "path,class" looks like a header'):
+        read_index(tmp_path / "list.csv", classes_file=str(tmp_path / "classes.txt"))
+
+
+def test_labels_from_one_are_told_with_class_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("hug\nrun\n")
+    (tmp_path / "list.csv").write_text("a.mp4 1\nb.mp4 2\n")
+    with pytest.raises(UserError, match="list.csv:2: label 2 is not below .*, 2: labels seem to begin at 1"):
+        read_index(tmp_path / "list.csv", classes_file=str(tmp_path / "classes.txt"))
+    (tmp_path / "list.csv").write_text("a.mp4 0\nb.mp4 2\n")
+    with pytest.raises(UserError, match="list.csv:2: label 2 is not below .*, 2; classes come from .*classes.txt"):
+        read_index(tmp_path / "list.csv", classes_file=str(tmp_path / "classes.txt"))

@@ -216,7 +216,9 @@ def test_warm_start_replaces_the_head_and_says_so(small_run, tmp_path, capsys):
     assert call(small_run("first", "TEST.ENABLE", "False", "TRAIN.STEPS", "2")) == 0
     first = str(tmp_path / "first" / "checkpoints" / "last.pt")
     capsys.readouterr()
-    more = ["TRAIN.CHECKPOINT", first, "MODEL.NUM_CLASSES", "5", "TRAIN.STEPS", "1", "OCTAVE.ALPHA", "0.5"]
+    (tmp_path / "five.txt").write_text("down\nleft\nright\nturn\nup\n")
+    classes = ["DATA.CLASSES", str(tmp_path / "five.txt"), "MODEL.NUM_CLASSES", "0"]
+    more = ["TRAIN.CHECKPOINT", first, *classes, "TRAIN.STEPS", "1", "OCTAVE.ALPHA", "0.5"]
     assert call(small_run("second", *more)) == 0
     assert "2 replaced: blocks.6.proj.weight" in capsys.readouterr().err
     assert call(small_run("third", "TRAIN.CHECKPOINT", first, "MODEL.WIDTH", "16")) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,7 @@ def fit(
     strict: bool = False,
     inflation: str = "mean",
     hint: str = "MODEL in the configuration",
+    head: Sequence[int] | None = None,
 ) -> LoadReport:
     """Loads a state dict, under the names of this or another project, into a network at any alpha.
 
@@ -99,6 +100,7 @@ def fit(
         strict: everything must match (counters of batches aside, which some projects do not save).
         inflation: how 2D kernels become 3D, see ``inflate``.
         hint: what errors tell the user to check.
+        head: for each class of the network the row of the file's head; None for the same, () to keep the new head.
 
     Raises:
         UserError: nothing fits, a tensor has another shape, or with ``strict`` something is missing or left over.
@@ -127,6 +129,11 @@ def fit(
     _check_groups(model, found, splits, path, report, alpha)
     fitting: dict[str, Tensor] = {}
     for key, (source, value) in found.items():
+        if head is not None and _HEAD.search(key):
+            if not head:
+                report.replaced.append(key)
+                continue
+            value = value[list(head)]
         value = _shaped(value, own[key], key, inflation, report)
         if value.shape == own[key].shape:
             fitting[key] = value
@@ -138,7 +145,7 @@ def fit(
                 f"{path}: the weights are of another network ({source} has the shape {tuple(value.shape)}, the network "
                 f"{tuple(own[key].shape)}); check {hint}"
             )
-    if report.replaced:
+    if report.replaced and (head is None or head):
         key = report.replaced[0]
         report.notes.append(f"the head is new: the file has {len(found[key][1])} classes, the network {len(own[key])}")
     if not fitting:

@@ -1,0 +1,222 @@
+"""The videos of a run, all numbered in one order of class names: that of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fvcore.common.config import CfgNode
+
+from octvideo.data import VideoIndex, build_index
+from octvideo.data.classes import (
+    begin_at_one,
+    classes_of,
+    did_you_mean,
+    extended,
+    is_number,
+    is_numbered,
+    match,
+    outputs_of,
+)
+from octvideo.errors import UserError
+from octvideo.models.checkpoints import local_file, read_checkpoint
+
+__all__ = ["RunData", "Weights", "read_run_data"]
+
+
+class Weights(NamedTuple):
+    """A checkpoint and its content."""
+
+    path: Path
+    content: Any
+
+
+@dataclass
+class RunData:
+    """What a run trains, evaluates and tests on; ``classes`` of each index are the names of the network's outputs.
+
+    Attributes:
+        cfg: the configuration, with MODEL.NUM_CLASSES as it is.
+        train, val, test: None where the run does not need them.
+        tested: the weights to test; None for those that the run trains.
+    """
+
+    cfg: CfgNode
+    train: VideoIndex | None = None
+    val: VideoIndex | None = None
+    test: VideoIndex | None = None
+    tested: Weights | None = None
+
+    def resume(self, state: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
+        """Puts the labels in the order of the checkpoint that training resumes from.
+
+        Raises:
+            UserError: the classes are others.
+        """
+        assert self.train is not None
+        known, names = classes_of(state, folder), self.train.classes
+        if not known or known == names:
+            return
+        places = match(names, known)
+        if (
+            len(names) != len(known)
+            or set(places) != set(range(len(known)))
+            or all(map(is_number, names)) != all(map(is_number, known))
+        ):
+            raise UserError(
+                f"{folder}: its checkpoints have other classes than DATA.TRAIN ({self.cfg.DATA.TRAIN}): "
+                f"{_difference(names, known)}. Give the classes their names back, choose another OUTPUT_DIR, or set "
+                "TRAIN.RESUME False"
+            )
+        if places != list(range(len(known))):
+            say(f"labels are put in the order of the classes in {folder}, which is another one than that of the data")
+        for index in (self.train, self.val, self.test if self.tested is None else None):
+            if index is not None:
+                index.renumber(known)
+
+    def head_rows(self, weights: Weights) -> tuple[list[int] | None, str]:
+        """Which row of the head in the weights to start from belongs to each class, and a note on it.
+
+        Returns:
+            The rows; None to take the head as it is, [] for a new one.
+        """
+        assert self.train is not None
+        names, known = self.train.classes, classes_of(weights.content, weights.path)
+        if not known:
+            return None, "it has no class names: a head of as many classes is taken as it is"
+        if len(names) == len(known) and all(map(is_number, names)) != all(map(is_number, known)):
+            return None, "numbers in the place of class names: the head is taken as it is"
+        places = match(names, known)
+        named = len(weights.content["classes"])  # the outputs behind have no name, in an older checkpoint
+        if None in places or not set(range(named)) <= set(places):
+            return [], f"the head is new: the classes are others ({_difference(names, known[:named])})"
+        if places == list(range(len(known))):
+            return None, "the head is kept: the classes are the same"
+        rows = [place for place in places if place is not None]
+        return rows, "the head is kept, its rows in the order of the data: the classes are the same"
+
+
+def _difference(names: Sequence[str], known: Sequence[str]) -> str:
+    def some(names: list[str], what: str) -> list[str]:
+        return [f"{', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''} {what}"] if names else []
+
+    gone = [name for name, place in zip(known, match(known, names)) if place is None]
+    new = [name for name, place in zip(names, match(names, known)) if place is None]
+    parts = [*some(gone, "missing"), *some(new, "new")]
+    return ", ".join(parts) or f"{len(names)} in place of {len(known)}, or numbers in place of names"
+
+
+def read_run_data(cfg: CfgNode, folder: Path) -> RunData:
+    """Reads all lists and folders, and compares their classes with each other and with the weights to test.
+
+    Args:
+        cfg: of the run.
+        folder: OUTPUT_DIR.
+
+    Raises:
+        UserError: what is missing or does not fit.
+    """
+    data = RunData(cfg)
+    if cfg.TRAIN.ENABLE:
+        train = build_index(cfg, "train")
+        source = f"DATA.TRAIN ({cfg.DATA.TRAIN})"
+        data.cfg = cfg = _with_classes(cfg, _num_classes(cfg, train, source))
+        train.classes = extended(train.classes, cfg.MODEL.NUM_CLASSES, source)
+        data.train = train
+        if cfg.TRAIN.EVAL_EVERY:
+            data.val = _aligned(cfg, "val", train.classes, source)
+    if not cfg.TEST.ENABLE:
+        return data
+    if data.train is not None and not cfg.TEST.CHECKPOINT:
+        shared = data.val if not cfg.DATA.TEST else None
+        data.test = shared or _aligned(cfg, "test", data.train.classes, source)
+        return data
+    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
+    data.tested = Weights(path, read_checkpoint(path))
+    known, asked = classes_of(data.tested.content, path), cfg.MODEL.NUM_CLASSES
+    outputs = outputs_of(data.tested.content) or len(known)
+    if asked and outputs and asked != outputs:
+        raise UserError(
+            f"MODEL.NUM_CLASSES is {asked}, but {path} has {outputs} classes: set MODEL.NUM_CLASSES {outputs}, or 0"
+        )
+    if known:
+        data.cfg = _with_classes(cfg, outputs)
+        data.test = _aligned(cfg, "test", known, str(path))
+    else:
+        data.test = build_index(cfg, "test")
+        data.cfg = _with_classes(cfg, asked or outputs or len(data.test.classes))
+        _name_outputs(data.test, data.cfg, path)
+    return data
+
+
+def _with_classes(cfg: CfgNode, count: int) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.NUM_CLASSES = count
+    cfg.freeze()
+    return cfg
+
+
+def _num_classes(cfg: CfgNode, index: VideoIndex, source: str) -> int:
+    """MODEL.NUM_CLASSES, or where it is not set, what the data has."""
+    count, asked = len(index.classes), cfg.MODEL.NUM_CLASSES
+    if asked and asked != count and not index.numbered:
+        source = f"DATA.CLASSES ({cfg.DATA.CLASSES})" if cfg.DATA.CLASSES else source
+        raise UserError(
+            f"MODEL.NUM_CLASSES is {asked}, but {source} has {count} classes: set MODEL.NUM_CLASSES {count}, or 0 to "
+            "follow the data"
+        )
+    return asked or count
+
+
+def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> VideoIndex:
+    """The videos of a split with the class numbers of ``owner``, whose classes are ``known``.
+
+    A split may lack classes; its own numbers are shifted then. Names in DATA.CLASSES stand for the numbers of an owner
+    without names.
+
+    Raises:
+        UserError: a video is of a class that the owner does not know.
+    """
+    key = "TEST" if split == "test" and cfg.DATA.TEST else "VAL"
+    source = f"DATA.{key} ({cfg.DATA[key]})"
+    index = build_index(cfg, split)
+    declared = cfg.DATA.CLASSES and not all(map(is_number, index.classes))
+    if declared and is_numbered(known) and len(index.classes) <= len(known):
+        index.classes = extended(index.classes, len(known), source)
+        return index
+    try:
+        index.renumber(known)
+        return index
+    except KeyError as error:
+        video = error.args[0]
+    name = index.classes[index.label(video)]
+    names = ", ".join(map(repr, known[:3])) + ", ..."
+    if index.numbered:
+        fix = "give class names in place of numbers (docs/data.md)"
+        if begin_at_one(index.labels, len(known)):
+            fix = "labels seem to begin at 1, as there is no label 0: subtract 1 from each"
+        raise UserError(
+            f"{source} has the label {name} ({index.path(video)}), which is none of the {len(known)} classes of "
+            f"{owner} ({names}): {fix}"
+        )
+    hint = did_you_mean(name, known)
+    raise UserError(
+        f"{source} has the class {name!r}, which {owner} does not know ({names}){hint + ' Set' if hint else ': set'} "
+        f"DATA.CLASSES to the class names of {owner}"
+    )
+
+
+def _name_outputs(index: VideoIndex, cfg: CfgNode, path: Path) -> None:
+    """The data's names for the outputs of weights that have none: all of them, or none can be told by its number."""
+    outputs, key = cfg.MODEL.NUM_CLASSES, "TEST" if cfg.DATA.TEST else "VAL"
+    if not index.numbered and len(index.classes) != outputs or len(index.classes) > outputs:
+        raise UserError(
+            f"{path} has no class names and {outputs} outputs, DATA.{key} ({cfg.DATA[key]}) has {len(index.classes)} "
+            "classes: set DATA.CLASSES to a file of all class names, in the order of the weights"
+        )
+    index.classes = extended(index.classes, outputs, str(path))
