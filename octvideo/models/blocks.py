@@ -87,9 +87,9 @@ class PoolingConv3d(OctConv3d):
 
 
 class FramePool(nn.Module):
-    """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``, run as image pooling.
+    """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``; in PyTorch image pooling.
 
-    The same values to the bit; in channels-last memory 2D pooling is several times as fast on a CPU.
+    The same values to the bit; in channels-last memory 2D pooling is several times as fast in PyTorch on a CPU.
     """
 
     def __init__(self, padding: int) -> None:
@@ -107,8 +107,9 @@ class FramePool(nn.Module):
 class TemporalPool(nn.Module):
     """Max pooling of pairs of frames: ``nn.MaxPool3d((2, 1, 1))``; a single frame stays as it is.
 
-    Without a gradient it is the larger of two tensors, the same to the bit and several times as fast on a CPU. With one
-    it is not: where two frames are equal, as zeros after a ReLU are, pooling gives the gradient to the first.
+    Without a gradient it is the larger of two tensors in PyTorch, the same to the bit and several times as fast on a
+    CPU. With one it is not: where two frames are equal, as zeros after a ReLU are, pooling gives the gradient to the
+    first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
