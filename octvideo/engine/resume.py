@@ -82,9 +82,9 @@ def recorded_cfg(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no configuration.
     """
+    known = dict(_leaves(get_defaults()))
     try:
-        loaded = yaml.safe_load(state["config"])
-        return {key: value for key, value in _leaves(loaded) if key in dict(_leaves(get_defaults()))}
+        return {key: value for key, value in _leaves(yaml.safe_load(state["config"])) if key in known}
     except (AttributeError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{folder}: the configuration in its checkpoints cannot be read: {_FIX}") from None
 

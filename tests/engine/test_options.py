@@ -163,7 +163,7 @@ def test_compiled_runs_are_runs(small_run, tmp_path):
     assert call(small_run("compiled", *keys[2:], "TRAIN.STEPS", "7")) == 0
 
 
-@pytest.mark.parametrize("alpha", ["0", "0.5"])
+@pytest.mark.parametrize("alpha", [pytest.param("0", marks=pytest.mark.full), "0.5"])
 def test_recomputing_is_compiled(alpha):
     """Stem and first stage, compiled and recomputed: features, gradients and statistics are those of neither."""
     keys = ["MODEL.BLOCKS", "[2,1,1,1]", "MODEL.WIDTH", "8", "MODEL.NUM_CLASSES", "3", "OCTAVE.ALPHA", alpha]

@@ -45,6 +45,7 @@ def check_results(folder: Path) -> None:
         assert next(csv.reader(file))[1:] == NAMES
 
 
+@pytest.mark.full
 def test_results_are_utf8_in_any_locale(named_run: list[str], video_folder: Path, tmp_path: Path) -> None:
     """What predict prints is JSON there too."""
     locale = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}

@@ -38,9 +38,14 @@ def config_of(folder: Path) -> Any:
 
 
 @pytest.fixture
-def finished(small_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def finished(
+    small_run: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> Path:
     """The folder of a training of two steps."""
-    assert call(small_run("out", *_DONE)) == 0
+    kept = tmp_path_factory.getbasetemp() / "training_of_two_steps"
+    if not kept.is_dir():
+        assert call(small_run(str(kept), *_DONE)) == 0
+    shutil.copytree(kept, tmp_path / "out")
     capsys.readouterr()
     return tmp_path / "out"
 
