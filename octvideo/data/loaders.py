@@ -111,7 +111,7 @@ def _start_worker(_: int) -> None:
 
 
 def _no_word_of_broken_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """The main process was stopped, or killed, while this one handed a batch over: multiprocessing reports that here."""
+    """The main process was stopped while this one handed a batch over: multiprocessing reports that here."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
