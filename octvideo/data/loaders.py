@@ -105,8 +105,15 @@ def _received(items: Iterator[Any]) -> Iterator[Any]:
 def _start_worker(_: int) -> None:
     end_with_parent()
     torch.set_num_threads(1)
+    sys.excepthook = _no_word_of_broken_connections
     # By default the queue prints the error and drops the batch, for which the main process would wait for ever.
     Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
+
+
+def _no_word_of_broken_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """The main process was stopped while this one handed a batch over: multiprocessing reports that here."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _cannot_send(error: Exception, _: object) -> NoReturn:
