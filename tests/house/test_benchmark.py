@@ -62,7 +62,7 @@ def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"vanilla as 2D / octave as 2D", "octave as 2D / octave as 2D folded"} <= set(found["ratio"])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_forward_on_exported_runtimes() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("onnxscript")

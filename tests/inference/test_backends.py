@@ -73,7 +73,7 @@ def test_unknown_backend_and_missing_package(checkpoint: Path, monkeypatch: pyte
         create_runner("openvino", model, (8, 64, 64), CPU)
 
 
-_SLOW = [pytest.param(format, marks=pytest.mark.slow) for format in ("onnx", "openvino")]
+_SLOW = [pytest.param(format, marks=pytest.mark.full) for format in ("onnx", "openvino")]
 
 
 @pytest.mark.parametrize("format", ["torch-export", *_SLOW])
@@ -90,7 +90,7 @@ def test_export_writes_a_file_that_gives_the_same_logits(
     assert float(text.split("random clips: ")[1].split()[0]) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_export_of_slowfast(
     small_cfg: Callable[..., CfgNode], save_checkpoint: Callable[[CfgNode, Path], Path], tmp_path: Path
 ) -> None:
