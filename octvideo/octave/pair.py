@@ -60,7 +60,7 @@ Feature = Tensor | OctaveTensor  # what flows through an octave network
 
 
 def add(x: Feature, y: Feature) -> Feature:
-    """Return ``x + y``, also in compiled networks: older PyTorch (2.6, 2.8) compiles ``+`` of named tuples as joining."""
+    """Return ``x + y``, also in compiled networks, where PyTorch 2.6 to 2.8 joins named tuples at a ``+``."""
     if isinstance(x, OctaveTensor) and isinstance(y, OctaveTensor):
         return _sum(x, y)
     return x + y  # type: ignore[operator]  # two tensors, or an error
