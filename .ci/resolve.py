@@ -10,6 +10,7 @@ runs this script: a limit of pip.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,12 @@ def build_wheels(folder: Path) -> str | None:
     The source packages may come in any version: octvideo's own bounds choose when all is resolved.
     """
     root = Path(__file__).resolve().parents[1]
-    done = pip("wheel", "-q", "--no-deps", "--wheel-dir", folder, root, *SOURCES)
+    source = folder / "source"  # a copy: setuptools leaves its build in the folder that it builds from
+    for name in ("octvideo", "configs"):
+        shutil.copytree(root / name, source / name)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+    done = pip("wheel", "-q", "--no-deps", "--wheel-dir", folder, source, *SOURCES)
     if done.returncode:
         return done.stderr.strip()
     platform = [path.name for path in folder.glob("*.whl") if not path.name.endswith("-none-any.whl")]
