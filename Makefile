@@ -9,8 +9,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Many tests wait for other processes, so one worker more than cores; a worker takes up to 3 GB. `--dist loadfile` below:
 # two workers that each start a SLURM cluster would stop each other's jobs.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
-FITS := 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))'
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.10 python3; do \
+FITS := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))'
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.14 python3.10 python3; do \
 	$$p -c $(FITS) 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 
@@ -54,10 +54,10 @@ clean: ## remove .venv, caches, builds and output/quickstart
 
 # Where the venv cannot be made, its python goes, so that the next run tries again; nothing else is removed.
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 to 3.13 with venv found (on Debian: apt-get install" \
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer with venv found (on Debian: apt-get install" \
 		"python3 python3-venv); install one, or say PYTHON=/path/to/python"; exit 2; }
 	@$(PYTHON) -c $(FITS) 2>/dev/null \
-		|| { echo "error: PYTHON=$(PYTHON) is not a Python 3.10 to 3.13 with venv; give another one"; exit 2; }
+		|| { echo "error: PYTHON=$(PYTHON) is not Python 3.10 or newer with venv; give another one"; exit 2; }
 	@echo "== making $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q --upgrade pip \
 		|| { echo "error: $(VENV) could not be made with $(PYTHON); the reason is above"; rm -f $@; exit 1; }

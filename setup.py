@@ -16,7 +16,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.10",
     packages=[*find_packages(include=["octvideo", "octvideo.*"]), "octvideo.configs"],
     package_dir={"octvideo.configs": "configs"},
     package_data={
@@ -24,12 +24,12 @@ setup(
         "octvideo.configs": ["*.yaml", "*/*.yaml"],
     },
     install_requires=[
-        "torch>=2.11",
-        "torchvision>=0.26",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "pytorchvideo==0.1.5",
         # Elsewhere decord has no wheels (for Intel macOS they end with Python 3.8), and PyAV reads the videos.
         'decord>=0.6; platform_machine == "x86_64" and sys_platform != "darwin" or platform_machine == "AMD64"',
-        "av>=13",
+        "av>=17",  # older ones turn BT.709 and full range into RGB with BT.601's matrix
         "fvcore>=0.1.5.post20221221",
         "yacs>=0.1.8",
         "submitit>=1.5",
@@ -70,6 +70,7 @@ setup(
     entry_points={"console_scripts": ["octvideo = octvideo.cli.main:entry"]},
     classifiers=[
         "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+import av
 import numpy as np
 
 from octvideo.data._decord import DecordReader, is_installed
@@ -108,14 +109,16 @@ class Video:
 
 
 def check_decoder(decoder: str) -> None:
-    """Ends where a decoder is asked for that this machine does not have.
+    """Check that this machine has the decoder that is asked for.
 
     Raises:
-        UserError: it is not installed, or its libraries cannot be loaded.
+        UserError: it is not installed, its libraries cannot be loaded, or PyAV is too old.
         ValueError: there is no decoder of that name.
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
+    if int(av.__version__.split(".")[0]) < 17:  # setup.py requires it, but any version can be installed by hand
+        raise UserError(f"PyAV {av.__version__} reads wrong colours or nothing; run: pip install 'av>=17'")
     if decoder == "decord" and not is_installed():
         raise UserError("DATA.DECODER is decord, which is not installed; use auto or pyav")
     if decoder == "torchcodec" and (reason := why_not()):

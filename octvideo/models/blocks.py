@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from octvideo.models.nonlocal_block import create_octave_nonlocal
-from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, merge
+from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, add, merge
 from octvideo.octave.functional import downsample, exporting
 
 __all__ = ["Octave", "PoolingConv3d", "Stage", "TemporalPool", "create_head", "create_stage", "create_stem"]
@@ -225,7 +224,7 @@ def create_stage(
                 bottleneck=create_bottleneck_block,
                 # The frequencies can change only where the shortcut is a convolution.
                 use_shortcut=first,
-                branch_fusion=operator.add,
+                branch_fusion=add,
                 conv_a_kernel_size=(kernel, 1, 1),
                 conv_a_stride=(1, 1, 1),
                 conv_a_padding=(kernel // 2, 0, 0),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from octvideo.models.blocks import Octave
-from octvideo.octave import Feature, OctaveTensor, OctBatchNorm2d, OctConv2d
+from octvideo.octave import Feature, OctaveTensor, OctBatchNorm2d, OctConv2d, add
 from octvideo.octave.functional import downsample
 
 __all__ = ["OctGloRe"]
@@ -47,12 +47,12 @@ class OctGloRe(nn.Module):
         nodes = self.mix_states(nodes.transpose(1, 2))  # (N, states, nodes)
         high, low = nodes.split([self.conv_out.in_high, self.conv_out.in_low], 1)
         if not self.conv_out.alpha_in:
-            return x + self.norm(self.conv_out(_back(high, assignment)))
+            return add(x, self.norm(self.conv_out(_back(high, assignment))))
         pair = OctaveTensor(
             _back(high, assignment) if high.shape[1] else None,
             _back(low, downsample(assignment)) if low.shape[1] else None,
         )
-        return x + self.norm(self.conv_out(pair))
+        return add(x, self.norm(self.conv_out(pair)))
 
 
 def _back(nodes: Tensor, assignment: Tensor) -> Tensor:

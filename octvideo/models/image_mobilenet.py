@@ -8,7 +8,7 @@ from torch import nn
 
 from octvideo.models.blocks import Octave
 from octvideo.models.image_layers import ImageHead, conv, initialise, norm
-from octvideo.octave import Feature, OctMap, OctReLU
+from octvideo.octave import Feature, OctMap, OctReLU, add
 
 __all__ = ["InvertedResidual", "create_mobilenet_v1", "create_mobilenet_v2"]
 
@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and dim_in == dim_out
 
     def forward(self, x: Feature) -> Feature:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        return add(x, self.conv(x)) if self.residual else self.conv(x)
 
 
 def create_mobilenet_v2(

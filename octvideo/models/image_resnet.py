@@ -15,7 +15,7 @@ from torch import nn
 from octvideo.models.blocks import Octave
 from octvideo.models.image_glore import OctGloRe
 from octvideo.models.image_layers import ImageHead, conv, initialise, norm, stem_convolutions
-from octvideo.octave import Feature, OctReLU, OctSqueezeExcitation
+from octvideo.octave import Feature, OctReLU, OctSqueezeExcitation, add
 
 __all__ = ["Bottleneck", "PreactivationBottleneck", "create_image_resnet"]
 
@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(z)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.se(self.bn3(self.conv3(y)))
-        return self.relu(y + (x if self.downsample is None else self.downsample(z)))
+        return self.relu(add(y, x if self.downsample is None else self.downsample(z)))
 
 
 class PreactivationBottleneck(nn.Module):
@@ -112,7 +112,7 @@ class PreactivationBottleneck(nn.Module):
         y = self.conv1(self.relu(self.bn1(x)))
         y = self.conv2(self.relu(self.bn2(y)))
         y = self.se(self.conv3(self.relu(self.bn3(y))))
-        return y + self.downsample(x)
+        return add(y, self.downsample(x))
 
 
 def create_image_resnet(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from octvideo.octave import Feature, OctaveTensor
+from octvideo.octave import Feature, OctaveTensor, add
 
 __all__ = ["OctNonLocal", "create_octave_nonlocal"]
 
@@ -37,7 +37,7 @@ class OctNonLocal(nn.Module):
         theta, phi, g = self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled)
         query, key, value = (map_.flatten(2).transpose(1, 2).unsqueeze(1) for map_ in (theta, phi, g))
         attended = F.scaled_dot_product_attention(query, key, value).squeeze(1)  # (N, T * H * W, C)
-        return x + self.norm(self.conv_out(attended.transpose(1, 2).reshape(theta.shape)))
+        return add(x, self.norm(self.conv_out(attended.transpose(1, 2).reshape(theta.shape))))
 
 
 def _pool(x: Feature) -> Feature:

@@ -167,13 +167,13 @@ def create_octave_slowfast(
                 alpha_in=0.0,
             ),
         ]
-        modules.append(_pathways(pathways, nn.Identity() if last else fusion(dim_out)))
+        modules.append(_pathways(pathways, None if last else fusion(dim_out)))
         dim_in, dim_out = dim_out, 2 * dim_out
     modules.append(PoolConcatPathway(pool=nn.ModuleList([HeadPool(window) for window in head_windows])))
     modules.append(create_head(dim_in + dim_in // channel_ratio, classes, dropout, window=None))
     return SlowFast(nn.ModuleList(modules), frame_ratio, slow_frames)
 
 
-def _pathways(blocks: list[nn.Module], fusion: nn.Module) -> nn.Module:
+def _pathways(blocks: list[nn.Module], fusion: nn.Module | None) -> nn.Module:
     # inplace=False: the list that came in stays as it is.
     return MultiPathWayWithFuse(multipathway_blocks=nn.ModuleList(blocks), multipathway_fusion=fusion, inplace=False)

@@ -5,7 +5,7 @@ from octvideo.octave.fuse import fold_batch_norm
 from octvideo.octave.layers import OctMap, OctPool, OctReLU, OctSqueezeExcitation, merge, pool_globally, split
 from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
 from octvideo.octave.octavize import describe, octavize
-from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
+from octvideo.octave.pair import Feature, OctaveTensor, add, map_groups, split_channels
 
 __all__ = [
     "Feature",
@@ -18,6 +18,7 @@ __all__ = [
     "OctReLU",
     "OctSqueezeExcitation",
     "OctaveTensor",
+    "add",
     "describe",
     "fold_batch_norm",
     "map_groups",

@@ -139,6 +139,8 @@ def _trace(module: nn.Module, dry: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     plain = _read_what_is_written(graph, run)
     compare(module, graph, dry, inputs)
     for node in graph.nodes:
+        if isinstance(node.type, str):  # an annotation, which means nothing outside the network's own file
+            node.type = None
         if node.op == "call_function" and node.target in _LAYERS:
             if not issubclass(_LAYERS[node.target], nn.modules.dropout._DropoutNd) or node in follows:
                 _make_layer(module, graph, node)

@@ -282,10 +282,10 @@ def _exchange(part: Trace, plan: Plan, prefix: str, alpha: float, multiple: int)
         elif role == "cat":
             parts = list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
             replace(root, graph, node, Concatenate(), (parts,))
-        elif role == "two" and node.target in (operator.add, operator.iadd, torch.add, "add", "add_"):
-            node.op, node.target = "call_function", operator.add  # what OctaveTensor defines
         elif role == "two":
-            replace(root, graph, node, Combine(node.target), node.args)  # type: ignore[arg-type]
+            sums = (operator.iadd, torch.add, "add", "add_")  # not in place
+            function = operator.add if node.target in sums else node.target
+            replace(root, graph, node, Combine(function), node.args)  # type: ignore[arg-type]
         elif role == "scale":
             pair, gate = sorted(node.all_input_nodes, key=lambda x: x not in pairs)
             replace(root, graph, node, Scale(pairs[pair]), (pair, gate))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Feature", "OctaveTensor", "map_groups", "split_channels"]
+__all__ = ["Feature", "OctaveTensor", "add", "map_groups", "split_channels"]
 
 
 class OctaveTensor(NamedTuple):
@@ -30,9 +30,7 @@ class OctaveTensor(NamedTuple):
         )
 
     def __add__(self, other: Any) -> OctaveTensor:  # type: ignore[override]  # a sum of features, not of tuples
-        if not isinstance(other, OctaveTensor):
-            return NotImplemented
-        return OctaveTensor(_add(self.high, other.high), _add(self.low, other.low))
+        return _sum(self, other) if isinstance(other, OctaveTensor) else NotImplemented
 
     def to(self, *args: Any, **kwargs: Any) -> OctaveTensor:
         """``Tensor.to`` on each group."""
@@ -59,6 +57,17 @@ class OctaveTensor(NamedTuple):
 
 
 Feature = Tensor | OctaveTensor  # what flows through an octave network
+
+
+def add(x: Feature, y: Feature) -> Feature:
+    """Return ``x + y``, also in compiled networks, where PyTorch 2.6 to 2.8 joins named tuples at a ``+``."""
+    if isinstance(x, OctaveTensor) and isinstance(y, OctaveTensor):
+        return _sum(x, y)
+    return x + y  # type: ignore[operator]  # two tensors, or an error
+
+
+def _sum(x: OctaveTensor, y: OctaveTensor) -> OctaveTensor:
+    return OctaveTensor(_add(x.high, y.high), _add(x.low, y.low))
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

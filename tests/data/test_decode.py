@@ -4,10 +4,12 @@ import shutil
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 
 from octvideo.data import DecodeError, open_video
+from octvideo.errors import UserError
 
 
 @pytest.mark.parametrize("name", ["decord_corrupted.mp4", "moviepy_empty_result.webm"])
@@ -33,6 +35,13 @@ def test_other_errors(tmp_path, data):
             assert video.frames([0]).shape == (1, 256, 340, 3)
     except DecodeError as error:
         assert "cut.mp4" in str(error)
+
+
+@pytest.mark.parametrize("version", ["13.1.0", "16.1.0"])
+def test_an_old_pyav_is_refused(version, monkeypatch):
+    monkeypatch.setattr(av, "__version__", version)
+    with pytest.raises(UserError, match=rf"^PyAV {version} .*pip install 'av>=17'$"):
+        open_video("clip.mp4")
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])

@@ -1,4 +1,4 @@
-"""The quickstart's videos: frames that follow from the seed, split by figure, with pairs that only time tells apart."""
+"""The quickstart's videos: made from the seed, whole, split by figure, two pairs that only time tells apart."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stack(frames) -> np.ndarray:
 
 
 def distance(path: Path, clip: Clip) -> float:
-    """Mean difference between what a file shows and the clip's frames, of 255: an encoder's bytes vary."""
+    """Mean difference between what a file shows and the clip's frames, of 255. An encoder's bytes depend on the CPU."""
     with av.open(str(path)) as container:
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     frames = stack(recorded_frames(clip))

@@ -91,7 +91,7 @@ def test_a_finished_run_ignores_other_settings(
         (["TRAIN.STEPS", "9", "DATA.FLIP", "0"], "DATA.FLIP 0.5, this run 0.0"),
         (["TRAIN.STEPS", "9", "TRAIN.BATCH_SIZE", "2"], "TRAIN.BATCH_SIZE 4, this run 2"),
         (["DATA.TRAIN", "fewer"], "has 7 videos, its checkpoints 8: choose another"),
-        (["DATA.TRAIN", "renamed"], "class 1 of its checkpoints is 'right', in DATA.TRAIN"),
+        (["DATA.TRAIN", "renamed"], "'right' missing, 'up' new"),
         (["TEST.ENABLE", "True", "DATA.TEST", "nowhere"], "nowhere: no such list file"),
         (["TRAIN.RESUME", "False", "TRAIN.CHECKPOINT", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
         (["TRAIN.RESUME", "False", "TRAIN.COMPILE", "nobody"], "TRAIN.COMPILE is nobody"),

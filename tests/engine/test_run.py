@@ -89,7 +89,7 @@ def test_it_learns_which_way_things_move(small_run, tmp_path):
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["top1"] >= 87
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     more = ["TRAIN.STEPS", "40", "TRAIN.CHECKPOINT_EVERY", "4", "TEST.ENABLE", "False", "NUM_WORKERS", "1"]
     code, _, err = finish(start(small_run("whole", *more), processes))

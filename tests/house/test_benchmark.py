@@ -71,7 +71,7 @@ def test_forward_compares_alphas(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"vanilla as 2D folded / {octave} as 2D folded (processor_seconds)" in found["ratio"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_forward_on_exported_runtimes() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("onnxscript")

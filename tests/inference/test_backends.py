@@ -73,7 +73,7 @@ def test_unknown_backend_and_missing_package(checkpoint: Path, monkeypatch: pyte
         create_runner("openvino", model, (8, 64, 64), CPU)
 
 
-_SLOW = [pytest.param(format, marks=pytest.mark.slow) for format in ("onnx", "openvino")]
+_SLOW = [pytest.param(format, marks=pytest.mark.full) for format in ("onnx", "openvino")]
 
 
 @pytest.mark.parametrize("format", ["torch-export", *_SLOW])

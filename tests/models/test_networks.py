@@ -49,7 +49,10 @@ R101 = {"MODEL__BLOCKS": "[3, 4, 23, 3]", "MODEL__SLOWFAST__FUSION_KERNEL": 5}
 
 @pytest.mark.parametrize(
     ("arch", "builder", "keys"),
-    [*((arch, builder, {}) for arch, builder in HUB.items()), ("slowfast", hub.slowfast_r101, R101)],
+    [
+        *((arch, builder, {}) for arch, builder in HUB.items()),
+        pytest.param("slowfast", hub.slowfast_r101, R101, marks=pytest.mark.full),
+    ],
     ids=[*HUB, "slowfast_r101"],
 )
 def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(arch, builder, keys):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d, split_channels
+from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d, add, split_channels
 from octvideo.octave.functional import convolve_as_2d, downsample, upsample
 
 
@@ -361,7 +361,7 @@ class Chain(nn.Module):
 
     def forward(self, x):
         y = self.enter(x)
-        return self.leave(y + self.stay(y))
+        return self.leave(add(y, self.stay(y)))
 
 
 def test_compiles_as_one_graph_and_exports():
@@ -392,7 +392,7 @@ def test_exports_pool_and_upsample_in_space(mode, frames, size, ceil):
     torch.testing.assert_close(program.module()(x), Halve()(x))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_inductor_compiles_the_gradient():
     """A real compilation, which needs a C++ compiler: without one this fails. Run as in a training on a CPU."""
     torch.manual_seed(0)

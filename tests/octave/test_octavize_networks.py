@@ -99,7 +99,11 @@ def _inputs(name: str, shape: tuple[int, ...], batch: int, device: str = "cpu") 
     return [x[:, :, ::4], x] if name.startswith("slowfast") else x
 
 
-@pytest.fixture(scope="module", params=CASES)
+QUICK = {"resnet50", "densenet121", "mobilenet_v2", "efficientnet_b0", "r3d_18", "i3d_r50", "slowfast_r50", "x3d_s"}
+PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     """One at a time: the tests of a network run one after another, with the same two modules."""
     torch.manual_seed(0)

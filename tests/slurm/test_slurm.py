@@ -177,6 +177,7 @@ def test_preempted_requeued_resumed_is_bit_identical(
     assert equal(run.weights(), undisturbed.weights())
 
 
+@pytest.mark.full
 def test_a_job_goes_on_after_its_time_limit(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_job_goes_on_after_its_time_limit(
     assert equal(run.weights(), undisturbed.weights())
 
 
+@pytest.mark.full
 def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
     """Also a run that was to begin anew goes on from its own checkpoints then."""
     run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False", "TRAIN.RESUME", "False")
@@ -207,6 +209,7 @@ def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video
     assert equal(run.weights(), undisturbed.weights())
 
 
+@pytest.mark.full
 def test_a_killed_task_ends_the_job_which_can_be_requeued(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
@@ -233,6 +236,7 @@ def test_one_failing_rank_names_the_cause(cluster: Cluster, video_folder: Path, 
     assert "UserError: OUTPUT_DIR /proc/nowhere: cannot be written" in err and str(folder) in err
 
 
+@pytest.mark.full
 def test_an_announcement_while_python_starts_does_not_kill(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
@@ -250,6 +254,7 @@ def test_an_announcement_while_python_starts_does_not_kill(
     assert equal(run.weights(), undisturbed.weights())
 
 
+@pytest.mark.full
 def test_a_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
     run = Run(cluster, video_folder, tmp_path / "out", "--wait")
     run.stop_at(1)
