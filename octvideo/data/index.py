@@ -92,15 +92,14 @@ class VideoIndex:
         """A SHA-256 of paths and labels in their order.
 
         Of the paths counts what is below the folder that all of them share: videos that have moved together, with their
-        list or without, are the same.
+        list or without, are the same. So are names in another Unicode form, which a copy to another system may bring.
         """
         data = self._bytes.tobytes()
-        bounds = list(zip([0, *self._ends[:-1].tolist()], self._ends.tolist()))
-        first = min((data[start:end] for start, end in bounds), default=b"")
-        last = max((data[start:end] for start, end in bounds), default=b"")
+        paths = [_composed(data[start:end]) for start, end in zip([0, *self._ends[:-1].tolist()], self._ends.tolist())]
+        first, last = min(paths, default=b""), max(paths, default=b"")
         same = next((at for at, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
         skip = first.rfind(b"/", 0, same) + 1
-        digest = hashlib.sha256(b"\0".join(data[start + skip : end] for start, end in bounds))
+        digest = hashlib.sha256(b"\0".join(path[skip:] for path in paths))
         digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
 
@@ -121,6 +120,12 @@ class VideoIndex:
         index = copy.copy(self)
         index.renumber(classes)
         return index
+
+
+def _composed(path: bytes) -> bytes:
+    if path.isascii():
+        return path
+    return nfc(path.decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
 
 def _pack(rows: Iterable[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -242,15 +247,15 @@ def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]], wanted: C
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:
-            children = sorted(
+            children = [
                 (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or wanted(entry.name)
-            )
+            ]
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
-    for name, is_folder in children:
+    for name, is_folder in sorted(children, key=lambda child: nfc(child[0])):
         if is_folder:
             yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here}, wanted)
         else:
@@ -264,7 +269,8 @@ def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
 
 
 def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
-    names = sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    children = (child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    names = sorted(children, key=nfc)
     odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
         raise UserError(f"{folder}: folder {odd!r}: its name is not UTF-8, and class names are written; rename it")
