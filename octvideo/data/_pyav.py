@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
 
 from octvideo.data._reader import CannotCount, scaled_size
 
-__all__ = ["PyAVReader", "SequentialReader"]
+__all__ = ["LENIENT", "PyAVReader", "SequentialReader"]
 
+# PyAV 19 replaces what is not UTF-8 in metadata by default, and has no such argument.
+LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
 
 
 def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The stream that FFmpeg calls the best one, which may not be the first."""
     file = source if isinstance(source, str) else io.BytesIO(source)
-    container = av.open(file, "r", metadata_errors="replace")
+    container = av.open(file, "r", **LENIENT)
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         container.close()

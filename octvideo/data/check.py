@@ -12,6 +12,8 @@ from fractions import Fraction
 
 import av
 
+from octvideo.data._pyav import LENIENT
+
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
 OK = "ok"  # decodes from the first frame to the last
@@ -107,7 +109,7 @@ class _Found:
 
     def read(self, path: str) -> None:
         """Raises ``_Broken``, or what PyAV raises, at the first thing that is wrong."""
-        with av.open(path, metadata_errors="replace") as container:
+        with av.open(path, **LENIENT) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise _Broken("no video stream")
