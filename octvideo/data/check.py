@@ -120,7 +120,7 @@ class _Found:
             context.thread_type, context.thread_count = "SLICE", 2
             context.options = {"err_detect": "explode"}
             self.codec, self.width, self.height = context.name, context.width, context.height
-            self.fps, self.frames_header = stream.average_rate or Fraction(0), stream.frames
+            self.fps, self.frames_header = Fraction(stream.average_rate or 0), stream.frames
             self.duration = Fraction(container.duration or 0, av.time_base)
             packets, end = 0, Fraction(0)
             # All streams are read, not decoded: the header's duration is that of the longest one.

@@ -271,7 +271,7 @@ def test_user_errors_end_in_one_line(folder, tmp_path, capsys, monkeypatch, argu
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
     (tmp_path / "nul.txt").write_text("a\0.mp4 0\n")
-    (tmp_path / "bad.txt").write_text("a.mp4 jmup\n")
+    (tmp_path / "bad.txt").write_text("frames 30 1\n")
     (folder / "list.txt").write_text("down/video 0.mp4 0\n")
     assert run(main, arguments) == 2
     captured = capsys.readouterr()
