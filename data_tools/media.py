@@ -278,7 +278,7 @@ def _time_base(first: VideoFrame, rate: Fraction) -> Fraction:
 def _rate(source: str | Path) -> Fraction:
     """Average frames per second, as far as the container tells."""
     with _open(source) as container:
-        rate = _video_stream(container).average_rate or Fraction(25)
+        rate = Fraction(_video_stream(container).average_rate or 25)
     return rate.limit_denominator(100000) if 0 < rate <= 1000 else Fraction(25)
 
 

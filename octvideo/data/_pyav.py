@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import av
 import numpy as np
 
 from octvideo.data._reader import CannotCount, scaled_size
 
-__all__ = ["PyAVReader", "SequentialReader"]
+__all__ = ["PYAV", "PyAVReader", "SequentialReader", "open_input"]
+
+PYAV = int(av.__version__.split(".")[0])  # the version
 
 _EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
+
+
+def open_input(file: str | io.BytesIO) -> av.container.InputContainer:
+    """Open a file to read; text in it that is not UTF-8 is no error."""
+    options: Any = {} if PYAV >= 19 else {"metadata_errors": "replace"}
+    container: av.container.InputContainer = av.open(file, "r", **options)
+    return container
 
 
 def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The stream that FFmpeg calls the best one, which may not be the first."""
     file = source if isinstance(source, str) else io.BytesIO(source)
-    container = av.open(file, "r", metadata_errors="replace")
+    container = open_input(file)
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         container.close()

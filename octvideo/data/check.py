@@ -12,6 +12,8 @@ from fractions import Fraction
 
 import av
 
+from octvideo.data._pyav import open_input
+
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
 OK = "ok"  # decodes from the first frame to the last
@@ -107,7 +109,7 @@ class _Found:
 
     def read(self, path: str) -> None:
         """Raises ``_Broken``, or what PyAV raises, at the first thing that is wrong."""
-        with av.open(path, metadata_errors="replace") as container:
+        with open_input(path) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise _Broken("no video stream")
@@ -118,7 +120,7 @@ class _Found:
             context.thread_type, context.thread_count = "SLICE", 2
             context.options = {"err_detect": "explode"}
             self.codec, self.width, self.height = context.name, context.width, context.height
-            self.fps, self.frames_header = stream.average_rate or Fraction(0), stream.frames
+            self.fps, self.frames_header = Fraction(stream.average_rate or 0), stream.frames
             self.duration = Fraction(container.duration or 0, av.time_base)
             packets, end = 0, Fraction(0)
             # All streams are read, not decoded: the header's duration is that of the longest one.
