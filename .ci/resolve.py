@@ -4,11 +4,13 @@
 The tools of development are included. The Pythons need not be there: pip resolves for another one with
 ``--python-version``, and downloads nothing but metadata. Three requirements have no wheels; they are pure Python, so
 one wheel of each, built here, serves every Python. Markers such as ``python_version < "3.11"`` follow the Python that
-runs this script: a limit of pip.
+runs this script: a limit of pip. Run it with a recent pip, such as that of ``.venv``: pip 23 passes over releases
+that the running Python is too old for.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -59,6 +61,9 @@ def resolve(python: str, wheels: Path) -> tuple[dict[str, str], str]:
 
 def main(pythons: list[str]) -> int:
     """Print a line for each Python; return 1 where one does not resolve."""
+    if int(importlib.metadata.version("pip").split(".")[0]) < 25:
+        print("error: pip is older than 25; run .venv/bin/python .ci/resolve.py", file=sys.stderr)
+        return 2
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         if error := build_wheels(Path(folder)):

@@ -11,17 +11,24 @@ import numpy as np
 
 from octvideo.data._reader import CannotCount, scaled_size
 
-__all__ = ["LENIENT", "PyAVReader", "SequentialReader"]
+__all__ = ["PYAV", "PyAVReader", "SequentialReader", "open_input"]
 
-# PyAV 19 replaces what is not UTF-8 in metadata by default, and has no such argument.
-LENIENT: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+PYAV = int(av.__version__.split(".")[0])  # the version
+
 _EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
+
+
+def open_input(file: str | io.BytesIO) -> av.container.InputContainer:
+    """Open a file to read; text in it that is not UTF-8 is no error."""
+    options: Any = {} if PYAV >= 19 else {"metadata_errors": "replace"}
+    container: av.container.InputContainer = av.open(file, "r", **options)
+    return container
 
 
 def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The stream that FFmpeg calls the best one, which may not be the first."""
     file = source if isinstance(source, str) else io.BytesIO(source)
-    container = av.open(file, "r", **LENIENT)
+    container = open_input(file)
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream):
         container.close()

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import av
 
-from octvideo.data._pyav import LENIENT
+from octvideo.data._pyav import open_input
 
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
@@ -109,7 +109,7 @@ class _Found:
 
     def read(self, path: str) -> None:
         """Raises ``_Broken``, or what PyAV raises, at the first thing that is wrong."""
-        with av.open(path, **LENIENT) as container:
+        with open_input(path) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise _Broken("no video stream")

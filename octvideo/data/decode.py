@@ -20,7 +20,7 @@ import numpy as np
 from octvideo.data._decord import DecordReader, is_installed
 from octvideo.data._image import ImageReader
 from octvideo.data._mp4 import is_plain_mp4
-from octvideo.data._pyav import PyAVReader, SequentialReader
+from octvideo.data._pyav import PYAV, PyAVReader, SequentialReader
 from octvideo.data._reader import Reader
 from octvideo.data._torchcodec import TorchcodecReader, why_not
 from octvideo.data.lists import is_image
@@ -117,7 +117,7 @@ def check_decoder(decoder: str) -> None:
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
-    if int(av.__version__.split(".")[0]) < 17:  # setup.py requires it, but any version can be installed by hand
+    if PYAV < 17:  # setup.py requires it, but any version can be installed by hand
         raise UserError(f"PyAV {av.__version__} reads wrong colours or nothing; run: pip install 'av>=17'")
     if decoder == "decord" and not is_installed():
         raise UserError("DATA.DECODER is decord, which is not installed; use auto or pyav")
