@@ -213,7 +213,7 @@ def _is_gone(owner: dict[str, Any]) -> bool:
 def _machine() -> str:
     """The boot of the system and the space of process numbers: containers may share a host's name."""
     with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     return ""
 
@@ -221,7 +221,7 @@ def _machine() -> str:
 def _process(pid: int) -> str:
     """What tells a process from a later one of the same number; empty where there is none that runs."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else f"{pid} since {fields[19]}"
     except OSError:
         pass

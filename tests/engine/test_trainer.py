@@ -159,6 +159,7 @@ def test_the_log_is_json_where_a_number_is_not_finite(tmp_path):
         raise AssertionError(name)
 
     with RunLog(tmp_path) as log:
+        log.start()
         log.write("train", step=1, grad_norm=float("inf"), loss=np.float64("nan"))
     line = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
     assert line["grad_norm"] is None and line["loss"] is None
@@ -170,6 +171,7 @@ def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
     for before, lines in (("", 1), (whole, 2), (whole + '{"kind": "tr', 3)):
         file.write_text(before)
         with RunLog(tmp_path) as log:
+            log.start()
             log.write("info", message="after")
         found = file.read_text().splitlines()
         assert len(found) == lines and json.loads(found[-1])["message"] == "after"
