@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from octvideo.signals import StopOnSignal
@@ -18,10 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Intermixed: --cfg may stand on either side of KEY VALUE pairs.
     args = parser.parse_intermixed_args(argv)
     with StopOnSignal():
-        # Torch takes seconds to import.
+        # Torch takes seconds to import: what can be wrong without it is found first.
         from octvideo.config import load_cfg
+        from octvideo.engine.ranks import find_place
 
         cfg = load_cfg(args.cfg, args.overrides)
+        find_place(os.environ)
         from octvideo.engine.run import run
 
         return run(cfg)
