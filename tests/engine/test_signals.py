@@ -166,5 +166,6 @@ def test_a_crashed_worker_ends_in_one_line(small_run, tmp_path):
     os.kill(int(workers[0]), signal.SIGKILL)
     assert group.process.wait(PATIENCE) == 2
     error = group.errors.read_text().splitlines()[-1]
-    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} killed by signal: Killed)")
+    # PyTorch says "killed by signal" or "exited unexpectedly", by which of two checks sees it first.
+    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} ")
     assert "Traceback" not in group.errors.read_text()
