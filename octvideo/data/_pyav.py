@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from octvideo.data._reader import CannotCount, scaled_size
 
@@ -40,9 +41,14 @@ def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStr
 
 
 def _rgb(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    """Upright ``(H, W, 3)``; the scaling, if any, is part of the conversion to RGB."""
+    """Upright ``(H, W, 3)``; the scaling, if any, is part of the conversion to RGB.
+
+    The converter is new and has one thread: PyAV 19's own is kept with its threads, and a forked process that inherits
+    it waits for them for ever.
+    """
     height, width = (None, None) if short_side is None else scaled_size(frame.height, frame.width, short_side)
-    return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), frame.rotation // 90)
+    picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
+    return np.rot90(picture.to_ndarray(), frame.rotation // 90)
 
 
 class PyAVReader:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from octvideo.data import DecodeError, open_video
+from octvideo.data.guarded import guarded
 from octvideo.errors import UserError
 
 
@@ -35,6 +36,15 @@ def test_other_errors(tmp_path, data):
             assert video.frames([0]).shape == (1, 256, 340, 3)
     except DecodeError as error:
         assert "cut.mp4" in str(error)
+
+
+def test_a_forked_process_reads_after_its_parent(tmp_path, make_video):
+    frames = np.full((8, 240, 320, 3), 90, np.uint8)
+    path = make_video(tmp_path / "grey.mkv", frames)
+    with av.open(str(path)) as container:
+        next(container.decode(video=0)).to_ndarray(format="rgb24")  # PyAV 19 keeps its threads, in this process
+    call = guarded(lambda: open_video(str(path)).frames([5]).mean(), 60)
+    assert abs(call() - 90) < 4
 
 
 def test_an_old_pyav_is_refused(monkeypatch):
