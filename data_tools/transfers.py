@@ -179,14 +179,15 @@ class WebFiles:
             if version:
                 version_file.write_text(version, encoding="latin-1")
         received = 0
-        with target:
+        try:
             for data in response.iter_raw():  # as it comes: what was not written is lost when it breaks off
                 with writing(partial):
                     target.write(data)
                 received += len(data)
                 self._pacer.spend(len(data))
-            with writing(partial):
-                target.flush()
+        finally:
+            with writing(partial):  # what is left to write may fail again
+                target.close()
         length = response.headers.get("Content-Length")
         if length is not None and received != int(length):
             raise Transient(f"{received} of {length} bytes came")

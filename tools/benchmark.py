@@ -9,4 +9,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from octvideo.cli import run  # noqa: E402
 from octvideo.cli.benchmark import main  # noqa: E402
 
-sys.exit(run(main))
+if __name__ == "__main__":  # a process that is spawned imports this file
+    sys.exit(run(main))
