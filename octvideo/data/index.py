@@ -168,13 +168,12 @@ def read_classes(file: str | Path) -> list[str]:
 
 
 def _numbered_line(lines: list[str]) -> str | None:
-    """The first line of a file where all, but for a header, have a number that counts them, before or behind."""
-    for pattern in (r"(\d+)[\s,;:.)\]]+\D.*", r".*\D[\s,;:]+(\d+)"):
-        for rows in (lines, lines[1:]):
-            found = [match for row in rows if (match := re.fullmatch(pattern, row))]
-            numbers = sorted(int(row[1]) for row in found)
-            if rows and len(found) == len(rows) and numbers in (list(range(len(rows))), list(range(1, len(rows) + 1))):
-                return rows[0]
+    """The first line of a file where a number that counts the lines is in front of each name, but for a header."""
+    for rows in (lines, lines[1:]):
+        found = [re.fullmatch(r"(\d+)[\s,;:.)\]]+\D.*", row) for row in rows]
+        numbers = sorted(int(match[1]) for match in found if match)
+        if rows and numbers in (list(range(len(rows))), list(range(1, len(rows) + 1))):
+            return rows[0]
     return None
 
 

@@ -117,7 +117,7 @@ def _no_word_of_broken_connections(kind: type[BaseException], error: BaseExcepti
 
 
 def _cannot_send(error: Exception, _: object) -> NoReturn:
-    if not re.search("shared memory|No space left", str(error)):  # those are told where the worker is missed
+    if not re.search("shared memory|No space left", str(error)):  # the main process reports these
         traceback.print_exception(error)
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""One run in a folder: who gets the lock, and who is told whose it is."""
+"""One run in a folder: who gets the lock, and what the others print."""
 
 from __future__ import annotations
 

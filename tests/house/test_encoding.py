@@ -43,7 +43,7 @@ def test_a_call_without_encoding_is_found(code: str) -> None:
 
 
 def test_no_text_file_depends_on_the_locale() -> None:
-    # ``write_text`` of octvideo.files is UTF-8 by itself, and takes two arguments as well.
+    # ``write_text`` of octvideo.files always writes UTF-8, and takes two arguments as well.
     found = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in FILES

@@ -33,7 +33,7 @@ def _save_checkpoint(cfg: CfgNode, path: Path) -> Path:
             value.uniform_(0.1, 0.3)
         elif value.dim() == 1 and value.is_floating_point() and name.endswith("weight"):
             value.uniform_(0.5, 1.0)  # some norms start at zero, which would switch their branch off
-    model.load_state_dict(state)  # an octave norm keeps each group by itself: its entries are copies
+    model.load_state_dict(state)  # an octave norm keeps its groups apart: its entries are copies
     # Logits of moderate size, so that no probability is 0 or 1.
     with torch.inference_mode():
         logits = model.eval()(torch.randn(4, 3, 8, 64, 64))

@@ -79,7 +79,7 @@ def _moved(model: nn.Module) -> nn.Module:
             value.mul_(len(value) ** 0.5)  # depth-wise kernels, initialised as if they saw all channels, let nothing by
         elif value.dim() == 1 and name.endswith("weight"):
             value.uniform_(0.5, 1.0)  # the last norm of a block starts at zero, which would switch its branch off
-    model.load_state_dict(state)  # an octave norm keeps each group by itself: its entries are copies
+    model.load_state_dict(state)  # an octave norm keeps its groups apart: its entries are copies
     return model.eval()
 
 
