@@ -172,7 +172,7 @@ def _numbered_line(lines: list[str]) -> str | None:
     for rows in (lines, lines[1:]):
         found = [re.fullmatch(r"(\d+)[\s,;:.)\]]+\D.*", row) for row in rows]
         numbers = sorted(int(match[1]) for match in found if match)
-        if rows and numbers in (list(range(len(rows))), list(range(1, len(rows) + 1))):
+        if len(rows) > 1 and numbers in (list(range(len(rows))), list(range(1, len(rows) + 1))):
             return rows[0]
     return None
 
