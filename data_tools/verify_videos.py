@@ -1,13 +1,9 @@
 #!/usr/bin/env python
-"""Decodes every video of a list or a folder wholly, and names those that are broken: ``octvideo check-videos``."""
+"""Decodes every video completely and lists broken ones: ``octvideo check-videos``."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from octvideo.cli import run  # noqa: E402
-from octvideo.cli.check_videos import main  # noqa: E402
-
-if __name__ == "__main__":
-    sys.exit(run(main))
+if __name__ == "__main__":  # a spawned process imports this file
+    bootstrap = runpy.run_path(str(Path(__file__).resolve().parents[1] / "tools" / "bootstrap.py"))
+    bootstrap["start"]("octvideo.cli.check_videos")

@@ -1,12 +1,9 @@
-"""Predicts actions in the browser: see `python demo/app.py --help` and docs/inference.md."""
+#!/usr/bin/env python
+"""Predicts actions in the browser: ``octvideo app``."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from octvideo.cli import run
-from octvideo.cli.app import main
-
-if __name__ == "__main__":
-    sys.exit(run(main))
+if __name__ == "__main__":  # a spawned process imports this file
+    bootstrap = runpy.run_path(str(Path(__file__).resolve().parents[1] / "tools" / "bootstrap.py"))
+    bootstrap["start"]("octvideo.cli.app")

@@ -1,12 +1,9 @@
-"""Predicts actions in videos: see `python demo/predict.py --help` and docs/inference.md."""
+#!/usr/bin/env python
+"""Predicts actions in videos: ``octvideo predict``."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from octvideo.cli import run
-from octvideo.cli.predict import main
-
-if __name__ == "__main__":
-    sys.exit(run(main))
+if __name__ == "__main__":  # a spawned process imports this file
+    bootstrap = runpy.run_path(str(Path(__file__).resolve().parents[1] / "tools" / "bootstrap.py"))
+    bootstrap["start"]("octvideo.cli.predict")

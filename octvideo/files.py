@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,67 +9,85 @@ from pathlib import Path
 
 from octvideo.errors import UserError
 
-__all__ = ["discard", "partial_of", "replace", "whole_file", "write_bytes", "write_text"]
+__all__ = ["atomic_write", "discard", "partial_path", "replace_durably", "write_bytes", "write_text", "writing"]
 
 
-def partial_of(path: Path) -> Path:
-    """What a file is called while this process writes it: hidden, in the same folder, of the same suffix."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into a UserError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); free some space, or choose another place") from None
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name of a file while this process writes it: hidden, same folder, same suffix."""
     return path.with_name(f".{os.getpid()}.{path.name}")
 
 
-def replace(partial: Path, path: Path) -> None:
-    """Gives a file that was written under another name its own one, when its content is on the disk."""
+def replace_durably(partial: Path, path: Path) -> None:
+    """Rename a finished file. After a power cut the old file or the new one is there, whole."""
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(path)
+    if hasattr(os, "O_DIRECTORY"):  # not on Windows, which cannot open a folder
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def discard(path: Path) -> None:
-    """Removes a temporary file if it is there and can be removed.
+    """Remove a temporary file if it exists and can be removed.
 
-    On a read-only file system even the removal of a missing file fails; the error that matters is raised already.
+    On a read-only file system even the removal of a missing file fails. The error that matters was raised before.
     """
     with contextlib.suppress(OSError):
         path.unlink()
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    """Yields the name to write to; an error in between leaves what was at ``path`` before, and nothing beside it.
+def atomic_write(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """Yield the name to write to. After an error ``path`` has its old content, and no other file is left.
 
     Args:
-        path: of the file.
-        parents: make its folder where there is none.
+        path: the file.
+        parents: create its folder if there is none.
 
     Raises:
-        UserError: the file cannot be written (an OSError).
+        UserError: the file cannot be written.
     """
-    partial = partial_of(path)
+    partial = partial_path(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()  # a place that cannot be written is told before the work
-        yield partial
-        replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written ({reason}); free some space, or choose another place") from None
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch()  # fail before the work, not after it
+            yield partial
+            replace_durably(partial, path)
     finally:
         discard(partial)
 
 
 def write_bytes(path: Path, content: bytes, *, parents: bool = False) -> None:
-    """A whole file of these bytes; ``parents`` as in ``whole_file``.
+    """Write a whole file; see ``atomic_write``.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
-    with whole_file(path, parents=parents) as partial:
+    with atomic_write(path, parents=parents) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """``write_bytes`` of UTF-8 text; names of another encoding are the bytes that they are."""
+    """Write a whole file in UTF-8. File names in another encoding keep their bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     write_bytes(path, text.encode(errors="surrogateescape"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,33 +48,6 @@ def _make_video(path: Path, frames: np.ndarray, fps: int = 25, codec: str = "lib
 def make_video() -> Callable[..., Path]:
     """Encodes uint8 ``(T, H, W, 3)`` as a video file: ``make_video(path, frames, fps=25, codec="libx264", gop=12)``."""
     return _make_video
-
-
-def _run_script(script: Path, *arguments: object, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    process = subprocess.Popen(
-        [sys.executable, *launcher, str(script), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # not kill: torchrun ends its ranks only when it is asked to
-        process.communicate(timeout=240)
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, None, errors)
-
-
-@pytest.fixture(scope="session")
-def run_script() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script, with torchrun where there are to be more processes: ``run_script(path, *arguments, processes=1)``.
-
-    The result has its exit code and what it said on stderr.
-    """
-    return _run_script
 
 
 @pytest.fixture(scope="session")

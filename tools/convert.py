@@ -1,12 +1,9 @@
-"""Converts a checkpoint: see `python tools/convert.py --help` and docs/checkpoints.md."""
+#!/usr/bin/env python
+"""Converts a checkpoint of another project: ``octvideo convert``."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from octvideo.cli import run
-from octvideo.cli.convert import main
-
-if __name__ == "__main__":
-    sys.exit(run(main))
+if __name__ == "__main__":  # a spawned process imports this file
+    bootstrap = runpy.run_path(str(Path(__file__).resolve().parents[1] / "tools" / "bootstrap.py"))
+    bootstrap["start"]("octvideo.cli.convert")

@@ -1,12 +1,9 @@
-"""Exports a network: see `python tools/export.py --help` and docs/inference.md."""
+#!/usr/bin/env python
+"""Exports a network to ONNX, OpenVINO or ``torch.export``: ``octvideo export``."""
 
-import sys
+import runpy
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from octvideo.cli import run
-from octvideo.cli.export import main
-
-if __name__ == "__main__":
-    sys.exit(run(main))
+if __name__ == "__main__":  # a spawned process imports this file
+    bootstrap = runpy.run_path(str(Path(__file__).resolve().parents[1] / "tools" / "bootstrap.py"))
+    bootstrap["start"]("octvideo.cli.export")

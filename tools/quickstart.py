@@ -13,10 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bootstrap import ROOT
 
-from octvideo.config import load_cfg  # noqa: E402
+from octvideo.config import load_cfg
 
 
 def step(name: str, seconds: dict[str, float], *command: str, capture: bool = False) -> str:

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bootstrap import ROOT
 
-from octvideo.cli import run as run_command  # noqa: E402
-from octvideo.config import CfgNode, get_defaults, load_cfg  # noqa: E402
-from octvideo.errors import UserError  # noqa: E402
+from octvideo.cli import run as run_command
+from octvideo.config import CfgNode, get_defaults, load_cfg
+from octvideo.errors import UserError
 
 FOLDS = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.predict import named, positive
+from octvideo.cli.arguments import path_arg, positive_int
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
-    from octvideo.inference.frequency import Spectrum
+    from octvideo.analysis.frequency import Spectrum
 
 __all__ = ["main"]
 
@@ -40,9 +40,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--layers", nargs="+", default=[], metavar="REGEX", help="names of stages or modules; default: all stages"
     )
-    parser.add_argument("--output", required=True, type=named, metavar="DIR", help="folder for the files")
-    parser.add_argument("--views", type=positive, default=1, metavar="N", help="clips of a video (1: its middle)")
-    parser.add_argument("--bins", type=positive, default=16, metavar="N", help="of the frequency axis (16)")
+    parser.add_argument("--output", required=True, type=path_arg, metavar="DIR", help="folder for the files")
+    parser.add_argument("--views", type=positive_int, default=1, metavar="N", help="clips of a video (1: its middle)")
+    parser.add_argument("--bins", type=positive_int, default=16, metavar="N", help="of the frequency axis (16)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", action="store_true", help="machine-readable")
     return parser.parse_args(argv)
@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing is not None:
         raise UserError(f"--data {missing}: no such file or folder")
     # Torch takes seconds to import: --help and wrong arguments are answered without it.
+    from octvideo.analysis.frequency import find_inputs, layers_of, measure, network_of
+    from octvideo.analysis.frequency_report import as_csv, as_numbers, draw
     from octvideo.files import write_bytes, write_text
-    from octvideo.inference.frequency import find_inputs, layers_of, measure, network_of
-    from octvideo.inference.frequency_report import as_csv, as_numbers, draw
     from octvideo.inference.predictor import device_named
 
     device = device_named(args.device)

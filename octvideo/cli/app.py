@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.predict import add_model_arguments, positive, predictor_from
+from octvideo.cli.arguments import positive_int
+from octvideo.cli.predict import add_model_arguments, predictor_from
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="app.py", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=positive, default=7860)
+    parser.add_argument("--port", type=positive_int, default=7860)
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)
     page = build_app(predictor_from(arguments))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.predict import positive
+from octvideo.cli.arguments import positive_int
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
-    from octvideo.benchmarks.timing import Report
+    from octvideo.benchmarking.timing import Report
 
 __all__ = ["main"]
 
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A[xM]",
         help="forward: an octave network of OCTAVE.ALPHA A and OCTAVE.MULTIPLE M, like 0.125x16; may be repeated",
     )
-    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="the figures are medians of N (10)")
+    parser.add_argument(
+        "--rounds", type=positive_int, default=10, metavar="N", help="the figures are medians of N (10)"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
@@ -97,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.checkpoint and name != "end-to-end":
         raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
     report = _measure(args)
-    from octvideo.benchmarks.timing import hardware
+    from octvideo.benchmarking.timing import hardware
 
     found = {"benchmark": name, "hardware": hardware(), "rounds": args.rounds}
     found |= {"results": report.results, "ratio": report.ratio}
@@ -109,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(args: argparse.Namespace) -> Report:
     overrides = list(args.overrides)
     if args.benchmark == "end-to-end":
-        from octvideo.benchmarks.videos import end_to_end
+        from octvideo.benchmarking.videos import end_to_end
 
         # Without one, the checkpoint's own configuration is used.
         cfg: CfgNode | None = load_cfg(args.cfg, overrides) if args.cfg else None
@@ -124,17 +126,17 @@ def _measure(args: argparse.Namespace) -> Report:
 
         torch.set_num_threads(settings.NUM_THREADS)
     if args.benchmark in _NEEDS_DATA:
-        from octvideo.benchmarks import videos
+        from octvideo.benchmarking import videos
 
         return (videos.data if args.benchmark == "data" else videos.views)(settings, args.rounds)
     if args.benchmark == "forward":
-        from octvideo.benchmarks.networks import forward
+        from octvideo.benchmarking.networks import forward
 
         octaves = {"octave": settings}
         if args.alpha:
             octaves = {_octave_name(keys): load_cfg(args.cfg or _DEFAULT, [*overrides, *keys]) for keys in args.alpha}
         return forward(octaves, args.rounds, list(dict.fromkeys(args.runtime)))
-    from octvideo.benchmarks.training import train
+    from octvideo.benchmarking.training import train
 
     return train(settings, args.rounds, from_videos=args.data is not None)
 

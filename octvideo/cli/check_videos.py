@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octvideo.cli import to_json
-from octvideo.cli.predict import named, positive, seconds
+from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
-    from octvideo.data.check import Checked
+    from octvideo.data.checking.video import Checked
 
 __all__ = ["main"]
 
@@ -30,13 +30,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0 when all files were checked, broken ones or not; 2 where the arguments are wrong.",
     )
-    parser.add_argument("source", type=named, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`")
+    parser.add_argument(
+        "source", type=path_arg, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`"
+    )
     parser.add_argument("--root", default="", metavar="DIR", help="put before a list's relative paths (DATA.ROOT)")
     parser.add_argument("--classes", default="", metavar="FILE", help="class names that a list uses (DATA.CLASSES)")
     parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
+        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
     )
-    parser.add_argument("--timeout", type=seconds, default=120.0, metavar="S", help="limit of one file (120)")
+    parser.add_argument("--timeout", type=positive_seconds, default=120.0, metavar="S", help="limit of one file (120)")
     parser.add_argument(
         "--report",
         type=Path,
@@ -62,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report is not None and arguments.clean_list == arguments.report:
         raise UserError(f"--clean-list {arguments.clean_list}: this is the --report; give each a name of its own")
     # Torch, which the data package imports, takes seconds: --help and wrong arguments are answered without it.
-    from octvideo.data.check import BROKEN, OK, UNFINISHED
-    from octvideo.data.check_files import CheckReport, read_source
+    from octvideo.data.checking.report import CheckReport, read_source
+    from octvideo.data.checking.video import BROKEN, OK, UNFINISHED
     from octvideo.files import write_text
 
     source = read_source(arguments.source, arguments.root, arguments.classes, listable=arguments.clean_list is not None)

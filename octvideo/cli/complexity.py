@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("complexity needs either --cfg FILE or --table N")
     if args.table is not None and args.overrides:
         raise UserError(f"{args.overrides[0]}: --table has the paper's networks; change keys only of a --cfg FILE")
+    from octvideo.analysis.paper_tables import TABLES, table_rows
     from octvideo.models import build_model
-    from octvideo.models.paper import TABLES, table_rows
     from octvideo.octave.complexity import count
 
     if args.table is not None:

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from octvideo.cli.predict import named
+from octvideo.cli.arguments import path_arg
 from octvideo.errors import UserError
 
 __all__ = ["main"]
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="pytorchvideo: a state dict with the hub's keys under model_state, alpha 0 alone; safetensors: the same "
         "keys at any alpha, with configuration and classes; octvideo: a checkpoint that needs no --cfg",
     )
-    parser.add_argument("--output", required=True, type=named, metavar="FILE")
+    parser.add_argument("--output", required=True, type=path_arg, metavar="FILE")
     arguments = parser.parse_args(argv)
 
     from octvideo.engine.checkpoints import save_checkpoint

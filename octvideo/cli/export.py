@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from octvideo.cli.predict import named
+from octvideo.cli.arguments import path_arg
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
     )
     parser.add_argument("--format", required=True, choices=("onnx", "openvino", "torch-export"))
-    parser.add_argument("--output", required=True, type=named, metavar="FILE", help=".onnx, .xml or .pt2")
+    parser.add_argument("--output", required=True, type=path_arg, metavar="FILE", help=".onnx, .xml or .pt2")
     arguments = parser.parse_args(argv)
 
     import torch

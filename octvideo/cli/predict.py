@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octvideo.cli import one_line, to_json
+from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
 from octvideo.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,39 +29,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="torch", choices=("torch", "openvino", "onnxruntime"))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the torch backend")
     parser.add_argument(
-        "--views", type=positive, metavar="N", help="clips of a video that are averaged; default: of the configuration"
+        "--views",
+        type=positive_int,
+        metavar="N",
+        help="clips of a video that are averaged; default: of the configuration",
     )
-
-
-def positive(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
-    return value
-
-
-def natural(text: str) -> int:
-    """An argument that is a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 0")
-    return value
-
-
-def named(text: str) -> Path:
-    """An argument that is a path; Path("") would be the working directory."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
-
-
-def seconds(text: str) -> float:
-    """An argument that is a time above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return value
 
 
 def predictor_from(arguments: argparse.Namespace) -> Predictor:
@@ -89,15 +61,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--webcam", metavar="N", help="a camera's number (0 is the first), or the URL or path of a stream"
     )
     parser.add_argument(
-        "--output", type=named, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
+        "--output", type=path_arg, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
-    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="predictions shown (5)")
+    parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="predictions shown (5)")
     parser.add_argument(
-        "--every", type=positive, metavar="N", help="frames between predictions over time; default: half a window"
+        "--every", type=positive_int, metavar="N", help="frames between predictions over time; default: half a window"
     )
-    parser.add_argument("--frames", type=positive, metavar="N", help="with --webcam: stop after N frames")
-    parser.add_argument("--max-seconds", type=seconds, metavar="S", help="with --webcam: stop after S seconds")
+    parser.add_argument("--frames", type=positive_int, metavar="N", help="with --webcam: stop after N frames")
+    parser.add_argument("--max-seconds", type=positive_seconds, metavar="S", help="with --webcam: stop after S seconds")
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)
     if "" in (arguments.source, arguments.webcam):

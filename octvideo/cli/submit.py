@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from octvideo.cli.predict import named, natural, positive
+from octvideo.cli.arguments import nonnegative_int, path_arg, positive_int
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
@@ -18,15 +18,19 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="submit", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--cfg", required=True, help="a configuration: path, or bare name below configs/")
-    parser.add_argument("--nodes", type=positive, required=True, metavar="N")
+    parser.add_argument("--nodes", type=positive_int, required=True, metavar="N")
     parser.add_argument(
-        "--gpus-per-node", type=natural, required=True, metavar="G", help="one task for each; 0: one CPU task a node"
+        "--gpus-per-node",
+        type=nonnegative_int,
+        required=True,
+        metavar="G",
+        help="one task for each; 0: one CPU task a node",
     )
     parser.add_argument(
-        "--cpus-per-task", type=positive, metavar="C", help="default: the loader's processes (NUM_WORKERS) and one"
+        "--cpus-per-task", type=positive_int, metavar="C", help="default: the loader's processes (NUM_WORKERS) and one"
     )
     parser.add_argument(
-        "--timeout", type=positive, default=60, metavar="MINUTES", help="then the job is requeued and goes on (60)"
+        "--timeout", type=positive_int, default=60, metavar="MINUTES", help="then the job is requeued and goes on (60)"
     )
     for name in ("partition", "qos", "account", "constraint", "mem"):
         parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
@@ -37,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A",
         help="a sweep: one run for each alpha, all as one array job, in OUTPUT_DIR/alpha-A",
     )
-    parser.add_argument("--folder", type=named, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
+    parser.add_argument("--folder", type=path_arg, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
     parser.add_argument("--wait", action="store_true", help="wait for the end; the exit code says how it was")
     parser.add_argument("--tail", action="store_true", help="wait, and show what rank 0 prints")
     parser.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")

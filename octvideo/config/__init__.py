@@ -20,7 +20,7 @@ __all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg"
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-# Those of ``octvideo.models.image_networks``, which this module does not import: it would load torch.
+# Those of ``octvideo.models.image.networks``, which this module does not import: it would load torch.
 _IMAGE_NETWORKS = """
     resnet50 resnet101 se_resnet50 resnext50_32x4d densenet121 mobilenet_v2
     resnet26_preact resnet50_preact resnet101_preact resnet200_preact se_resnet50_preact resnext50_32x4d_preact

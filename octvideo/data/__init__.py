@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octvideo.data.dataset import Batch, Failure, TestDataset, TrainDataset, VideoViews
-    from octvideo.data.decode import DecodeError, open_video
-    from octvideo.data.index import VideoIndex, build_index, read_index
+    from octvideo.data.decoders.decode import open_video
+    from octvideo.data.decoders.reader import DecodeError
+    from octvideo.data.index import build_index, read_index
     from octvideo.data.loaders import build_test_loader, build_train_loader
     from octvideo.data.transforms import normalize_clips
+    from octvideo.data.video_index import VideoIndex
 
 __all__ = [
     "Batch",
@@ -28,17 +30,17 @@ __all__ = [
 
 _HOMES = {
     "Batch": "dataset",
-    "DecodeError": "decode",
+    "DecodeError": "decoders.reader",
     "Failure": "dataset",
     "TestDataset": "dataset",
     "TrainDataset": "dataset",
-    "VideoIndex": "index",
+    "VideoIndex": "video_index",
     "VideoViews": "dataset",
     "build_index": "index",
     "build_test_loader": "loaders",
     "build_train_loader": "loaders",
     "normalize_clips": "transforms",
-    "open_video": "decode",
+    "open_video": "decoders.decode",
     "read_index": "index",
 }
 

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from octvideo.data.decode import DecodeError, open_video
-from octvideo.data.guarded import Lost, guarded
-from octvideo.data.index import VideoIndex
+from octvideo.data.decoders.decode import DecodeError, open_video
 from octvideo.data.sampling import random_clip, uniform_clips
 from octvideo.data.seeds import seed_of
 from octvideo.data.transforms import (
@@ -23,7 +21,9 @@ from octvideo.data.transforms import (
     resize_short_side,
     spatial_crops,
 )
+from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
+from octvideo.workers import WorkerFailed, in_worker
 
 __all__ = [
     "IN_A_ROW",
@@ -106,7 +106,7 @@ def _attempt(read: Callable[..., T], retries: int, path: str, *args: object) -> 
             return read(path, *args)
         except DecodeError as error:
             failure = error
-        except Lost as error:
+        except WorkerFailed as error:
             failure = DecodeError(path, str(error))
     raise failure
 
@@ -153,7 +153,7 @@ class TrainDataset(Dataset[Sample]):
         self.crop, self.short_side = crop, tuple(short_side)
         self.resized, self.flip, self.color, self.sampling = tuple(resized), flip, color, sampling
         self.decoder, self.retries, self.seed = decoder, retries, seed
-        self._read = guarded(self._clip, item_timeout)
+        self._read = in_worker(self._clip, item_timeout)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -223,7 +223,7 @@ class TestDataset(Dataset[VideoViews]):
         self.crop, self.short_side = crop, short_side
         self.num_clips, self.num_crops, self.sampling = num_clips, num_crops, sampling
         self.decoder, self.retries = decoder, retries
-        self._read = guarded(self._frames, item_timeout)
+        self._read = in_worker(self._frames, item_timeout)
 
     def __len__(self) -> int:
         return len(self.index)

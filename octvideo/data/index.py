@@ -2,140 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import os
 import re
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, match, nfc
-from octvideo.data.lists import VIDEO_SUFFIXES, is_image, is_sample, is_video, names_in, read_rows
+from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, nfc
+from octvideo.data.lists import is_image, is_sample, is_video, names_in, read_rows
+from octvideo.data.shards import is_sharded, read_shards
+from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
 
 __all__ = [
-    "SHARD_INDEX",
-    "SHARD_MAGIC",
-    "VIDEO_SUFFIXES",
-    "VideoIndex",
     "build_index",
     "check_labels",
     "class_number",
-    "is_sharded",
     "read_classes",
     "read_index",
     "scan_videos",
 ]
-
-
-SHARD_INDEX = "shards.csv"  # what the index of a folder of shards is called
-SHARD_MAGIC = "# octvideo shards "  # how it begins
-
-
-class VideoIndex:
-    """Paths and labels of videos, in three arrays: a million of them cost some 80 MB, once.
-
-    Processes that are forked share the arrays, as nothing in them is counted or touched when it is read; a spawned one
-    is sent them as they are ::
-
-        _bytes   a.mp4b/c.mp4d.mp4        labels   0 2 0
-        _ends         5      12   17      path(1) = root / _bytes[5:12]
-
-    Args:
-        paths: one a video.
-        labels: class numbers, -1 where unknown.
-        classes: names, in the order of the numbers; empty where they are not known.
-        root: put before relative paths.
-
-    Attributes:
-        numbered: whether nobody gave names: ``classes`` are the numbers up to the largest label then.
-    """
-
-    numbered = False
-
-    def __init__(
-        self, paths: Iterable[str], labels: Iterable[int], classes: Sequence[str] = (), *, root: str = ""
-    ) -> None:
-        self._bytes, self._ends, self.labels = _pack(zip(map(os.fsencode, paths), labels))
-        self.classes, self.root = list(classes), root
-
-    @classmethod
-    def from_rows(cls, rows: Iterable[tuple[bytes, int]], classes: Sequence[str] = (), *, root: str = "") -> VideoIndex:
-        """The index of (path, label) pairs, which are taken one by one and not kept."""
-        index = cls((), (), classes, root=root)
-        index._bytes, index._ends, index.labels = _pack(rows)
-        return index
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, index: int) -> str:
-        """The path of a video."""
-        start = self._ends[index - 1] if index else 0
-        return os.path.join(self.root, os.fsdecode(self._bytes[start : self._ends[index]].tobytes()))
-
-    def source(self, index: int) -> str | bytes:
-        """What ``open_video`` opens: the path, or the content of a video that is no file of its own."""
-        return self.path(index)
-
-    def label(self, index: int) -> int:
-        """The class number of a video, -1 where it is unknown."""
-        return int(self.labels[index])
-
-    def fingerprint(self) -> str:
-        """A SHA-256 of paths and labels in their order.
-
-        Of the paths counts what is below the folder that all of them share: videos that have moved together, with their
-        list or without, are the same. So are names in another Unicode form, which a copy to another system may bring.
-        """
-        data = self._bytes.tobytes()
-        paths = [_composed(data[start:end]) for start, end in zip([0, *self._ends[:-1].tolist()], self._ends.tolist())]
-        first, last = min(paths, default=b""), max(paths, default=b"")
-        same = next((at for at, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
-        skip = first.rfind(b"/", 0, same) + 1
-        digest = hashlib.sha256(b"\0".join(path[skip:] for path in paths))
-        digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
-
-    def renumber(self, classes: Sequence[str]) -> None:
-        """Makes the labels the numbers of their classes in ``classes``, see ``octvideo.data.classes.match``.
-
-        Raises:
-            KeyError: the number of a video whose class is not in ``classes``.
-        """
-        places = [-2 if place is None else place for place in match(self.classes, classes)]
-        labels = np.array([*places, -1], dtype=np.int64)[self.labels]  # label -1 finds the last entry, -1
-        if (labels == -2).any():
-            raise KeyError(int((labels == -2).argmax()))
-        self.labels, self.classes, self.numbered = labels, list(classes), False
-
-    def renumbered(self, classes: Sequence[str]) -> VideoIndex:
-        """A copy that is renumbered; see ``renumber``."""
-        index = copy.copy(self)
-        index.renumber(classes)
-        return index
-
-
-def _composed(path: bytes) -> bytes:
-    if path.isascii():
-        return path
-    return nfc(path.decode(errors="surrogateescape")).encode(errors="surrogateescape")
-
-
-def _pack(rows: Iterable[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All paths in one row of bytes, where each of them ends, and the labels."""
-    data, ends, labels = bytearray(), array("q"), array("q")
-    for path, label in rows:
-        data += path
-        ends.append(len(data))
-        labels.append(label)
-    return np.asarray(data, dtype=np.uint8), np.asarray(ends, dtype=np.int64), np.asarray(labels, dtype=np.int64)
 
 
 def read_classes(file: str | Path) -> list[str]:
@@ -206,8 +96,6 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     path = Path(source)
     classes = read_classes(classes_file) if classes_file else []
     if is_sharded(source):
-        from octvideo.data.shards import read_shards  # it builds on this module
-
         return read_shards(str(source), root=root, classes=classes)
     if path.is_dir():
         return _read_folder(path, classes)
@@ -216,19 +104,6 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     if is_sample(path.name):
         raise UserError(f"{source}: this is a video or an image; give a list with lines of `path label`, or a folder")
     return _read_list(path, Path(root) if root else path.parent, classes, classes_file)
-
-
-def is_sharded(source: str | Path) -> bool:
-    """Whether it is an index of tar shards, or a folder that has one; a URL can be nothing else."""
-    if "://" in str(source):
-        return True
-    path = Path(source)
-    if path.is_dir():
-        return (path / SHARD_INDEX).is_file()
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(SHARD_MAGIC)) == SHARD_MAGIC.encode()
 
 
 def scan_videos(folder: str | Path, wanted: Callable[[str], bool] = is_video) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from octvideo.data.classes import begin_at_one, did_you_mean, is_number, nfc, number_places
 from octvideo.errors import UserError
-from octvideo.files import whole_file
+from octvideo.files import atomic_write
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -339,5 +339,5 @@ def write_lines(file: Path, lines: Iterable[str]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+    with atomic_write(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
         stream.writelines(f"{line}\n" for line in lines)

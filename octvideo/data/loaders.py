@@ -16,8 +16,9 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Sampler, Subset
 
 from octvideo.data.dataset import TestDataset, TrainDataset, collate
-from octvideo.data.decode import check_decoder
-from octvideo.data.index import VideoIndex, build_index
+from octvideo.data.decoders.decode import check_decoder
+from octvideo.data.index import build_index
+from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
 from octvideo.signals import end_with_parent, undisturbed_children
 

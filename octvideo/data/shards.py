@@ -31,17 +31,45 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from octvideo.data.classes import did_you_mean, nfc
-from octvideo.data.decode import DecodeError
-from octvideo.data.index import SHARD_INDEX, SHARD_MAGIC, VideoIndex, _pack
+from octvideo.data.decoders.reader import DecodeError
 from octvideo.data.lists import write_lines
+from octvideo.data.video_index import VideoIndex, pack_rows
 from octvideo.errors import UserError
 
-__all__ = ["HEADER", "Member", "ShardIndex", "header_check", "read_header", "read_shards", "reason", "write_shards"]
+__all__ = [
+    "HEADER",
+    "SHARD_INDEX",
+    "SHARD_MAGIC",
+    "Member",
+    "ShardIndex",
+    "header_check",
+    "is_sharded",
+    "read_header",
+    "read_shards",
+    "reason",
+    "write_shards",
+]
+
+SHARD_INDEX = "shards.csv"  # what the index of a folder of shards is called
+SHARD_MAGIC = "# octvideo shards "  # how it begins
 
 HEADER = 512  # bytes of a tar header
 _COLUMNS = ["shard", "offset", "size", "header", "label", "name"]
 _MAX_OPEN = 64  # shards that a process keeps open
 _REMAKE = "make its index again: data_tools/make_shards.py --index-only"
+
+
+def is_sharded(source: str | Path) -> bool:
+    """Whether it is an index of tar shards, or a folder that has one; a URL can be nothing else."""
+    if "://" in str(source):
+        return True
+    path = Path(source)
+    if path.is_dir():
+        return (path / SHARD_INDEX).is_file()
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(SHARD_MAGIC)) == SHARD_MAGIC.encode()
 
 
 class Member(NamedTuple):
@@ -73,7 +101,7 @@ class ShardIndex(VideoIndex):
                 places.extend(member[:4])
                 yield member.name.encode(), member.label
 
-        self._bytes, self._ends, self.labels = _pack(rows())
+        self._bytes, self._ends, self.labels = pack_rows(rows())
         self._places = np.asarray(places, dtype=np.int64).reshape(-1, 4)
         self.shards = list(shards)
         self._files = _OpenFiles()

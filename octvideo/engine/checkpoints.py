@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from octvideo.errors import UserError
-from octvideo.files import whole_file
+from octvideo.files import atomic_write
 from octvideo.models.checkpoints import read_checkpoint
 
 __all__ = [
@@ -31,7 +31,7 @@ def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: the disk is full or not writable.
     """
-    with whole_file(path, parents=True) as partial:
+    with atomic_write(path, parents=True) as partial:
         try:
             with partial.open("wb") as file:
                 torch.save({**payload, "version": VERSION}, file)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from octvideo.files import whole_file
+from octvideo.files import atomic_write
 
 __all__ = ["confusion_matrix", "draw_confusion", "per_class_accuracy", "top_k_accuracy", "write_confusion"]
 
@@ -42,7 +42,7 @@ def write_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -
     Raises:
         UserError: it cannot be written.
     """
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["label \\ predicted", *classes])
         writer.writerows([name, *row.tolist()] for name, row in zip(classes, confusion))

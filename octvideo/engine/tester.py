@@ -26,7 +26,7 @@ from octvideo.engine.metrics import (
 )
 from octvideo.engine.views import average_views
 from octvideo.errors import UserError
-from octvideo.files import whole_file, write_bytes
+from octvideo.files import atomic_write, write_bytes
 from octvideo.signals import Stopped
 
 __all__ = [
@@ -232,7 +232,7 @@ def _write_predictions(result: TestResult, index: VideoIndex, classes: Sequence[
     labels = torch.from_numpy(index.labels)[result.indices].tolist()
     best = min(5, result.scores.shape[1])
     with (
-        whole_file(path) as partial,
+        atomic_write(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         writer = csv.writer(file)

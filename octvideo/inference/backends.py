@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.errors import UserError
-from octvideo.files import discard, replace, whole_file
+from octvideo.files import atomic_write, discard, replace_durably
 from octvideo.octave import fold_batch_norm
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path
         _require("onnx", "onnxscript", "onnxruntime")
     elif format == "openvino":
         _require("openvino")
-    with whole_file(path, parents=True) as partial:
+    with atomic_write(path, parents=True) as partial:
         program = _export(fold_batch_norm(model), clip_shape)
         if format == "onnx":
             _onnx_program(program, clip_shape).save(str(partial))
@@ -105,7 +105,7 @@ def _save_openvino(model: Any, partial: Path, weights: Path) -> None:
     written = partial.with_suffix(".bin")
     try:
         openvino.save_model(model, partial, compress_to_fp16=False)
-        replace(written, weights)
+        replace_durably(written, weights)
     except RuntimeError as error:
         raise OSError(" ".join(str(error).split())) from None
     finally:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
-from octvideo.files import discard, partial_of, replace
+from octvideo.files import discard, partial_path, replace_durably
 from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
@@ -129,7 +129,7 @@ class VideoWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
-            self._partial = partial_of(path)
+            self._partial = partial_path(path)
             self._container = av.open(str(self._partial.absolute()), "w", options={"movflags": "+faststart"})
         except (OSError, av.FFmpegError) as error:
             raise UserError(f"--output {path}: cannot be written ({error.strerror})") from None
@@ -172,7 +172,7 @@ class VideoWriter:
                 self._mux(None)
             self._container.close()
             if kind is None and self._stream is not None and not self._failed:
-                replace(self._partial, self.path)
+                replace_durably(self._partial, self.path)
         except (OSError, av.FFmpegError) as failure:
             if kind is None:
                 raise UserError(f"--output {self.path}: cannot be written ({failure.strerror})") from None

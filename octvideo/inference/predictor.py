@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from octvideo.data.decode import DecodeError, open_video
+from octvideo.data.decoders.decode import DecodeError, open_video
 from octvideo.data.sampling import TARGET_FPS, clip_indices, uniform_clips
 from octvideo.data.transforms import normalize_clips, resize_short_side, spatial_crops
 from octvideo.engine.views import average_views

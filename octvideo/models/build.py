@@ -11,9 +11,9 @@ from torch import nn
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
-from octvideo.models.image_layers import for_clips
-from octvideo.models.image_networks import IMAGE_NETWORKS
-from octvideo.models.image_resnet import create_image_resnet
+from octvideo.models.image.layers import for_clips
+from octvideo.models.image.networks import IMAGE_NETWORKS
+from octvideo.models.image.resnet import create_image_resnet
 from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from octvideo.data import DecodeError, open_video
-from octvideo.data.guarded import guarded
 from octvideo.errors import UserError
+from octvideo.workers import in_worker
 
 
 @pytest.mark.parametrize("name", ["decord_corrupted.mp4", "moviepy_empty_result.webm"])
@@ -18,7 +18,7 @@ def test_broken_files_are_named_and_do_not_hang(data, name):
     path = data / "clips" / "formats" / name
     code = f"from octvideo.data import open_video\nwith open_video({str(path)!r}) as v: v.frames([0, len(v) - 1])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 1 and f"DecodeError: {path}" in done.stderr.replace("octvideo.data.decode.", "")
+    assert done.returncode == 1 and f"DecodeError: {path}" in done.stderr.replace("octvideo.data.decoders.decode.", "")
 
 
 def test_other_errors(tmp_path, data):
@@ -43,12 +43,12 @@ def test_a_forked_process_reads_after_its_parent(tmp_path, make_video):
     path = make_video(tmp_path / "grey.mkv", frames)
     with av.open(str(path)) as container:
         next(container.decode(video=0)).to_ndarray(format="rgb24")  # PyAV 19 keeps its threads, in this process
-    call = guarded(lambda: open_video(str(path)).frames([5]).mean(), 60)
+    call = in_worker(lambda: open_video(str(path)).frames([5]).mean(), 60)
     assert abs(call() - 90) < 4
 
 
 def test_an_old_pyav_is_refused(monkeypatch):
-    monkeypatch.setattr("octvideo.data.decode.PYAV", 16)
+    monkeypatch.setattr("octvideo.data.decoders.decode.PYAV", 16)
     with pytest.raises(UserError, match=rf"^PyAV {av.__version__} .*pip install 'av>=17'$"):
         open_video("clip.mp4")
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from octvideo.data import DecodeError, open_video
-from octvideo.data._decord import is_installed
-from octvideo.data._mp4 import is_plain_mp4
-from octvideo.data._pyav import PyAVReader
-from octvideo.data._reader import CannotCount
-from octvideo.data._torchcodec import why_not
+from octvideo.data.decoders.decord import is_installed
+from octvideo.data.decoders.mp4 import is_plain_mp4
+from octvideo.data.decoders.pyav import PyAVReader
+from octvideo.data.decoders.reader import CannotCount
+from octvideo.data.decoders.torchcodec import why_not
 from octvideo.data.transforms import resize_short_side
 from octvideo.errors import UserError
 

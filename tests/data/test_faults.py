@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import HELPERS, run_script
 
 import octvideo.data.dataset as dataset_module
 from octvideo.config import load_cfg
@@ -97,8 +98,8 @@ def test_the_loader_has_more_patience_than_the_guard(video_folder):
         cfg_of(video_folder / "train", "DATA.ITEM_TIMEOUT", "-1")
 
 
-def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path, run_script):
-    done = run_script(Path(__file__).with_name("failing_rank.py"), tmp_path, processes=2)
+def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path):
+    done = run_script(HELPERS / "failing_videos_rank.py", tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     ends = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
     assert ends[0] == ends[1]

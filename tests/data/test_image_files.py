@@ -155,7 +155,7 @@ def test_an_image_is_a_still_video_for_a_video_network(image_folder):
 
 def test_shards_of_images_give_the_same_pictures(image_folder, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    from data_tools.make_shards import main
+    from data_tools.shards.make_shards import main
 
     arguments = ["--list", str(image_folder), "--output", str(tmp_path / "shards"), "--max-size", "1MB"]
     assert main(arguments) == 0, sys.stderr

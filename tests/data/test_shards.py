@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterator
 from itertools import islice
@@ -18,15 +17,13 @@ import pytest
 import torch
 from shard_server import ShardServer
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # data_tools is part of the checkout, not of the package
-
-from data_tools.make_shards import main  # noqa: E402
-from octvideo.cli import run  # noqa: E402
-from octvideo.config import load_cfg  # noqa: E402
-from octvideo.data import DecodeError, VideoIndex, build_test_loader, build_train_loader, open_video, read_index  # noqa: E402
-from octvideo.data.check_files import read_source  # noqa: E402
-from octvideo.data.shards import Member, ShardIndex  # noqa: E402
-from octvideo.errors import UserError  # noqa: E402
+from data_tools.shards.make_shards import main
+from octvideo.cli import run
+from octvideo.config import load_cfg
+from octvideo.data import DecodeError, VideoIndex, build_test_loader, build_train_loader, open_video, read_index
+from octvideo.data.checking.report import read_source
+from octvideo.data.shards import Member, ShardIndex
+from octvideo.errors import UserError
 
 
 def cfg_of(source: Path | str, *overrides: str):

@@ -18,17 +18,16 @@ import numpy as np
 import pytest
 from video_server import VideoServer
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+from data_tools.kinetics.download import main
+from data_tools.kinetics.jobs import Stopped
+from data_tools.kinetics.media import MediaError, check_video
+from data_tools.kinetics.pace import Gone, Pacer, Private, Transient
+from data_tools.kinetics.transfers import fill
+from data_tools.kinetics.youtube import PAGE, classify
+from octvideo.cli import run
+from octvideo.data.annotations import Segment
 
-from data_tools.jobs import Stopped  # noqa: E402
-from data_tools.kinetics_download import main  # noqa: E402
-from data_tools.media import MediaError, check_video  # noqa: E402
-from data_tools.pace import Gone, Pacer, Private, Transient  # noqa: E402
-from data_tools.transfers import fill  # noqa: E402
-from data_tools.youtube import PAGE, classify  # noqa: E402
-from octvideo.cli import run  # noqa: E402
-from octvideo.data.annotations import Segment  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = ROOT / "data_tools" / "kinetics_download.py"
 QUICK = ("--backoff", "0.01")

@@ -19,14 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+from data_tools.kinetics.jobs import Crashed, Helper, Stopped
+from data_tools.kinetics.media import output_size, transcode
+from data_tools.kinetics.prepare import main
+from octvideo.cli import run
+from octvideo.data.decoders.decode import open_video
 
-from data_tools.jobs import Crashed, Helper, Stopped  # noqa: E402
-from data_tools.kinetics_prepare import main  # noqa: E402
-from data_tools.media import output_size, transcode  # noqa: E402
-from octvideo.cli import run  # noqa: E402
-from octvideo.data.decode import open_video  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = ROOT / "data_tools" / "kinetics_prepare.py"
 

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+from data_tools.lists.make_lists import choose_classes, main
+from octvideo.cli import run
+from octvideo.config import load_cfg
+from octvideo.data import build_index, build_test_loader, read_index
+from octvideo.data.annotations import clip_name, read_annotations
+from octvideo.data.index import read_classes
+from octvideo.errors import UserError
 
-from data_tools.make_lists import choose_classes, main  # noqa: E402
-from octvideo.cli import run  # noqa: E402
-from octvideo.config import load_cfg  # noqa: E402
-from octvideo.data import build_index, build_test_loader, read_index  # noqa: E402
-from octvideo.data.annotations import clip_name, read_annotations  # noqa: E402
-from octvideo.data.index import read_classes  # noqa: E402
-from octvideo.errors import UserError  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 ROWS = (

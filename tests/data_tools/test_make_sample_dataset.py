@@ -16,13 +16,12 @@ import av
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+from data_tools.sample_set.actions import ACTIONS, make_motion
+from data_tools.sample_set.clips import FPS, Clip, clean_frames, recorded_frames
+from data_tools.sample_set.figures import joints_of, make_body
+from data_tools.sample_set.make_sample_dataset import MARKER, plan
 
-from data_tools.actions import ACTIONS, make_motion  # noqa: E402
-from data_tools.clips import FPS, Clip, clean_frames, recorded_frames  # noqa: E402
-from data_tools.figures import joints_of, make_body  # noqa: E402
-from data_tools.make_sample_dataset import MARKER, plan  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = ROOT / "data_tools" / "make_sample_dataset.py"
 TWINS = (("sit_down", "stand_up"), ("arms_open", "arms_close"))

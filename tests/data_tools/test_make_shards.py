@@ -15,16 +15,15 @@ import fsspec
 import pytest
 import webdataset
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # data_tools is part of the checkout, not of the installed package
+from data_tools.shards import make_shards
+from data_tools.shards.make_shards import main
+from data_tools.shards.plan import make_plan
+from data_tools.shards.tar_samples import scan_shard
+from octvideo.cli import run
+from octvideo.data import VideoIndex, read_index
+from octvideo.errors import UserError
 
-from data_tools import make_shards  # noqa: E402
-from data_tools.make_shards import main  # noqa: E402
-from data_tools.shard_plan import make_plan  # noqa: E402
-from data_tools.tar_samples import scan_shard  # noqa: E402
-from octvideo.cli import run  # noqa: E402
-from octvideo.data import VideoIndex, read_index  # noqa: E402
-from octvideo.errors import UserError  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -153,7 +152,7 @@ def test_a_file_that_goes_while_it_is_packed_is_named(listed, capsys, monkeypatc
 COMMAND = """
 import sys
 sys.path[:0] = [{root!r}]
-from data_tools import make_shards
+from data_tools.shards import make_shards
 from octvideo.cli import run
 pack = make_shards.Packer.pack
 made = 0

@@ -17,8 +17,9 @@ import pytest
 
 from octvideo.cli import run
 from octvideo.cli.check_videos import main
-from octvideo.data import check_files, read_index
-from octvideo.data.check import Checked, check_video
+from octvideo.data import read_index
+from octvideo.data.checking import report as check_files
+from octvideo.data.checking.video import Checked, check_video
 from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import HELPERS, environment
 
 SOON = 120  # seconds; it takes a few
-SCRIPT = str(Path(__file__).with_name("failing_rank.py"))
+SCRIPT = str(HELPERS / "failing_rank.py")
 
 
 @pytest.mark.parametrize(
@@ -40,10 +41,10 @@ def test_without_a_launcher(tmp_path):
     assert "remote worker" in error or "by peer" in error  # gloo's wordings
 
 
-def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**environment(), **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_net_process import start
+from processes import HELPERS, run_script, start
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 
 
-def test_two_ranks_judge_an_evaluation_together(tmp_path, run_script):
-    done = run_script(Path(__file__).with_name("failing_views.py"), tmp_path, processes=2)
+def test_two_ranks_judge_an_evaluation_together(tmp_path):
+    done = run_script(HELPERS / "failing_views.py", tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     asked = {name: [rank[name][0] for rank in ranks] for name in ranks[0]}

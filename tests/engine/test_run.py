@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_net_process import start
+from processes import HELPERS, run_script, start
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
@@ -109,11 +109,11 @@ def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_processes_that_find_different_checkpoints_do_not_go_on(small_run, tmp_path, run_script):
+def test_processes_that_find_different_checkpoints_do_not_go_on(small_run, tmp_path):
     arguments = small_run("out", "OUTPUT_DIR", "out", "TEST.ENABLE", "False", "TRAIN.STEPS", "3")
 
     def train():
-        return run_script(Path(__file__).with_name("own_folders.py"), tmp_path / "nodes", *arguments, processes=2)
+        return run_script(HELPERS / "own_folders.py", tmp_path / "nodes", *arguments, processes=2)
 
     first = train()
     assert first.returncode == 0, first.stderr  # nothing to go on from, on either

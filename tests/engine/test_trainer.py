@@ -12,6 +12,7 @@ import pytest
 import torch
 from fixed_batches import PAUSE
 from fvcore.common.param_scheduler import ConstantParamScheduler
+from processes import HELPERS, run_script
 from torch import Tensor, nn
 
 from octvideo.data import Batch, Failure, VideoIndex
@@ -27,11 +28,11 @@ from octvideo.octave import OctBatchNorm3d
 
 
 @pytest.fixture(scope="session")
-def trained(run_script):
+def trained():
     """What a script has saved: ``trained(name, out, *arguments, processes=1)``."""
 
     def run(name: str, out: Path, *arguments: str, processes: int = 1) -> dict:
-        done = run_script(Path(__file__).with_name(name), out, *arguments, processes=processes)
+        done = run_script(HELPERS / name, out, *arguments, processes=processes)
         assert done.returncode == 0, done.stderr
         return torch.load(out, weights_only=True)
 

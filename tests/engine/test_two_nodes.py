@@ -10,12 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from processes import HELPERS, environment, run_script
 
-HERE = Path(__file__).parent
 PORT = "29519"  # in a network where nobody else is
 
 
@@ -59,8 +58,8 @@ def start(nodes: list[str], script: str, *arguments: str) -> list[subprocess.Pop
     torchrun += ["--master-addr=10.0.0.1", f"--master-port={PORT}"]
     return [
         subprocess.Popen(
-            ["ip", "netns", "exec", node, *torchrun, f"--node-rank={rank}", str(HERE / script), *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"},
+            ["ip", "netns", "exec", node, *torchrun, f"--node-rank={rank}", str(HELPERS / script), *arguments],
+            env={**environment(), "GLOO_SOCKET_IFNAME": "eth0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -69,11 +68,11 @@ def start(nodes: list[str], script: str, *arguments: str) -> list[subprocess.Pop
     ]
 
 
-def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path, run_script):
+def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path):
     jobs = start(nodes, "fixed_batches.py", str(tmp_path / "nodes.pt"), "2")
     errors = [job.communicate(timeout=240)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], errors
-    done = run_script(HERE / "fixed_batches.py", tmp_path / "alone.pt", "2", processes=2)
+    done = run_script(HELPERS / "fixed_batches.py", tmp_path / "alone.pt", "2", processes=2)
     assert done.returncode == 0, done.stderr
     two, one = (torch.load(tmp_path / name, weights_only=True) for name in ("nodes.pt", "alone.pt"))
     assert two["figures"] == one["figures"] and len(two["figures"]) == 5

@@ -11,11 +11,11 @@ from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.blocks import Octave
 from octvideo.models.build import channels_last
-from octvideo.models.image_densenet import create_densenet
-from octvideo.models.image_glore import OctGloRe
-from octvideo.models.image_mobilenet import create_mobilenet_v1, create_mobilenet_v2
-from octvideo.models.image_networks import IMAGE_NETWORKS
-from octvideo.models.image_resnet import create_image_resnet
+from octvideo.models.image.densenet import create_densenet
+from octvideo.models.image.glore import OctGloRe
+from octvideo.models.image.mobilenet import create_mobilenet_v1, create_mobilenet_v2
+from octvideo.models.image.networks import IMAGE_NETWORKS
+from octvideo.models.image.resnet import create_image_resnet
 from octvideo.models.resnet import ARCHITECTURES
 from octvideo.octave import OctaveTensor, OctConv2d
 from octvideo.octave.complexity import count

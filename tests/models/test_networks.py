@@ -8,12 +8,12 @@ import torch
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from pytorchvideo.models import hub
 
+from octvideo.analysis.paper_tables import table_rows
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.blocks import TemporalPool
 from octvideo.models.nonlocal_block import create_octave_nonlocal
-from octvideo.models.paper import table_rows
 from octvideo.models.slowfast import spread
 from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
 

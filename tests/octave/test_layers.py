@@ -9,7 +9,7 @@ from fvcore.nn.precise_bn import get_bn_modules, update_bn_stats
 from torch import nn
 from torch.utils import _pytree
 
-from octvideo.models.paper import table_rows
+from octvideo.analysis.paper_tables import table_rows
 from octvideo.octave import (
     OctaveTensor,
     OctBatchNorm2d,

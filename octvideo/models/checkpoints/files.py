@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from octvideo.errors import UserError
 from octvideo.files import discard
-from octvideo.models.checkpoints.mxnet import MAGIC, read_params
+from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params
 
 __all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
 

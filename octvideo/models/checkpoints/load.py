@@ -18,10 +18,10 @@ from octvideo.models.checkpoints.adapt import (
     slow_columns_first,
     strides_instead_of_pooling,
 )
-from octvideo.models.checkpoints.authors import has_authors_names, read_authors_network
 from octvideo.models.checkpoints.files import local_file, read_checkpoint, state_of
 from octvideo.models.checkpoints.inflate import inflate
 from octvideo.models.checkpoints.names import MMACTION2, layout_of, pytorchvideo_names
+from octvideo.models.checkpoints.published.authors import has_authors_names, read_authors_network
 
 __all__ = ["LoadReport", "fit", "load_weights"]
 

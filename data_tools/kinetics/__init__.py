@@ -1,0 +1,1 @@
+"""Download and preparation of Kinetics."""

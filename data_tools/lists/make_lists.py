@@ -1,0 +1,266 @@
+"""Lists for training and testing, from the CSV files of Kinetics and the videos that are there.
+
+    python data_tools/make_lists.py --annotations train.csv val.csv --videos DIR --output DIR
+
+Videos are found below DIR by their names, whatever the folders: ``ID_000417_000427.mp4``, ``ID_417_427.mp4`` or
+``ID.mp4``, with any suffix of a video. Where several segments are of one ID, its ``ID.mp4`` is taken for a segment only
+if the folders it is in (a class, with blanks or underscores; train, val or test) say which one it is.
+
+Writes ``train.csv``, ``val.csv``, ``test.csv`` (``path,label``, the path relative to ``--videos``) as far as there are
+such rows, ``classes.txt``, ``missing_train.csv`` and so on (the rows without a video, as annotations again, with the
+reason) and ``not_listed.txt`` (the videos that no row took). Every row is in a list or missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from octvideo.cli.arguments import path_arg
+from octvideo.data.annotations import Segment, clip_name, read_annotations
+from octvideo.data.index import class_number, read_classes, read_index, scan_videos
+from octvideo.data.lists import format_row, write_lines
+from octvideo.errors import UserError
+from octvideo.files import writing
+
+SHIPPED = ("kinetics400_classes.txt", "kinetics600_classes.txt")
+NO_FILE, AMBIGUOUS, UNCLEAN = "no file", "several segments of this id", "not in the clean list"
+_SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:[_-]|$)")  # train, train_256, videos_val
+
+
+class Match(NamedTuple):
+    """What was found for a segment: the path, or why there is none; and whether its folders are of another class."""
+
+    path: str | None
+    reason: str = ""
+    elsewhere: bool = False
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _stems(segment: Segment) -> tuple[str, str, str]:
+    """The names that a segment's file may have, without suffix."""
+    name, start, end = segment.youtube_id, int(segment.start), int(segment.end)
+    return _stem(clip_name(segment)), f"{name}_{start}_{end}", name
+
+
+class Videos:
+    """The videos below a folder, by the names of their files without suffix; the folder is listed once."""
+
+    def __init__(self, folder: Path, classes: Sequence[str], segments: Sequence[Segment]) -> None:
+        self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for path in scan_videos(folder):
+            self.by_stem[_stem(path)].append(path)
+        self.numbers = {name: number for number, name in enumerate(classes)}
+        self.repeated: dict[str, list[Segment]] = {}
+        ids = Counter(segment.youtube_id for segment in segments)
+        for segment in segments:
+            if ids[segment.youtube_id] > 1:
+                self.repeated.setdefault(segment.youtube_id, []).append(segment)
+
+    def paths(self) -> list[str]:
+        """All of them."""
+        return [path for paths in self.by_stem.values() for path in paths]
+
+    def find(self, segment: Segment) -> Match:
+        """The video of a segment; of several that in the folder of its class and split, or else the first by name."""
+        *timed, bare = _stems(segment)
+        for stem in timed:
+            if stem in self.by_stem:
+                return self._best(self.by_stem[stem], segment)
+        whole = self.by_stem.get(bare, [])
+        if not whole:
+            return Match(None, NO_FILE)
+        others = self.repeated.get(segment.youtube_id)
+        if others is None:
+            return self._best(whole, segment)
+        told = [path for path in whole if [other for other in others if self._fits(path, other)] == [segment]]
+        return Match(told[0]) if told else Match(None, AMBIGUOUS)
+
+    def _best(self, paths: list[str], segment: Segment) -> Match:
+        fitting = [path for path in paths if self._fits(path, segment)]
+        return Match((fitting or paths)[0], elsewhere=not fitting)
+
+    def _fits(self, path: str, segment: Segment) -> bool:
+        """Whether the folders of a path name no other class and no other split than the segment's."""
+        for folder in path.split("/")[:-1]:
+            number = class_number(folder, self.numbers)
+            if number is None:
+                split = _SPLIT.search(folder)
+                if split and split[1] != segment.split:
+                    return False
+            elif segment.label is not None and number != self.numbers[segment.label]:
+                return False
+        return True
+
+
+def choose_classes(labels: set[str], file: str) -> list[str]:
+    """The names in ``file``, or, where it is "", the shipped list that has all the labels.
+
+    Raises:
+        UserError: a label that is not among the names, or labels that are in both shipped lists.
+    """
+    candidates = {name: read_classes(name) for name in ([file] if file else SHIPPED)}
+    fitting = {name: classes for name, classes in candidates.items() if labels <= set(classes)}
+    fitting = {name: classes for name, classes in fitting.items() if labels == set(classes)} or fitting
+    if len(fitting) > 1:
+        raise UserError(f"the labels are all in {' and in '.join(fitting)}: say which with --classes")
+    if fitting:
+        return next(iter(fitting.values()))
+    name, classes = min(candidates.items(), key=lambda item: len(labels - set(item[1])))
+    unknown = sorted(labels - set(classes))
+    near = get_close_matches(unknown[0], classes, 1, 0.0)
+    raise UserError(
+        f"label {unknown[0]!r} is not in {name} (the nearest there is {near[0]!r}; {len(unknown)} of {len(labels)} "
+        "labels are not there): give the right --classes, or correct the CSV"
+    )
+
+
+def _clean(file: Path, videos: Path) -> set[str]:
+    """Absolute paths; those in the file are relative to ``--videos`` or to where the command is called."""
+    index = read_index(file, root=str(videos))
+    paths = [index.path(number) for number in range(len(index))]
+    return {os.path.abspath(path) for path in paths} | {
+        os.path.abspath(os.path.relpath(path, videos)) for path in paths
+    }
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()
+
+
+def _write_missing(file: Path, missing: Sequence[tuple[Segment, str]]) -> None:
+    if not missing:
+        with writing(file):
+            file.unlink(missing_ok=True)  # of an earlier call, when there were fewer videos
+        return
+    lines = [_csv_line(["label", "youtube_id", "time_start", "time_end", "split", "reason"])]
+    for segment, reason in missing:
+        times = [int(time) if time.is_integer() else time for time in (segment.start, segment.end)]
+        lines.append(_csv_line([segment.label or "", segment.youtube_id, *times, segment.split, reason]))
+    write_lines(file, lines)
+
+
+class Lists:
+    """What becomes of the segments: lines of lists and what is missing, both by split; and which videos are used."""
+
+    def __init__(self, segments: Iterable[Segment], videos: Videos, folder: Path, clean: set[str] | None) -> None:
+        self.lines: defaultdict[str, list[str]] = defaultdict(list)
+        self.missing: defaultdict[str, list[tuple[Segment, str]]] = defaultdict(list)
+        self.used: set[str] = set()
+        self.elsewhere: list[str] = []
+        for segment in segments:
+            path, reason, elsewhere = videos.find(segment)
+            if path is not None:
+                self.used.add(path)
+                self.elsewhere += [path] if elsewhere else []
+                if clean is not None and os.path.abspath(folder / path) not in clean:
+                    path, reason = None, UNCLEAN
+            if path is None:
+                self.missing[segment.split].append((segment, reason))
+            else:
+                label = -1 if segment.label is None else videos.numbers[segment.label]
+                self.lines[segment.split].append(format_row(path, label))
+
+
+def make(
+    annotations: Sequence[Path], folder: Path, output: Path, classes_file: str = "", clean_list: Path | None = None
+) -> list[str]:
+    """Writes the files; returns the lines of the report.
+
+    Raises:
+        UserError: what is missing or malformed, or no video of the annotations is there.
+    """
+    rows = [segment for file in annotations for segment in read_annotations(file)]
+    segments = list(dict.fromkeys(rows))
+    labels = {segment.label for segment in segments if segment.label is not None}
+    classes = choose_classes(labels, classes_file) if labels else []
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of videos; check --videos")
+    videos = Videos(folder, classes, segments)
+    lists = Lists(segments, videos, folder, _clean(clean_list, folder) if clean_list else None)
+    if not lists.used:
+        raise UserError(
+            f"{folder}: none of the {len(segments)} videos of the annotations is there; expected names such as "
+            f"{clip_name(segments[0])}, in any folders"
+        )
+    if not any(lists.lines.values()):
+        raise UserError(f"{clean_list}: none of the {len(lists.used)} videos found is in it; check --clean-list")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error.strerror}); choose another --output") from None
+    splits = dict.fromkeys(segment.split for segment in segments)
+    for split in splits:
+        if lists.lines[split]:
+            write_lines(output / f"{split}.csv", lists.lines[split])
+        _write_missing(output / f"missing_{split}.csv", lists.missing[split])
+    if classes:
+        write_lines(output / "classes.txt", classes)
+    unlisted = sorted(set(videos.paths()) - lists.used)
+    write_lines(output / "not_listed.txt", map(format_row, unlisted))
+    named = {_stem(path) for path in unlisted}
+    named = {stem for segment in segments for stem in _stems(segment) if stem in named} if named else named
+    strangers = sum(_stem(path) not in named for path in unlisted)
+    return [
+        *(_split_report(split, lists.lines[split], lists.missing[split], output) for split in splits),
+        f"videos: {len(lists.used) + len(unlisted)} in the folder, {strangers} not in the CSV, "
+        f"{len(unlisted) - strangers} further copies or of an id with several segments -> {output}/not_listed.txt",
+        *_warnings(rows, segments, lists.elsewhere),
+    ]
+
+
+def _split_report(split: str, found: list[str], missing: list[tuple[Segment, str]], output: Path) -> str:
+    text = f"{split}: {len(found) + len(missing)} rows, {len(found)} found"
+    text += f" -> {output / split}.csv" if found else " (no list is written)"
+    if missing:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(why for _, why in missing).most_common())
+        text += f"; {len(missing)} missing ({reasons}) -> {output}/missing_{split}.csv"
+    return text
+
+
+def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]) -> list[str]:
+    """A line for each thing that should be known, where it is there."""
+    repeated = [count for count in Counter(segment.youtube_id for segment in segments).values() if count > 1]
+    conflicts = [name for name, count in Counter(map(clip_name, segments)).items() if count > 1]
+    lines = []
+    if len(rows) > len(segments):
+        lines.append(f"{len(rows) - len(segments)} rows repeat another one: each is listed once")
+    if repeated:
+        lines.append(f"{len(repeated)} ids are in {sum(repeated)} rows, as different segments")
+    if conflicts:
+        lines.append(f"{len(conflicts)} clips are in rows of different labels or splits, e.g. {conflicts[0]}")
+    if elsewhere:
+        lines.append(f"{len(elsewhere)} videos are in the folder of another class or split, e.g. {elsewhere[0]}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the lists, prints a report and the keys to train with."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="CSV", help="all splits together")
+    parser.add_argument("--videos", type=path_arg, required=True, help="folder that holds the videos, in any folders")
+    parser.add_argument("--output", type=path_arg, required=True, help="folder for the lists")
+    parser.add_argument("--classes", default="", help="class names, one a line (default: the shipped list that fits)")
+    parser.add_argument("--clean-list", type=Path, help="a file of paths: only these videos are listed")
+    args = parser.parse_args(argv)
+    for line in make(args.annotations, args.videos, args.output, args.classes, args.clean_list):
+        print(line)
+    keys = {"DATA.ROOT": args.videos.resolve()}
+    keys |= {f"DATA.{split.upper()}": args.output / f"{split}.csv" for split in ("train", "val", "test")}
+    keys["DATA.CLASSES"] = args.output / "classes.txt"
+    print("train with:", *(f"{key} {shlex.quote(str(path))}" for key, path in keys.items() if path.exists()))
+    return 0

@@ -1,0 +1,100 @@
+"""One video of the sample set: its frames from a seed, and its encoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from data_tools.sample_set.actions import ACTIONS, make_motion
+from data_tools.sample_set.figures import Camera, draw_figure, joints_of, make_body
+from data_tools.sample_set.scenery import Light, draw_seat, draw_shadow, make_background, make_light
+
+__all__ = ["FPS", "Clip", "clean_frames", "encode", "recorded_frames", "render"]
+
+FPS = 25
+_OVERSAMPLING = 2  # frames are drawn larger and averaged down: smooth edges
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Which video: everything in its frames, as they are before encoding, follows from these values.
+
+    ``figure`` and ``take`` are seeds: the same figure has the same body and clothes in every video.
+    """
+
+    action: str
+    figure: tuple[int, ...]
+    take: tuple[int, ...]
+    size: int
+    frames: int
+
+
+def clean_frames(clip: Clip) -> Iterator[Image.Image]:
+    """The frames before light and noise: RGB pictures, ``size`` x ``size``."""
+    rng = np.random.default_rng(clip.take)
+    body = make_body(np.random.default_rng(clip.figure))
+    action = ACTIONS[clip.action]
+    side = clip.size * _OVERSAMPLING
+    margin = side // 16  # what camera shake can bring into the picture
+    background = make_background(side + 2 * margin, [body.shirt, body.trousers, body.skin], rng)
+    scale = side * rng.uniform(0.68, 0.8)
+    yaw = rng.uniform(*action.yaw) * rng.choice([-1, 1])
+    tilt, distance = rng.uniform(-2, 10), rng.uniform(2.5, 6)
+    x, floor = side * rng.uniform(0.45, 0.55), side * rng.uniform(0.9, 0.95)
+    if action.seat:  # what is to be seen in the middle is figure and seat
+        x += np.sign(yaw) * 0.1 * scale
+    mirror, chair = rng.uniform() < 0.5, rng.uniform() < 0.6
+    red, green, blue = rng.integers(40, 200, 3).tolist()
+    motion = make_motion(action, clip.frames, FPS, rng)
+    for pose, shake in zip(motion.poses, motion.shake):
+        dx, dy = (round(scale * offset) for offset in shake)
+        image = background.crop((margin - dx, margin - dy, margin - dx + side, margin - dy + side))
+        camera = Camera(yaw, tilt, distance, scale, x + dx, floor + dy)
+        joints = joints_of(body, pose)
+        feet = [joints[f"{name}_ankle"] for name in ("left", "right")]
+        spots = [camera.project((fx * body.height, 0.0, (fz + 0.03) * body.height))[:2] for fx, _, fz in feet]
+        draw_shadow(image, spots, 0.13 * scale)
+        if action.seat:
+            draw_seat(image, body, camera, chair, (red, green, blue))
+        draw_figure(image, body, joints, camera)
+        small = image.reduce(_OVERSAMPLING)
+        yield small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else small
+
+
+def recorded_frames(clip: Clip) -> Iterator[Image.Image]:
+    """The frames as a camera records them, with light and noise."""
+    rng = np.random.default_rng((*clip.take, 1))
+    light: Light = make_light(clip.size, rng)
+    for image in clean_frames(clip):
+        yield light.expose(image, rng)
+
+
+def encode(frames: Iterator[Image.Image], path: Path, size: int) -> None:
+    """Write H.264 (yuv420p) to a temporary name, then rename it.
+
+    The same frames need not give the same bytes: on CPUs with AVX-512, x264's choices depend on what the process has
+    encoded before.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    with av.open(str(partial), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "24", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    os.replace(partial, path)
+
+
+def render(clip: Clip, path: Path) -> None:
+    """Makes one video file."""
+    encode(recorded_frames(clip), path, clip.size)

@@ -1,0 +1,1 @@
+"""Analyses of networks: the paper's tables, and the frequencies of feature maps."""

@@ -1,0 +1,230 @@
+"""A step of training: the engine beside a bare loop, the octave network beside the vanilla one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial, wraps
+from itertools import islice, repeat
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from fvcore.common.config import CfgNode
+from fvcore.common.param_scheduler import ConstantParamScheduler
+from torch import nn
+
+from octvideo.benchmarking.memory import peak_growth_mb
+from octvideo.benchmarking.networks import device_of, on_device, twins
+from octvideo.benchmarking.timing import Report, interleaved, timed
+from octvideo.data import Batch, build_index, build_train_loader, normalize_clips
+from octvideo.engine import trainer as trainer_module
+from octvideo.engine.distributed import World
+from octvideo.engine.optim import build_optimizer
+from octvideo.engine.trainer import Trainer, autocast
+from octvideo.models.build import num_classes
+
+__all__ = ["train"]
+
+_LR = 1e-6  # the frames are noise: nothing is to be learned, and the loss must stay finite
+_STEPS = 4  # that a round times
+_PREFETCHED = 2  # batches that a worker has ready, by default
+
+# Takes so many steps on batches, and returns the seconds that they were waited for.
+Steps = Callable[[Iterator[Batch], int], float]
+
+
+def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
+    """Optimiser steps on a batch in memory and, ``from_videos``, on clips of DATA.TRAIN.
+
+    The bare loop is timed twice: its ratio to itself shows what this run can tell apart.
+
+    A result has, a step: seconds, processor time of this process, memory that a step takes beside what is held between
+    steps (where the system tells); and the share of the time that was spent waiting for a batch.
+
+    Raises:
+        UserError: there is no octave network to compare, or DATA.TRAIN does not fit.
+    """
+    device, batch = device_of(cfg), _noise(cfg)
+    variants: dict[str, _Variant] = {}
+    engines: dict[str, Steps] = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for kind, settings in twins(cfg).items():
+        # One network for both: two of the same kind differ by some per cent, by where their weights lie in memory.
+        model = on_device(settings, device)
+        optimizer = build_optimizer(settings, model)
+        engines[kind], optimizers[kind] = _engine(settings, device, model, optimizer), optimizer
+        variants[kind] = _Variant(engines[kind], lambda: repeat(batch))
+        bare = _bare(settings, device, model, optimizer)
+        variants[f"{kind} bare loop"] = _Variant(bare, lambda: repeat(batch))
+        variants[f"{kind} bare loop again"] = _Variant(bare, lambda: repeat(batch))
+    if from_videos:
+        for kind, steps in engines.items():
+            variants[f"{kind} from videos"] = _Variant(steps, partial(_clips, cfg, steps))
+    for variant in variants.values():
+        variant.steps(repeat(batch), 1)  # warms up
+    seconds = interleaved(variants, rounds)
+    clips = cfg.TRAIN.BATCH_SIZE
+    report = Report(
+        [
+            {"name": name, "seconds": value, "clips_per_s": clips / value, **variants[name].figures()}
+            for name, value in seconds.items()
+        ]
+    )
+    for kind, steps in engines.items():
+        report.own_share[kind] = _own_share(steps, optimizers[kind], batch, rounds)
+    pairs = [("octave", "vanilla")]
+    for kind in engines:
+        pairs += [(kind, f"{kind} bare loop"), (f"{kind} bare loop again", f"{kind} bare loop")]
+    for pair in pairs:
+        report.compare(*pair)
+        report.compare(*pair, by="processor_seconds")
+    return report
+
+
+class _Variant:
+    """Seconds of a step each time that it is called; keeps what else was measured.
+
+    Args:
+        steps: what is timed.
+        batches: gives the batches of one call.
+    """
+
+    def __init__(self, steps: Steps, batches: Callable[[], Iterator[Batch]]) -> None:
+        self.steps, self.batches = steps, batches
+        self._processor: list[float] = []
+        self._waits: list[float] = []
+
+    def __call__(self) -> float:
+        batches, waited = self.batches(), 0.0
+
+        def work() -> None:
+            nonlocal waited
+            waited = self.steps(batches, _STEPS)
+
+        start = time.process_time()
+        seconds = timed(work)
+        self._processor.append((time.process_time() - start) / _STEPS)
+        self._waits.append(waited / seconds)
+        return seconds / _STEPS
+
+    def figures(self) -> dict[str, float]:
+        """Medians; memory is measured here: that gives the heap back to the system, and the next step refills it."""
+        found = {"processor_seconds": median(self._processor), "data_wait": median(self._waits)}
+        batches = self.batches()
+        growth = [peak_growth_mb(partial(self.steps, batches, 1))[0] for _ in range(3)]
+        memory = [value for value in growth if value is not None]
+        return {**found, "peak_memory_mb": median(memory)} if memory else found
+
+
+def _own_share(steps: Steps, optimizer: torch.optim.Optimizer, batch: Batch, rounds: int) -> float:
+    """Of the processor time of a step, what is not in the calls that a bare loop has too; the median of ``rounds``.
+
+    It looks at one loop alone, so it does not see what the engine may cost within those calls. On a CUDA device it is
+    the host's share, which runs ahead of the device.
+    """
+    shares = []
+    calls = [
+        (trainer_module, "normalize_clips"),
+        (Trainer, "_forward"),
+        (torch.Tensor, "backward"),
+        (optimizer, "step"),
+    ]
+    with ExitStack() as stack:
+        spent: list[float] = []
+        for owner, name in calls:
+            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), spent)))
+        for _ in range(rounds):
+            spent.clear()
+            start = time.process_time()
+            steps(repeat(batch), 1)
+            whole = time.process_time() - start
+            shares.append(1 - sum(spent) / whole)
+    return median(shares)
+
+
+def _clocked(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.process_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent.append(time.process_time() - start)
+
+    return call
+
+
+def _noise(cfg: CfgNode) -> Batch:
+    frames, size, clips = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP, cfg.TRAIN.BATCH_SIZE
+    return Batch(
+        torch.randint(0, 256, (clips, frames, size, size, 3), dtype=torch.uint8),
+        torch.randint(0, num_classes(cfg), (clips,)),
+        torch.arange(clips),
+        [],
+        torch.arange(clips),
+    )
+
+
+def _clips(cfg: CfgNode, steps: Steps) -> Iterator[Batch]:
+    """Those of a new loader in its stride: one that waited for its next turn would fill its queue meanwhile."""
+    batches = iter(build_train_loader(cfg, index=build_index(cfg, "train")))
+    steps(batches, 1 + _PREFETCHED * cfg.NUM_WORKERS)
+    return batches
+
+
+def _engine(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
+    left, waited = 0, 0.0
+
+    def note(trainer: Trainer) -> None:
+        nonlocal left, waited
+        left, waited = left - 1, waited + trainer.last["data_time"]
+        trainer.stop = not left
+
+    trainer = Trainer(
+        model,
+        optimizer,
+        ConstantParamScheduler(_LR),
+        steps=10**9,
+        world=World(0, 1, device),
+        mean=cfg.DATA.MEAN,
+        std=cfg.DATA.STD,
+        precision=cfg.TRAIN.PRECISION,
+        accumulate=cfg.TRAIN.ACCUMULATE,
+        clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
+        label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
+        hooks=[note],
+    )
+
+    def steps(batches: Iterator[Batch], count: int) -> float:
+        nonlocal left, waited
+        left, waited, trainer.stop = count, 0.0, False
+        trainer.train(batches)
+        return waited
+
+    return steps
+
+
+def _bare(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
+    """What anyone would write: no accumulation, no norm of the gradient, no figures."""
+    for group in optimizer.param_groups:
+        group["lr"] = _LR
+    scaler = torch.amp.GradScaler(device.type, enabled=cfg.TRAIN.PRECISION == "fp16")
+
+    def steps(batches: Iterator[Batch], count: int) -> float:
+        model.train()
+        for batch in islice(batches, count):
+            optimizer.zero_grad(set_to_none=True)
+            clips = normalize_clips(batch.frames.to(device), cfg.DATA.MEAN, cfg.DATA.STD)
+            with autocast(device, cfg.TRAIN.PRECISION):
+                logits = model(clips)
+            loss = F.cross_entropy(logits.float(), batch.labels.to(device), label_smoothing=cfg.TRAIN.LABEL_SMOOTHING)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        return 0.0
+
+    return steps

@@ -1,0 +1,1 @@
+"""Checks whether videos decode completely."""

@@ -1,0 +1,225 @@
+"""The files around a check of videos: what is to be checked, the report, the list of those that are sound."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
+from octvideo.data.index import read_index
+from octvideo.data.lists import VIDEO_SUFFIXES, format_row
+from octvideo.data.shards import is_sharded
+from octvideo.errors import UserError
+from octvideo.files import discard, write_text
+from octvideo.workers import WorkerFailed, map_in_workers
+
+__all__ = ["CheckReport", "Source", "read_source"]
+
+_FIELDS = {field.name: {"str": str, "int": int, "float": float}[str(field.type)] for field in fields(Checked)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Videos to be checked.
+
+    Attributes:
+        file: the list or the folder.
+        lines: of a list of them, each with the path of its video, None for a comment.
+        own_root: whether paths in the lines are relative to the list's own folder.
+    """
+
+    file: Path
+    lines: list[tuple[str, str | None]]
+    own_root: bool
+
+    @property
+    def paths(self) -> list[str]:
+        """Each video once, in order."""
+        return list(dict.fromkeys(path for _, path in self.lines if path is not None))
+
+    def check_target(self, target: Path) -> None:
+        """Raises UserError where a list of these lines in file ``target`` cannot be written or means other videos."""
+        # Known before hours of decoding.
+        if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+            raise UserError(f"--clean-list {target}: cannot be written; name a file in a folder that can be written to")
+        if self.file.is_file() and target.resolve() == self.file.resolve():
+            raise UserError(f"--clean-list {target}: this is the list itself; give another name")
+        if self.own_root and target.resolve().parent != self.file.resolve().parent:
+            raise UserError(
+                f"--clean-list {target}: {self.file} has paths relative to its own folder; write the clean list there, "
+                "or give --root"
+            )
+
+
+def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool = False) -> Source:
+    """A list file, a folder of class folders, or any other folder with videos in it (whose lines have no labels).
+
+    Args:
+        file: where the videos are.
+        root: DATA.ROOT of a list.
+        classes: DATA.CLASSES.
+        listable: whether a list is to be written; else the lines of a folder are empty.
+
+    Raises:
+        UserError: there is none, or no video in it, or a name that no list can hold.
+    """
+    if is_sharded(file):
+        raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
+    if file.is_file() and file.suffix.lower() in VIDEO_SUFFIXES:
+        raise UserError(f"{file}: this is a video; give the folder that it is in, or a list with lines of `path label`")
+    if not file.is_dir():
+        index = read_index(file, root=root, classes_file=classes)
+        numbers = iter(range(len(index)))
+        lines: list[tuple[str, str | None]] = []
+        # Not `splitlines`: a path may have what that takes for the end of a line, too.
+        for line in file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n"):
+            line = line.removesuffix("\r")
+            is_comment = not line.strip() or line.startswith("#")  # as for read_index
+            lines.append((line, None if is_comment else index.path(next(numbers))))
+        relative = any(path is not None and not (os.path.isabs(path) and path in line) for line, path in lines)
+        return Source(file, lines, relative and not root)
+    found = sorted(path for path in file.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if not found:
+        raise UserError(f"{file}: no videos in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
+    if any(path.parent == file for path in found):
+        labelled = [(str(path), -1) for path in found]
+    else:
+        index = read_index(file, classes_file=classes)
+        labelled = [(index.path(number), index.label(number)) for number in range(len(index))]
+    lines = [(format_row(os.path.abspath(path), label) if listable else "", path) for path, label in labelled]
+    return Source(file, lines, False)
+
+
+class CheckReport:
+    """Checks videos, and keeps what was found in a file. A context manager.
+
+    What is found goes at once into ``FILE.part`` (JSON lines); ``FILE`` is written whole, in order, when all is done.
+    An interrupted check goes on from there, and files that are in either, unchanged, are not decoded again. Those that
+    a decoder did not finish are.
+
+    Args:
+        path: .csv or .jsonl; None for no file.
+
+    Raises:
+        UserError: it is a file of something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.reused = path, 0
+        self._known: dict[str, Checked] = {}
+        self._rows: list[Checked] = []
+        self._journal: IO[str] | None = None
+        if path is None:
+            return
+        self._part = path.with_name(f"{path.name}.part")
+        with _writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(0, "it is a folder")
+            if path.is_file():
+                self._learn(_from_json(path) if _is_json(path) else _from_csv(path))
+            if self._part.is_file():
+                self._learn(_from_json(self._part))
+            self._journal = self._part.open("a", encoding="utf-8", buffering=1)
+            self._journal.write("\n")  # ends half a line, where writing was interrupted
+
+    def _learn(self, rows: Iterator[Checked]) -> None:
+        self._known.update((row.path, row) for row in rows)
+
+    def __enter__(self) -> CheckReport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.path is None or self._journal is None:
+            return
+        with _writing(self._part) if kind is None else contextlib.suppress(OSError):
+            self._journal.close()
+        if kind is None:
+            write_text(self.path, "".join(map(_json_line, self._rows)) if _is_json(self.path) else _as_csv(self._rows))
+            discard(self._part)
+
+    def check(self, paths: Sequence[str], workers: int, timeout: float) -> Iterator[Checked]:
+        """What is found in each file, in order: ``workers`` processes, ``timeout`` seconds a file."""
+        known = [self._still_true(path) for path in paths]
+        self.reused = sum(row is not None for row in known)
+        todo = [path for path, row in zip(paths, known) if row is None]
+        results = map_in_workers(check_video, todo, workers=workers, timeout=timeout)
+        for path, row in zip(paths, known):
+            if row is None:
+                result = next(results)
+                row = _unfinished(path, result) if isinstance(result, WorkerFailed) else result
+                if self._journal is not None:
+                    with _writing(self._part):
+                        self._journal.write(_json_line(row))
+            self._rows.append(row)
+            yield row
+
+    def _still_true(self, path: str) -> Checked | None:
+        row = self._known.get(path)
+        if row is None or row.status == UNFINISHED or not row.mtime or (row.size, row.mtime) != stamp(path):
+            return None
+        return row
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def _unfinished(path: str, lost: WorkerFailed) -> Checked:
+    size, mtime = stamp(path)
+    return Checked(path, UNFINISHED, size=size, mtime=mtime, error=str(lost))
+
+
+def _is_json(report: Path) -> bool:
+    return report.suffix.lower() == ".jsonl"
+
+
+def _json_line(row: Checked) -> str:
+    return json.dumps(asdict(row)) + "\n"
+
+
+def _as_csv(rows: Sequence[Checked]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(_FIELDS)
+    writer.writerows(asdict(row).values() for row in rows)
+    return buffer.getvalue()
+
+
+def _from_json(file: Path) -> Iterator[Checked]:
+    """Rows of JSON lines; a line may be half of one."""
+    lines = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    if lines and not lines[0].startswith('{"path": '[: len(lines[0])]):
+        raise _foreign(file)
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            yield Checked(**json.loads(line))
+
+
+def _from_csv(file: Path) -> Iterator[Checked]:
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
+        rows = csv.reader(text)
+        if next(rows, []) != list(_FIELDS):
+            raise _foreign(file)
+        for row in rows:
+            with contextlib.suppress(ValueError):  # a row that somebody has changed: its video is decoded again
+                yield Checked(**{name: kind(value) for (name, kind), value in zip(_FIELDS.items(), row, strict=True)})
+
+
+def _foreign(file: Path) -> UserError:
+    return UserError(
+        f"--report {file}: there is a file already that is not a report of this command; give another name"
+    )

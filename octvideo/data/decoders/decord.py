@@ -1,0 +1,57 @@
+"""decord, where it is installed."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from octvideo.data.decoders.reader import scaled_size
+
+# decord repeats a read at the end of a file this many times before it gives up; its default takes half a minute.
+os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
+
+try:
+    import decord
+except ImportError:  # no wheel for this platform
+    decord = None
+else:
+    decord.logging.set_level(decord.logging.QUIET)
+
+__all__ = ["DecordReader", "is_installed"]
+
+
+def is_installed() -> bool:
+    return decord is not None
+
+
+class DecordReader:
+    """Frames by packet. Wrong numbers where frames are hidden or a GOP is open: see ``decoders.mp4``."""
+
+    def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
+        self._reader = _open(source)
+        if not len(self._reader):
+            raise ValueError("no frames")
+        self.fps = float(self._reader.get_avg_fps())
+        if short_side is not None:
+            native = self._reader[0].shape
+            height, width = scaled_size(native[0], native[1], short_side)
+            if (height, width) != native[:2]:
+                self._reader = _open(source, width=width, height=height)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def close(self) -> None:
+        del self._reader
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        return self._reader.get_batch(list(indices)).asnumpy()
+
+
+def _open(source: str | bytes, **size: int) -> decord.VideoReader:
+    file = source if isinstance(source, str) else io.BytesIO(source)
+    # One thread: the loader's processes are the parallelism.
+    return decord.VideoReader(file, ctx=decord.cpu(0), num_threads=1, **size)

@@ -1,0 +1,56 @@
+"""torchcodec, where it is installed and finds FFmpeg's libraries. Loaded when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from octvideo.data.decoders.reader import scaled_size
+
+__all__ = ["TorchcodecReader", "why_not"]
+
+
+@cache
+def why_not() -> str:
+    """Why it cannot be used; empty where it can."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except Exception as error:  # not installed, built for another PyTorch, or no libraries of FFmpeg
+        return str(error).strip().split("\n")[0] or type(error).__name__
+    return ""
+
+
+class TorchcodecReader:
+    """Frames by the timestamps of all packets ("exact" mode)."""
+
+    def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
+        self._decoder = _open(source)
+        if not len(self._decoder):
+            raise ValueError("no frames")
+        self.fps = float(self._decoder.metadata.average_fps or 25)
+        if short_side is not None:
+            from torchcodec.transforms import Resize
+
+            native = self._decoder[0].shape
+            size = scaled_size(native[0], native[1], short_side)
+            if size != native[:2]:
+                self._decoder = _open(source, transforms=[Resize(size)])
+
+    def __len__(self) -> int:
+        return len(self._decoder)
+
+    def close(self) -> None:
+        del self._decoder
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        return self._decoder.get_frames_at(list(indices)).data.numpy()
+
+
+def _open(source: str | bytes, **options: Any) -> Any:
+    from torchcodec.decoders import VideoDecoder
+
+    # One thread: the loader's processes are the parallelism.
+    return VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", **options)

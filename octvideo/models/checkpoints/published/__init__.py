@@ -1,0 +1,1 @@
+"""Names and file formats of the authors' published weights (MXNet, Caffe2)."""

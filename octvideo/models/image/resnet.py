@@ -1,0 +1,196 @@
+"""Image ResNets on two frequencies: pre- or post-activation, groups, SE, GloRe, the stems of Tables 4 and 5.
+
+Modules are named as torchvision's (``layer1.0.conv1``, ``fc``) and timm's (``se.fc1``, deep stems), so at every alpha
+their checkpoints of the same architecture load key by key.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from octvideo.models.blocks import Octave
+from octvideo.models.image.glore import OctGloRe
+from octvideo.models.image.layers import ImageHead, conv, initialise, norm, stem_convolutions
+from octvideo.octave import Feature, OctReLU, OctSqueezeExcitation, add
+
+__all__ = ["Bottleneck", "PreactivationBottleneck", "create_image_resnet"]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with the ReLU after the sum (He et al., CVPR 2016).
+
+    Args:
+        dim_in, dim_inner, dim_out: channels.
+        octave: the frequencies.
+        alpha_in: alpha of the features that come in; ``alpha`` of those inside and that leave.
+        stride: spatial; it is on convolution ``stride_on``: 2 is the 3x3 (torchvision, "v1b"), 3 the last 1x1 ("v1e").
+        project: the shortcut is a convolution.
+        groups: of the 3x3.
+        se: squeeze-and-excitation to a 16th of the channels.
+        input_norm: a norm without parameters of its own before the first 1x1 and the projection (Table 5, with SE).
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_inner: int,
+        dim_out: int,
+        octave: Octave,
+        *,
+        alpha_in: float,
+        alpha: float,
+        stride: int = 1,
+        project: bool = False,
+        groups: int = 1,
+        se: bool = False,
+        stride_on: int = 2,
+        input_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        strides = [stride if layer == stride_on else 1 for layer in (1, 2, 3)]
+        self.bn0 = norm(octave, alpha_in)(dim_in, affine=False) if input_norm else nn.Identity()
+        self.conv1 = conv(octave, alpha_in, alpha)(dim_in, dim_inner, 1, strides[0])
+        self.bn1 = norm(octave, alpha)(dim_inner)
+        self.conv2 = conv(octave, alpha, alpha)(dim_inner, dim_inner, 3, strides[1], groups)
+        self.bn2 = norm(octave, alpha)(dim_inner)
+        self.conv3 = conv(octave, alpha, alpha)(dim_inner, dim_out, 1, strides[2])
+        self.bn3 = norm(octave, alpha)(dim_out)
+        self.se = OctSqueezeExcitation(dim_out, dim_out // 16, dims=2) if se else nn.Identity()
+        self.relu = OctReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if project:
+            shortcut = conv(octave, alpha_in, alpha)(dim_in, dim_out, 1, stride)
+            self.downsample = nn.Sequential(shortcut, norm(octave, alpha)(dim_out))
+
+    def forward(self, x: Feature) -> Feature:
+        z = self.bn0(x)
+        y = self.relu(self.bn1(self.conv1(z)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.se(self.bn3(self.conv3(y)))
+        return self.relu(add(y, x if self.downsample is None else self.downsample(z)))
+
+
+class PreactivationBottleneck(nn.Module):
+    """Norm and ReLU before each convolution, none after the sum (He et al., ECCV 2016); arguments as ``Bottleneck``.
+
+    As in the authors' networks, the projection has a norm and a ReLU of its own.
+    """
+
+    def __init__(
+        self,
+        dim_in: int,
+        dim_inner: int,
+        dim_out: int,
+        octave: Octave,
+        *,
+        alpha_in: float,
+        alpha: float,
+        stride: int = 1,
+        project: bool = False,
+        groups: int = 1,
+        se: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bn1 = norm(octave, alpha_in)(dim_in)
+        self.conv1 = conv(octave, alpha_in, alpha)(dim_in, dim_inner, 1)
+        self.bn2 = norm(octave, alpha)(dim_inner)
+        self.conv2 = conv(octave, alpha, alpha)(dim_inner, dim_inner, 3, stride, groups)
+        self.bn3 = norm(octave, alpha)(dim_inner)
+        self.conv3 = conv(octave, alpha, alpha)(dim_inner, dim_out, 1)
+        self.se = OctSqueezeExcitation(dim_out, dim_out // 16, dims=2) if se else nn.Identity()
+        self.relu = OctReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if project:
+            shortcut = conv(octave, alpha_in, alpha)(dim_in, dim_out, 1, stride)
+            self.downsample = nn.Sequential(norm(octave, alpha_in)(dim_in), OctReLU(inplace=True), shortcut)
+
+    def forward(self, x: Feature) -> Feature:
+        y = self.conv1(self.relu(self.bn1(x)))
+        y = self.conv2(self.relu(self.bn2(y)))
+        y = self.se(self.conv3(self.relu(self.bn3(y))))
+        return add(y, self.downsample(x))
+
+
+def create_image_resnet(
+    octave: Octave,
+    *,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    width: int = 64,
+    widen: int = 1,
+    groups: int = 1,
+    se: bool = False,
+    preactivation: bool = False,
+    stride_on: int = 2,
+    input_norm: bool = False,
+    stem: Sequence[tuple[int, int, int]] | None = None,
+    stem_down: str = "pool",
+    glore_after: Sequence[int] = (),
+    classes: int = 1000,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """An image ResNet: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
+
+    Args:
+        octave: the frequencies and where they are.
+        blocks: blocks of res2 to res5.
+        width: channels after the stem; the blocks of res2 have 4 times as many, those of each further stage the double.
+        widen: the 3x3 convolutions of res2 have so many times ``width`` channels; 2 in ResNeXt 32x4d.
+        groups: of the 3x3 convolutions.
+        se: squeeze-and-excitation in each block.
+        preactivation: ``PreactivationBottleneck`` (Table 9), else ``Bottleneck`` with ``stride_on`` and ``input_norm``.
+        stem: (channels, kernel, stride) of each convolution; default: one of 7x7, stride 2.
+        stem_down: how the stem's map is halved: "pool", max pooling; "conv", a 3x3 convolution; "block", a 1-3-1
+            residual block of half the inner width (the last two from bL-Net, Chen et al., ICLR 2019).
+        glore_after: indices of the blocks of res4 that a GloRe unit follows.
+        classes, dropout: of the head.
+    """
+    stem = stem or ((width, 7, 2),)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv1"], layers["bn1"], layers["relu"] = stem_convolutions(stem), nn.BatchNorm2d(stem[-1][0]), nn.ReLU(True)
+    layers["maxpool"] = _halve(stem_down, stem[-1][0])
+    block = (
+        PreactivationBottleneck if preactivation else partial(Bottleneck, stride_on=stride_on, input_norm=input_norm)
+    )
+    dim_in, alpha_in = stem[-1][0], 0.0
+    for index, depth in enumerate(blocks):
+        dim_out, alpha = 4 * width * 2**index, octave.at(index + 2)
+        stage: OrderedDict[str, nn.Module] = OrderedDict()
+        for number in range(depth):
+            # The frequencies can change only where the shortcut is a convolution.
+            first = number == 0
+            stage[str(number)] = block(
+                dim_in,
+                width * widen * 2**index,
+                dim_out,
+                octave,
+                alpha_in=alpha_in,
+                alpha=alpha,
+                stride=2 if first and index else 1,
+                project=first,
+                groups=groups,
+                se=se,
+            )
+            if index == 2 and number in glore_after:
+                stage[f"glore{number}"] = OctGloRe(dim_out, dim_out // 4, dim_out // 2, octave, alpha)
+            dim_in, alpha_in = dim_out, alpha
+        layers[f"layer{index + 1}"] = nn.Sequential(stage)
+    if preactivation:
+        layers["norm"], layers["act"] = norm(octave, alpha_in)(dim_in), OctReLU(inplace=True)
+    layers["avgpool"], layers["fc"] = ImageHead(dropout), nn.Linear(dim_in, classes)
+    network = nn.Sequential(layers)
+    initialise(network)
+    return network
+
+
+def _halve(how: str, width: int) -> nn.Module:
+    if how == "pool":
+        return nn.MaxPool2d(3, 2, 1)
+    if how == "conv":
+        return nn.Sequential(stem_convolutions(((width, 3, 2),), width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    if how == "block":
+        return Bottleneck(width, width // 2, width, Octave(), alpha_in=0.0, alpha=0.0, stride=2, project=True)
+    raise ValueError(f"stem_down is {how!r}: it must be 'pool', 'conv' or 'block'")

@@ -1,0 +1,50 @@
+"""Trains under torchrun where videos fail on rank 1 alone (``FOLDER``); each rank writes how its run ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from fvcore.common.param_scheduler import ConstantParamScheduler
+from torch import nn
+
+from octvideo.data import Batch, Failure
+from octvideo.engine.distributed import distributed
+from octvideo.engine.trainer import Trainer
+from octvideo.errors import UserError
+
+
+def batches(rank: int) -> Iterator[Batch]:
+    """On rank 1 every clip has replaced one that cannot be read."""
+    failed = [Failure("/broken.mp4", "no frames")] * 2 * rank
+    while True:
+        frames, numbers = torch.zeros(2, 2, 4, 4, 3, dtype=torch.uint8), torch.arange(2)
+        yield Batch(frames, torch.zeros(2).long(), numbers, failed, numbers)
+
+
+def main(folder: Path) -> None:
+    """12 failures of 36 drawn videos, which is in step 6, are too many."""
+    with distributed("cpu") as world:
+        net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 2))
+        reported: list[int] = []
+        trainer = Trainer(
+            net,
+            torch.optim.SGD(net.parameters(), lr=0.1),
+            ConstantParamScheduler(0.1),
+            steps=100,
+            world=world,
+            mean=[0.45] * 3,
+            std=[0.225] * 3,
+            max_failed=0.1,
+            hooks=[lambda trainer: reported.append(len(trainer.last["failed"]))],
+        )
+        try:
+            trainer.train(batches(world.rank))
+        except UserError as error:
+            (folder / f"rank{world.rank}").write_text(f"{reported} {trainer.drawn} {error}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,77 @@
+"""Trains octave networks with batch norm over all ranks on fixed batches (``OUT``), alone or under torchrun."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from fixed_batches import batches
+from fvcore.common.param_scheduler import ConstantParamScheduler
+from torch import Tensor, nn
+
+from octvideo.engine.distributed import World, distributed
+from octvideo.engine.sync_bn import synchronise_batch_norm
+from octvideo.engine.trainer import Trainer
+from octvideo.octave import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctReLU, pool_globally
+
+
+class Network(nn.Module):
+    """An octave convolution with its norm of both groups, and a vanilla norm, in two or three dimensions."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        conv, norm = {2: (OctConv2d, OctBatchNorm2d), 3: (OctConv3d, OctBatchNorm3d)}[dims]
+        self.dims = dims
+        self.first = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[dims](3)
+        self.conv = conv(3, 8, 3, padding=1, bias=False, alpha_in=0.0, alpha_out=0.25)
+        self.norm, self.relu, self.head = norm(8, alpha=0.25), OctReLU(), nn.Linear(8, 3)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = clips if self.dims == 3 else clips[:, :, 0]
+        return self.head(pool_globally(self.relu(self.norm(self.conv(self.first(x))))))
+
+
+def trained(world: World, dims: int, precision: str) -> dict[str, object]:
+    """Three steps: outputs for this rank's clips, losses, gradients, the state dict; dtypes of what comes out."""
+    torch.manual_seed(0)
+    net: nn.Module = Network(dims)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    if world.size > 1:
+        net = synchronise_batch_norm(net, world.device)
+    assert list(net.state_dict()) == list(before)
+    outputs: list[Tensor] = []
+    net.norm.register_forward_hook(lambda _, __, pair: outputs.append(pair.low.detach()))  # type: ignore[union-attr,operator]
+    gradients: list[dict[str, Tensor]] = []
+    losses: list[float] = []
+
+    def note(trainer: Trainer) -> None:
+        gradients.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
+        losses.append(trainer.last["loss"])
+
+    Trainer(
+        net,
+        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
+        ConstantParamScheduler(0.1),
+        steps=3,
+        world=world,
+        mean=[0.45] * 3,
+        std=[0.225] * 3,
+        precision=precision,
+        hooks=[note],
+    ).train(batches(world))
+    parts = [torch.cat(part) for part in zip(*world.gather(outputs))]
+    return {"outputs": parts, "losses": losses, "gradients": gradients, "model": net.state_dict()}
+
+
+def main(out: str) -> None:
+    """Writes all of it."""
+    with distributed("cpu") as world:
+        found = {
+            f"{dims}d {kind}": trained(world, dims, kind) for dims, kind in ((3, "fp32"), (2, "fp32"), (3, "bf16"))
+        }
+        if world.is_main:
+            torch.save(found, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,225 @@
+"""The benchmarks: what they report, and that they compare what is equal."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octvideo.benchmarking import videos as videos_module
+from octvideo.benchmarking.timing import Report, interleaved
+from octvideo.benchmarking.videos import view_by_view
+from octvideo.cli import run
+from octvideo.cli.benchmark import main
+from octvideo.config import load_cfg, save_cfg
+from octvideo.data import dataset as dataset_module
+from octvideo.data import read_index
+from octvideo.data.dataset import TestDataset
+from octvideo.data.decoders.decord import is_installed
+from octvideo.models import build_model
+
+SMALL = (
+    "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 2 DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 "
+    "DATA.TRAIN_CROP 32 DATA.TRAIN_SHORT_SIDE [32,40] DATA.TEST_CROP 32 DATA.TEST_SHORT_SIDE 40 TRAIN.BATCH_SIZE 2 "
+    "TEST.NUM_CLIPS 4 TEST.NUM_CROPS 3 DEVICE cpu"
+).split()
+
+
+def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """Runs the command and returns its JSON, after checks that hold for every benchmark."""
+    capsys.readouterr()
+    assert run(main, [*arguments, "--rounds", "2", "--json"]) == 0, capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out)
+    memory = ["memory"] if arguments[0] == "data" and Path("/proc/self/statm").is_file() else []
+    share = ["own_share"] if arguments[0] == "train" else []
+    assert list(found) == ["benchmark", "hardware", "rounds", "results", "ratio", *memory, *share]
+    assert found["benchmark"] == arguments[0] and found["rounds"] == 2
+    assert found["hardware"]["cpu"] and found["hardware"]["cores"] and found["hardware"]["torch"] == torch.__version__
+    results = {result["name"]: result for result in found["results"]}
+    for name, value in found["ratio"].items():
+        pair, by = name.removesuffix(")").split(" (") if name.endswith(")") else (name, "seconds")
+        slow, fast = (results[one][by] for one in pair.split(" / "))
+        assert slow > 0 and fast > 0 and value == pytest.approx(slow / fast)
+    assert all(result["seconds"] > 0 for result in found["results"])
+    return found
+
+
+def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "forward", *SMALL)
+    results = {result["name"]: result for result in found["results"]}
+    plain = {"octave conv3d", "octave as 2D", "vanilla conv3d", "vanilla as 2D"}
+    assert set(results) == plain | {f"{name} folded" for name in plain}
+    assert results["octave conv3d"]["gflops"] < results["vanilla conv3d"]["gflops"]
+    assert results["octave conv3d"]["params_m"] == results["vanilla conv3d"]["params_m"]
+    assert {"vanilla as 2D / octave as 2D", "octave as 2D / octave as 2D folded"} <= set(found["ratio"])
+
+
+def test_forward_compares_alphas(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "forward", "--alpha", "0.25x4", "--alpha", "0.5", *SMALL)
+    results = {result["name"]: result for result in found["results"]}
+    quarter, half = results["octave 0.25 x4 as 2D"], results["octave 0.5 as 2D"]
+    assert half["gflops"] < quarter["gflops"] < results["vanilla as 2D"]["gflops"]
+    for octave in ("octave 0.25 x4", "octave 0.5"):
+        assert f"vanilla as 2D folded / {octave} as 2D folded (processor_seconds)" in found["ratio"]
+
+
+@pytest.mark.full
+def test_forward_on_exported_runtimes() -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    # In a process of its own: both runtimes at once have threads, and the tests that follow fork.
+    command = [sys.executable, str(Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"), "forward"]
+    command += ["--runtime", "onnx", "--runtime", "openvino", "--rounds", "2", "--json", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    results = {result["name"]: result for result in found["results"]}
+    for runtime in ("onnx", "openvino"):
+        assert found["ratio"][f"vanilla {runtime} / octave {runtime}"] > 0
+        for kind in ("octave", "vanilla"):
+            assert results[f"{kind} {runtime}"]["gflops"] == results[f"{kind} conv3d"]["gflops"]
+
+
+def test_train(capsys: pytest.CaptureFixture[str]) -> None:
+    found = measure(capsys, "train", *SMALL)
+    pairs, names = ["octave / vanilla"], []
+    for kind in ("octave", "vanilla"):
+        bare, again = f"{kind} bare loop", f"{kind} bare loop again"
+        pairs += [f"{kind} / {bare}", f"{again} / {bare}"]
+        names += [kind, bare, again]
+    assert list(found["ratio"]) == [name for pair in pairs for name in (pair, f"{pair} (processor_seconds)")]
+    assert [result["name"] for result in found["results"]] == names
+    assert all(result["clips_per_s"] == pytest.approx(2 / result["seconds"]) for result in found["results"])
+    assert all(0 <= result["data_wait"] <= 1 for result in found["results"])
+    assert list(found["own_share"]) == ["octave", "vanilla"]
+    assert all(0 <= share < 1 for share in found["own_share"].values())
+    if Path("/proc/self/clear_refs").is_file():
+        assert all(result["peak_memory_mb"] > 0 for result in found["results"])
+
+
+def test_train_from_videos(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "train", "--data", str(video_folder / "train"), *SMALL, "NUM_WORKERS", "1")
+    loaded = {result["name"]: result for result in found["results"][6:]}
+    assert list(loaded) == ["octave from videos", "vanilla from videos"]
+    assert all(0 < result["data_wait"] <= 1 for result in loaded.values())
+
+
+def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "data", "--data", str(video_folder / "train"), *SMALL)
+    assert [result["name"] for result in found["results"]] == [
+        "bare decode and resize",
+        "loader, 1 worker",
+        "loader, 2 workers",
+    ]
+    assert all(result["clips_per_s"] == pytest.approx(1 / result["seconds"]) for result in found["results"])
+    assert "loader, 1 worker / loader, 2 workers" in found["ratio"]
+    if "memory" in found:
+        before, after, growth = found["memory"].values()
+        assert list(found["memory"]) == ["after 200 openings", "after 400 openings", "growth"]
+        assert before > 50 and growth == pytest.approx(after - before)
+
+
+def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+    found = measure(capsys, "views", "--data", str(video_folder / "val"), *SMALL)
+    assert all(result["views"] == 12 for result in found["results"])
+    assert "one per view / one opening" in found["ratio"]
+    assert ("frames as asked / frames sorted, once each" in found["ratio"]) == is_installed()
+
+
+@pytest.mark.parametrize("sampling", ["even", "pytorchvideo"])
+def test_both_ways_to_the_views_give_the_same_frames(
+    video_folder: Path, monkeypatch: pytest.MonkeyPatch, sampling: str
+) -> None:
+    openings: list[str] = []
+
+    def counted(name: str, really: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **more: openings.append(name) or really(*args, **more)
+
+    for module in (dataset_module, videos_module):
+        monkeypatch.setattr(module, "open_video", counted(module.__name__, module.open_video))
+    index = read_index(str(video_folder / "val"))
+    sizes = dict(num_frames=4, sampling_rate=2, crop=32, short_side=40, num_clips=4, num_crops=3)
+    options = dict(**sizes, decoder="auto", sampling=sampling)
+    expected = TestDataset(index, **options)[0].frames  # type: ignore[arg-type]
+    assert torch.equal(view_by_view(index.path(0), **options), expected)  # type: ignore[arg-type]
+    assert openings == [dataset_module.__name__] + [videos_module.__name__] * 12
+
+
+def test_end_to_end(capsys: pytest.CaptureFixture[str], video_folder: Path, tmp_path: Path) -> None:
+    cfg = load_cfg("quickstart/oct_i3d.yaml", SMALL)
+    save_cfg(cfg, tmp_path / "cfg.yaml")
+    torch.save(build_model(cfg).state_dict(), tmp_path / "weights.pt")
+    weights = ["--cfg", str(tmp_path / "cfg.yaml"), "--checkpoint", str(tmp_path / "weights.pt")]
+    video = next((video_folder / "val").rglob("*.mp4"))
+    found = measure(capsys, "end-to-end", "--data", str(video), *weights)
+    assert [result["name"] for result in found["results"]] == ["load", "first prediction", "next predictions"]
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, ["train", "--rounds", "1", *SMALL]) == 0
+    text = capsys.readouterr().out
+    assert "N = 1" in text and "octave / vanilla" in text and "clips_per_s" in text
+
+
+def test_every_round_calls_every_variant_once_in_turn() -> None:
+    calls: list[str] = []
+    seconds = {"a": iter([1.0, 9.0, 2.0]), "b": iter([4.0, 4.0, 4.0])}
+
+    def variant(name: str) -> float:
+        calls.append(name)
+        return next(seconds[name])
+
+    report = Report()
+    found = interleaved({"a": lambda: variant("a"), "b": lambda: variant("b")}, 3)
+    assert calls == list("abbaab") and found == {"a": 2.0, "b": 4.0}
+    report.results = [{"name": name, "seconds": value} for name, value in found.items()]
+    report.compare("b", "a")
+    assert report.ratio == {"b / a": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(6, 1, 6), (8, 1, 8), (9, 2, 8), (12, 3, 10), (17, 5, 13), (25, 8, 18)]
+)
+def test_the_interval_is_that_of_the_sign_test(count: int, low: int, high: int) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "engine_overhead.py"
+    interval = runpy.run_path(str(script))["interval"]
+    shuffled = np.random.default_rng(0).permutation(count) + 1.0
+    assert interval(shuffled.tolist()) == [low, high]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data"], "--data"),
+        (["forward", "--data", "x"], "--data"),
+        (["forward", "OCTAVE.ALPHA", "0"], "OCTAVE.ALPHA"),
+        (["train", "--checkpoint", "x.pt"], "--checkpoint"),
+        (["train", "--runtime", "onnx"], "--runtime"),
+        (["train", "--alpha", "0.5"], "--alpha"),
+        (["forward", "--alpha", "0"], "OCTAVE.ALPHA"),
+        (["views", "--data", "/nonexistent"], "/nonexistent"),
+        (["end-to-end", "--data", "x.mp4", "TEST.NUM_CLIPS", "2"], "--cfg"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and expected in error
+
+
+def test_a_video_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "class" / "broken.mp4"
+    broken.parent.mkdir()
+    broken.write_bytes(np.random.default_rng(0).bytes(1000))
+    for name in ("data", "views"):
+        assert run(main, [name, "--data", str(tmp_path), "--rounds", "1", *SMALL]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "broken.mp4" in error
