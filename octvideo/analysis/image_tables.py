@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from octvideo.models.blocks import Octave
-from octvideo.models.image.networks import IMAGE_NETWORKS
+from octvideo.models.image.networks import create_image_network
 from octvideo.octave.complexity import count
 
 __all__ = ["IMAGE_TABLES", "image_table_rows"]
@@ -22,7 +22,7 @@ __all__ = ["IMAGE_TABLES", "image_table_rows"]
 @dataclass(frozen=True)
 class _Row:
     model: str  # as in the paper
-    network: str  # as in IMAGE_NETWORKS
+    network: str  # a key of octvideo.architectures.IMAGE_NETWORKS
     alpha: float
     gflops: float
     params_m: float | None = None
@@ -89,7 +89,7 @@ def image_table_rows(table: int) -> Iterator[dict[str, object]]:
     """One image of ``input`` x ``input`` pixels through each network of a table, as ``paper.table_rows`` says."""
     for row in IMAGE_TABLES[table]:
         with torch.device("meta"):  # no weights are needed
-            network = IMAGE_NETWORKS[row.network](Octave(row.alpha, pool_vanilla=True))
+            network = create_image_network(row.network, Octave(row.alpha, pool_vanilla=True))
         measured = count(network, (1, 3, row.size, row.size))
         operations = measured.multiply_adds + row.pooling * measured.pooling + row.relus * measured.relus
         yield {

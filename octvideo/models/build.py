@@ -8,13 +8,13 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from octvideo.architectures import IMAGE_NETWORKS, VIDEO_RESNETS
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
 from octvideo.models.image.layers import for_clips
-from octvideo.models.image.networks import IMAGE_NETWORKS
-from octvideo.models.image.resnet import create_image_resnet
-from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
+from octvideo.models.image.networks import create_image_network
+from octvideo.models.resnet import create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 
 __all__ = ["build_model", "channels_last", "num_classes"]
@@ -84,8 +84,8 @@ def _build(cfg: CfgNode) -> nn.Module:
             head_windows=((frames // ratio, edge, edge), (frames, edge, edge)),
             **common,
         )
-    stem_kernel, temporal_kernels, pool = ARCHITECTURES[model.ARCH]
-    pool = pool and model.TEMPORAL_POOL
+    architecture = VIDEO_RESNETS[model.ARCH]
+    pool = architecture.temporal_pool and model.TEMPORAL_POOL
     frames = -(-frames // model.STEM_TEMPORAL_STRIDE)
     if pool and frames < 2:
         raise UserError(
@@ -93,9 +93,9 @@ def _build(cfg: CfgNode) -> nn.Module:
         )
     return create_octave_resnet(
         octave,
-        stem_kernel=model.STEM_KERNEL or stem_kernel,
+        stem_kernel=model.STEM_KERNEL or architecture.stem_kernel,
         stem_temporal_stride=model.STEM_TEMPORAL_STRIDE,
-        temporal_kernels=model.TEMPORAL_KERNELS or temporal_kernels,
+        temporal_kernels=model.TEMPORAL_KERNELS or architecture.temporal_kernels,
         temporal_pool=pool,
         nonlocal_after=model.NONLOCAL,
         head_window=(frames // 2 if pool else frames, edge, edge),
@@ -111,14 +111,15 @@ def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
     model, defaults = cfg.MODEL, get_defaults().MODEL
     if cfg.DATA.NUM_FRAMES != 1:
         raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
-    create = IMAGE_NETWORKS[model.ARCH]
-    layout = {key: model[key] for key in ("BLOCKS", "WIDTH") if model[key] != defaults[key]}
-    others = ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
-    for key in (*others, *(layout if create.func is not create_image_resnet else ())):
-        if model[key] != defaults[key]:
-            raise UserError(f"MODEL.{key} is set, but {model.ARCH} has a layout of its own: leave it {defaults[key]}")
-    sizes = {key.lower(): value for key, value in layout.items()}
-    return for_clips(create(octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes))
+    keys = ("BLOCKS", "WIDTH", "STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
+    changed = {key: model[key] for key in keys if model[key] != defaults[key]}
+    sizes = {}
+    if IMAGE_NETWORKS[model.ARCH].family == "resnet":
+        sizes = {key.lower(): changed.pop(key) for key in ("BLOCKS", "WIDTH") if key in changed}
+    for key in changed:
+        raise UserError(f"MODEL.{key} is set, but {model.ARCH} does not use it: leave it {defaults[key]}")
+    network = create_image_network(model.ARCH, octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes)
+    return for_clips(network)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
