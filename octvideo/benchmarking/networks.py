@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from octvideo.benchmarking.timing import Report, interleaved, timed
+from octvideo.device import resolve_device
 from octvideo.errors import UserError
 from octvideo.inference.backends import FORMATS, Runner, load_exported, save_exported
 from octvideo.models import build_model
@@ -22,7 +23,7 @@ from octvideo.models.build import channels_last
 from octvideo.octave import fold_batch_norm
 from octvideo.octave.complexity import count
 
-__all__ = ["changed", "device_of", "forward", "on_device", "twins"]
+__all__ = ["changed", "forward", "on_device", "twins"]
 
 
 def forward(octaves: Mapping[str, CfgNode], rounds: int, runtimes: Sequence[str] = ()) -> Report:
@@ -36,7 +37,7 @@ def forward(octaves: Mapping[str, CfgNode], rounds: int, runtimes: Sequence[str]
         UserError: there is no octave network to compare, or a runtime does not fit or is not installed.
     """
     first = next(iter(octaves.values()))
-    device = device_of(first)
+    device = resolve_device(first.DEVICE)
     if device.type == "cuda" and {*runtimes} - {"inductor"}:
         raise UserError("--runtime onnx and openvino run on the CPU; set DEVICE cpu")
     frames, size = first.DATA.NUM_FRAMES, first.DATA.TRAIN_CROP
@@ -95,17 +96,6 @@ class _Pass:
         seconds = timed(partial(_infer, self.model, self.clip))
         self.processor.append(time.process_time() - start)
         return seconds
-
-
-def device_of(cfg: CfgNode) -> torch.device:
-    """The device that DEVICE asks for.
-
-    Raises:
-        UserError: it is cuda, and there is none.
-    """
-    if cfg.DEVICE == "cuda" and not torch.cuda.is_available():
-        raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
-    return torch.device("cuda" if cfg.DEVICE != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def twins(cfg: CfgNode) -> dict[str, CfgNode]:

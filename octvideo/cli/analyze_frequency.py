@@ -61,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Torch takes seconds to import: --help and wrong arguments are answered without it.
     from octvideo.analysis.frequency import find_inputs, layers_of, measure, network_of
     from octvideo.analysis.frequency_report import as_csv, as_numbers, draw
+    from octvideo.device import resolve_device
     from octvideo.files import write_bytes, write_text
-    from octvideo.inference.predictor import device_named
 
-    device = device_named(args.device)
+    device = resolve_device(args.device)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
