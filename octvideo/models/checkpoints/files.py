@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
-import os
 import pickle
 import re
-import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -22,16 +17,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from octvideo.download import download
 from octvideo.errors import UserError
-from octvideo.files import discard
 from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params
 
 __all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
 
-_TIMEOUT = 60  # seconds without an answer
-_CHUNK = 1 << 20
 # The torch hub's habit, `name-0123abcd.pth`: the first digits of the SHA-256. Eight decimal digits may be a date.
 _HASH = re.compile(r"-((?!(?:19|20)\d{6}\.)[0-9a-f]{8,64})\.[A-Za-z]+$")
 
@@ -67,50 +59,10 @@ def local_file(source: str | Path) -> Path:
     wanted = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
     wanted = wanted or (named.group(1) if named else "")
     if not target.is_file():
-        _download(address, target, wanted)
-    elif fragment and not _digest(target).startswith(wanted):
+        download(address, target, wanted)
+    elif fragment and not hashlib.sha256(target.read_bytes()).hexdigest().startswith(wanted):
         raise UserError(f"{target}: its SHA-256 is not {wanted}; remove the file to download it again")
     return target
-
-
-def _download(address: str, target: Path, wanted: str) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    digest = hashlib.sha256()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as response, temporary.open("wb") as file:
-            total = response.headers.get("Content-Length")
-            with tqdm(
-                total=int(total) if total else None, unit="B", unit_scale=True, desc=target.name,
-                disable=not sys.stderr.isatty(),
-            ) as bar:  # fmt: skip
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        if total and size != int(total):
-            raise UserError(f"{address}: the download ended after {size} of {total} bytes; try again")
-        if not digest.hexdigest().startswith(wanted):
-            raise UserError(f"{address}: the SHA-256 is {digest.hexdigest()}, not {wanted}...: not the published file")
-        os.replace(temporary, target)
-    except urllib.error.HTTPError as error:
-        raise UserError(f"{address}: cannot be downloaded (HTTP {error.code}); check the address") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
-        reason = error.reason if isinstance(error, urllib.error.URLError) else " ".join(str(error).split())
-        raise UserError(f"{address}: cannot be downloaded to {target} ({reason})") from None
-    finally:
-        discard(temporary)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_checkpoint(path: str | Path) -> Any:
