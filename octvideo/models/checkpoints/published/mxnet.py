@@ -12,13 +12,15 @@ Little-endian, as ``NDArray::Save`` in MXNet's ``src/ndarray/ndarray.cc`` writes
 from __future__ import annotations
 
 import struct
+import tarfile
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MAGIC", "read_params"]
+__all__ = ["MAGIC", "read_params", "read_tar"]
 
 MAGIC = struct.pack("<Q", 0x112)
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -40,6 +42,20 @@ def read_params(file: BinaryIO) -> dict[str, Tensor]:
     if len(names) != len(arrays):
         raise ValueError(f"{len(arrays)} arrays and {len(names)} names")
     return {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in zip(names, arrays)}
+
+
+def read_tar(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of the one ``.params`` in a tar archive; {} if it has none, as in old files of torch.save.
+
+    Raises:
+        ValueError: several such files, or see ``read_params``.
+    """
+    with tarfile.open(path) as archive:
+        members = [member for member in archive if member.isfile() and member.name.endswith(".params")]
+        if len(members) > 1:
+            raise ValueError(f"it has {len(members)} .params files; unpack it and give one")
+        file = archive.extractfile(members[0]) if members else None
+        return {} if file is None else read_params(file)  # type: ignore[arg-type]
 
 
 def _array(file: BinaryIO) -> Tensor:
