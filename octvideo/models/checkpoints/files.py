@@ -119,8 +119,8 @@ def _read_torch(path: Path) -> Any:
         # mmaction2 saves its logged losses too: HistoryBuffer objects, with numpy arrays and bound methods in them.
         if not all(name.startswith(("mmengine.", "numpy.")) or name == "builtins.getattr" for name in names):
             raise UserError(
-                f"{path}: not a readable checkpoint (only tensors are read, and it has {', '.join(names[:3])}); save its "
-                "state dict alone"
+                f"{path}: not a readable checkpoint (only tensors are read, and it has {', '.join(names[:3])}); save "
+                "its state dict alone"
             ) from None
         # One class for each name: torch tells the names apart by the class.
         with torch.serialization.safe_globals([(type("Inert", (_Inert,), {}), name) for name in names]):
