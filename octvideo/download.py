@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 from octvideo.files import atomic_write
 
 __all__ = ["download"]
@@ -65,5 +65,6 @@ def _chunks(address: str, title: str) -> Iterator[bytes]:
     except urllib.error.HTTPError as error:
         raise UserError(f"{address}: cannot be downloaded (HTTP {error.code}); check the address") from None
     except (OSError, ValueError, http.client.HTTPException) as error:  # a URLError is an OSError
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise UserError(f"{address}: cannot be downloaded ({' '.join(str(reason).split())})") from None
+        reason = getattr(error, "reason", error)
+        text = one_line(reason) if isinstance(reason, BaseException) else reason
+        raise UserError(f"{address}: cannot be downloaded ({text})") from None

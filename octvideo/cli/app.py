@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from octvideo.cli.arguments import positive_int
 from octvideo.cli.predict import add_model_arguments, predictor_from
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from octvideo.inference import Predictor
@@ -81,7 +81,7 @@ def serve(page: Any, host: str, port: int) -> None:
             footer_links=["api"],
         )
     except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port}: cannot be listened on ({' '.join(str(error).split())})") from None
+        raise UserError(f"--port {port}: cannot be listened on ({one_line(error)})") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

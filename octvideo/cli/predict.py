@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octvideo.cli import one_line, to_json
+from octvideo.cli import to_json
 from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from octvideo.inference import Prediction, Predictor

@@ -10,7 +10,7 @@ from typing import IO, Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 
 __all__ = ["INVALID_YAML", "config_folder", "find_config", "read_config"]
 
@@ -66,7 +66,7 @@ def read_config(file: Path) -> dict[str, Any]:
     except (TypeError, AttributeError):
         loaded = None
     except (OSError, AssertionError, *INVALID_YAML) as error:
-        raise UserError(f"{file}: cannot be read as a configuration: {' '.join(str(error).split())}") from None
+        raise UserError(f"{file}: cannot be read as a configuration: {one_line(error)}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{file}: it or its _BASE_ is not a configuration; write lines such as OUTPUT_DIR: output")
     return dict(_flatten(loaded))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from octvideo.download import download
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 from octvideo.models.checkpoints.published.caffe2 import is_caffe2, read_caffe2
 from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params, read_tar
 
@@ -93,8 +93,7 @@ def read_checkpoint(path: str | Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # broken files raise errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
+        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)[:200]})") from None
 
 
 class _Inert:
