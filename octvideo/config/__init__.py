@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from octvideo.config.files import INVALID_YAML, config_folder, find_config, read
 from octvideo.errors import UserError
 from octvideo.files import write_text
 
-__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg"]
+__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg", "with_keys"]
 
 
 def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -49,6 +49,16 @@ def save_cfg(cfg: CfgNode, path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     write_text(Path(path), cfg.dump())
+
+
+def with_keys(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """Return a frozen copy of the configuration with other values of some keys: ``{"OCTAVE.ALPHA": 0.0}``."""
+    other = cfg.clone()
+    other.defrost()
+    for key, value in values.items():
+        other.merge_from_list([key, value])
+    other.freeze()
+    return other
 
 
 def _merge(cfg: CfgNode, values: Sequence[tuple[str, Any]], source: str) -> None:

@@ -28,7 +28,7 @@ def create_octave_resnet(
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
     head_window: Sequence[int] = (4, 7, 7),
 ) -> nn.Module:
-    """A video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
+    """Build a video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
 
     The state dict has the keys and shapes of ``pytorchvideo.models.hub``'s c2d_r50, i3d_r50, slow_r50 at every alpha.
 

@@ -1,4 +1,4 @@
-"""Reads MXNet's ``.params`` files, of Gluon and of symbols, without MXNet.
+"""Read MXNet's ``.params`` files, of Gluon and of symbols, without MXNet.
 
 Little-endian, as ``NDArray::Save`` in MXNet's ``src/ndarray/ndarray.cc`` writes it::
 
@@ -28,13 +28,13 @@ _TYPES = ("f4", "f8", "f2", "u1", "i4", "i1", "i8")
 
 
 def read_params(file: BinaryIO) -> dict[str, Tensor]:
-    """The arrays of a file by name, without the ``arg:`` and ``aux:`` of symbols.
+    """Return the arrays of a file by name, without the prefixes ``arg:`` and ``aux:`` of symbols.
 
     Raises:
-        ValueError: not such a file, cut short, or with sparse arrays.
+        ValueError: another format, a file that is cut short, or sparse arrays.
     """
     if file.read(8) != MAGIC:
-        raise ValueError("no list of MXNet arrays")
+        raise ValueError("not a list of MXNet arrays")
     _, count = _numbers(file, "QQ")
     arrays = [_array(file) for _ in range(count)]
     (count,) = _numbers(file, "Q")
@@ -61,7 +61,7 @@ def read_tar(path: Path) -> dict[str, Tensor]:
 def _array(file: BinaryIO) -> Tensor:
     (magic,) = _numbers(file, "I")
     if magic not in (_V1, _V2, _V3):
-        raise ValueError(f"an array begins with {magic:#x}, which is no version of this format that is known")
+        raise ValueError(f"an array begins with {magic:#x}, an unknown version of the format")
     if magic != _V1 and _numbers(file, "i") != (0,):
         raise ValueError("sparse arrays are not read")
     (dimensions,) = _numbers(file, "i")
