@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_links_lead_to_files() -> None:
+def test_links_lead_to_files() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
     assert links and [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_its_commands_and_targets_are_there() -> None:
+def test_commands_and_targets_exist() -> None:
     scripts = set(re.findall(r"\b(?:tools|demo)/\w+\.py\b", TEXT))
     assert scripts and [script for script in scripts if not (ROOT / script).is_file()] == []
     assert set(re.findall(r"`octvideo ([a-z][a-z-]+)", TEXT)) <= set(COMMANDS)
@@ -24,7 +24,7 @@ def test_its_commands_and_targets_are_there() -> None:
     assert set(re.findall(r"`make ([\w-]+)", TEXT)) <= targets
 
 
-def test_its_python_runs() -> None:
+def test_python_example_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert blocks
     names: dict[str, object] = {}
