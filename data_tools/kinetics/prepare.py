@@ -112,13 +112,13 @@ def find_videos(source: Path, output: Path) -> list[str]:
     Raises:
         UserError: there are none, two would have one name, or the output is below the source.
     """
-    from octvideo.data.index import scan_videos  # loads torch, which the processes do without
+    from octvideo.data.media import scan_folder  # loads torch, which the processes do without
 
     if not source.is_dir():
         raise UserError(f"--input {source}: no such folder")
     if output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output {output}: is in --input; choose a folder beside it")
-    clips = [clip for clip in scan_videos(source) if not any(part.startswith(".") for part in clip.split("/"))]
+    clips = [clip for clip in scan_folder(source) if not any(part.startswith(".") for part in clip.split("/"))]
     if not clips:
         raise UserError(f"--input {source}: there are no videos in it")
     names: dict[str, str] = {}

@@ -31,7 +31,7 @@ from data_tools.shards.plan import Plan, make_plan
 from data_tools.shards.tar_samples import scan_shard
 from octvideo.cli.arguments import nonnegative_int, path_arg, positive_int
 from octvideo.data.index import read_index
-from octvideo.data.lists import is_sample
+from octvideo.data.media import is_media
 from octvideo.data.shards import SHARD_INDEX, Member, is_sharded, read_header, write_shards
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
@@ -95,7 +95,7 @@ class Packer:
                 facts = {"path": path, "label": label, "class": classes[label] if classes and label >= 0 else None}
                 sample: dict[str, Any] = {"__key__": self.plan.key(number), "json": {**facts, "bytes": len(data)}}
                 sample |= {"cls": label} if label >= 0 else {}
-                suffix = Path(path).suffix[1:].lower() if is_sample(path) else "mp4"
+                suffix = Path(path).suffix[1:].lower() if is_media(path) else "mp4"
                 writer.write({**sample, suffix: data})
 
     def members(self, workers: int) -> tuple[list[Member], dict[str, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, nfc
-from octvideo.data.lists import is_image, is_sample, is_video, names_in, read_rows
+from octvideo.data.lists import names_in, read_rows
+from octvideo.data.media import is_hidden, is_image, is_media, is_video, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded, read_shards
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
@@ -24,7 +25,6 @@ __all__ = [
     "class_number",
     "read_classes",
     "read_index",
-    "scan_videos",
 ]
 
 
@@ -101,39 +101,9 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
         return _read_folder(path, classes)
     if not path.is_file():
         raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
-    if is_sample(path.name):
+    if is_media(path.name):
         raise UserError(f"{source}: this is a video or an image; give a list with lines of `path label`, or a folder")
     return _read_list(path, Path(root) if root else path.parent, classes, classes_file)
-
-
-def scan_videos(folder: str | Path, wanted: Callable[[str], bool] = is_video) -> Iterator[str]:
-    """The videos below a folder, or other files of ``wanted`` names, relative to it, in the order of their names.
-
-    Each folder is listed once and no file is looked at. Links to folders are followed, but not in a circle.
-
-    Raises:
-        UserError: a folder cannot be listed.
-    """
-    yield from _scan(str(folder), "", frozenset(), wanted)
-
-
-def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]], wanted: Callable[[str], bool]) -> Iterator[str]:
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            children = [
-                (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or wanted(entry.name)
-            ]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for name, is_folder in sorted(children, key=lambda child: nfc(child[0])):
-        if is_folder:
-            yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here}, wanted)
-        else:
-            yield prefix + name
 
 
 def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
@@ -143,7 +113,7 @@ def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
 
 
 def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
-    children = (child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    children = (child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
     names = sorted(children, key=nfc)
     odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
@@ -157,13 +127,15 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
         hint = did_you_mean(unknown, classes)
         raise UserError(f"{folder}: folder {unknown!r} is not among the class names{hint}; check DATA.CLASSES")
     for wanted in (is_video, is_image):
+        passed_over: Counter[str] = Counter()
         rows = (
             (os.fsencode(f"{name}/{path}"), label or 0)
             for name, label in zip(names, labels)
-            for path in scan_videos(folder / name, wanted)
+            for path in scan_folder(folder / name, wanted, passed_over)
         )
         index = VideoIndex.from_rows(rows, order, root=str(folder))
         if len(index):
+            index.passed_over = passed_over_text(passed_over)
             return index
     raise UserError(f"{folder}: no videos or images in class folders; expected {folder}/CLASS/VIDEO.mp4")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,23 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from octvideo.data.classes import begin_at_one, did_you_mean, is_number, nfc, number_places
+from octvideo.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_media
 from octvideo.errors import UserError
 from octvideo.files import atomic_write
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
     "format_row",
-    "is_image",
-    "is_sample",
-    "is_video",
     "names_in",
     "read_rows",
     "write_lines",
 ]
-
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .flv .wmv .ts .3gp".split())
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff".split())
 
 _MAX_CLASSES = 100_000  # where no names say how many there are: a larger number is no label but, say, a time
 
@@ -46,21 +38,6 @@ _SUFFIXED_PATH = re.compile(
     rf"(.*(?:{'|'.join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}))[\s,]+(.*)",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-def is_video(name: str) -> bool:
-    """Whether a file's name has the suffix of a video."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name has the suffix of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def is_sample(name: str) -> bool:
-    """Whether a file's name has the suffix of a video or an image."""
-    return is_video(name) or is_image(name)
 
 
 class _Labels:
@@ -227,7 +204,7 @@ def _name(text: str, *, first: bool) -> str | None:
         ValueError: the line does not fit a list with class names.
     """
     found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
-    if found is None and not is_sample(text):
+    if found is None and not is_media(text):
         if first and _NUMBER_BEHIND.fullmatch(text):
             return None
         raise ValueError(
@@ -251,7 +228,7 @@ def _name(text: str, *, first: bool) -> str | None:
 
 def _header(text: str) -> str | None:
     """What is wrong with the first line, where it names columns."""
-    if is_sample(text) or _SUFFIXED_PATH.fullmatch(text) or _NUMBER_BEHIND.fullmatch(text) or text[0] == '"':
+    if is_media(text) or _SUFFIXED_PATH.fullmatch(text) or _NUMBER_BEHIND.fullmatch(text) or text[0] == '"':
         return None
     if not re.search(r"[\s,]", text):
         return None
@@ -283,15 +260,15 @@ def _split(text: str, labels: _Labels) -> tuple[str, int]:
         label = labels(rest)
         if label is None:
             continue
-        if not is_sample(path) and _NUMBER_BEHIND.fullmatch(path):
+        if not is_media(path) and _NUMBER_BEHIND.fullmatch(path):
             raise ValueError(
                 f"{text!r} has several numbers behind the path: folders of frames (`folder total_frames label`, "
                 "rawframes) and several labels a video are not supported"
             )
-        if not is_sample(path) and _SUFFIXED_PATH.fullmatch(text):
+        if not is_media(path) and _SUFFIXED_PATH.fullmatch(text):
             raise ValueError(f"{text!r} has more behind the path than one label")
         return path, label
-    if not is_sample(text):
+    if not is_media(text):
         raise ValueError(
             f"{text!r} ends in neither a class number, nor a class name, nor the suffix of a video or an image"
         )
@@ -309,7 +286,7 @@ def _cuts(text: str) -> Iterator[tuple[str, str]]:
     # A class name may have blanks, and its last word may be the name of another class: suffixes tell.
     blanks = [place for place, letter in enumerate(text) if letter in " \t"]
     cuts = [(text[:place].strip(), text[place:]) for place in reversed(blanks)]
-    yield from (cut for cut in cuts if is_sample(cut[0]))
+    yield from (cut for cut in cuts if is_media(cut[0]))
     yield from cuts
 
 
@@ -328,7 +305,7 @@ def format_row(path: str, label: int = -1) -> str:
     """
     if "\n" in path or not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
         raise UserError(f"{path!r}: a list cannot hold a name with a line break or of another encoding; rename it")
-    if any(letter in path for letter in ',"#') or path != path.strip() or not is_sample(path):
+    if any(letter in path for letter in ',"#') or path != path.strip() or not is_media(path):
         path = '"' + path.replace('"', '""') + '"'
     return path if label < 0 else f"{path},{label}"
 

@@ -32,9 +32,11 @@ class VideoIndex:
 
     Attributes:
         numbered: whether nobody gave names: ``classes`` are the numbers up to the largest label then.
+        passed_over: what the scan of a folder left out, for messages; "" for nothing.
     """
 
     numbered = False
+    passed_over = ""
 
     def __init__(
         self, paths: Iterable[str], labels: Iterable[int], classes: Sequence[str] = (), *, root: str = ""

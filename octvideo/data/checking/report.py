@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import IO
 
 from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.index import read_index
-from octvideo.data.lists import VIDEO_SUFFIXES, format_row
+from octvideo.data.lists import format_row
+from octvideo.data.media import is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
 from octvideo.files import discard, write_text
@@ -34,11 +36,13 @@ class Source:
         file: the list or the folder.
         lines: of a list of them, each with the path of its video, None for a comment.
         own_root: whether paths in the lines are relative to the list's own folder.
+        passed_over: what the scan of a folder left out, for messages.
     """
 
     file: Path
     lines: list[tuple[str, str | None]]
     own_root: bool
+    passed_over: str = ""
 
     @property
     def paths(self) -> list[str]:
@@ -73,7 +77,7 @@ def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool
     """
     if is_sharded(file):
         raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
-    if file.is_file() and file.suffix.lower() in VIDEO_SUFFIXES:
+    if file.is_file() and is_video(file.name):
         raise UserError(f"{file}: this is a video; give the folder that it is in, or a list with lines of `path label`")
     if not file.is_dir():
         index = read_index(file, root=root, classes_file=classes)
@@ -86,16 +90,17 @@ def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool
             lines.append((line, None if is_comment else index.path(next(numbers))))
         relative = any(path is not None and not (os.path.isabs(path) and path in line) for line, path in lines)
         return Source(file, lines, relative and not root)
-    found = sorted(path for path in file.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    passed_over: Counter[str] = Counter()
+    found = list(scan_folder(file, passed_over=passed_over))
     if not found:
-        raise UserError(f"{file}: no videos in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
-    if any(path.parent == file for path in found):
-        labelled = [(str(path), -1) for path in found]
+        raise UserError(f"{file}: no videos in this folder (looked for {list_suffixes()})")
+    if any("/" not in path for path in found):
+        labelled = [(str(file / path), -1) for path in found]
     else:
         index = read_index(file, classes_file=classes)
         labelled = [(index.path(number), index.label(number)) for number in range(len(index))]
     lines = [(format_row(os.path.abspath(path), label) if listable else "", path) for path, label in labelled]
-    return Source(file, lines, False)
+    return Source(file, lines, False, passed_over_text(passed_over))
 
 
 class CheckReport:

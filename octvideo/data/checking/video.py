@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import av
 
-from octvideo.data.decoders.pyav import open_input
+from octvideo.data.decoders.stream import open_stream
 
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
@@ -70,7 +70,7 @@ def check_video(path: str) -> Checked:
             raise _Broken("no such file")
         if not size:
             raise _Broken("the file is empty")
-        found.read(os.path.abspath(path))  # FFmpeg takes a relative `a:b.mp4` for an address
+        found.read(path)
     except _Broken as error:
         reason = str(error)
     except Exception as error:  # decoders raise errors of many kinds
@@ -109,15 +109,11 @@ class _Found:
 
     def read(self, path: str) -> None:
         """Raises ``_Broken``, or what PyAV raises, at the first thing that is wrong."""
-        with open_input(path) as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream):
-                raise _Broken("no video stream")
+        container, stream = open_stream(path, threads=2)  # with one, VP8's errors are lost
+        with container:
             context = stream.codec_context
             if context is None:
                 raise _Broken("no decoder for its codec")
-            # Frame threads can hang on a corrupt file; without threads, VP8's errors are lost.
-            context.thread_type, context.thread_count = "SLICE", 2
             context.options = {"err_detect": "explode"}
             self.codec, self.width, self.height = context.name, context.width, context.height
             self.fps, self.frames_header = Fraction(stream.average_rate or 0), stream.frames

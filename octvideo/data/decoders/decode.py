@@ -20,10 +20,11 @@ import numpy as np
 from octvideo.data.decoders.decord import DecordReader, is_installed
 from octvideo.data.decoders.image import ImageReader
 from octvideo.data.decoders.mp4 import is_plain_mp4
-from octvideo.data.decoders.pyav import PYAV, PyAVReader, SequentialReader
+from octvideo.data.decoders.pyav import PyAVReader, SequentialReader
 from octvideo.data.decoders.reader import DecodeError, Reader
+from octvideo.data.decoders.stream import PYAV
 from octvideo.data.decoders.torchcodec import TorchcodecReader, why_not
-from octvideo.data.lists import is_image
+from octvideo.data.media import is_image
 from octvideo.errors import UserError
 
 __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]

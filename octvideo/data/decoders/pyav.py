@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from octvideo.data.decoders.reader import CannotCount, scaled_size
+from octvideo.data.decoders.reader import CannotCount
+from octvideo.data.decoders.stream import open_stream, upright_rgb
 
-__all__ = ["PYAV", "PyAVReader", "SequentialReader", "open_input"]
-
-PYAV = int(av.__version__.split(".")[0])  # the version
+__all__ = ["PyAVReader", "SequentialReader"]
 
 _EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
-
-
-def open_input(file: str | io.BytesIO) -> av.container.InputContainer:
-    """Open a file to read; text in it that is not UTF-8 is no error."""
-    options: Any = {} if PYAV >= 19 else {"metadata_errors": "replace"}
-    container: av.container.InputContainer = av.open(file, "r", **options)
-    return container
-
-
-def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """The stream that FFmpeg calls the best one, which may not be the first."""
-    file = source if isinstance(source, str) else io.BytesIO(source)
-    container = open_input(file)
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        container.close()
-        raise ValueError("no video stream")
-    # One thread: the loader's processes are the parallelism, and frame threads can hang on a corrupt file.
-    stream.codec_context.thread_type = "SLICE"
-    stream.codec_context.thread_count = 1
-    return container, stream
-
-
-def _rgb(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    """Upright ``(H, W, 3)``; the scaling, if any, is part of the conversion to RGB.
-
-    The converter is new and has one thread: PyAV 19's own is kept with its threads, and a forked process that inherits
-    it waits for them for ever.
-    """
-    height, width = (None, None) if short_side is None else scaled_size(frame.height, frame.width, short_side)
-    picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
-    return np.rot90(picture.to_ndarray(), frame.rotation // 90)
 
 
 class PyAVReader:
@@ -73,7 +37,7 @@ class PyAVReader:
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._short_side = short_side
-        self._container, self._stream = _open(source)
+        self._container, self._stream = open_stream(source)
         try:
             self._read_index()
         except BaseException:
@@ -123,7 +87,7 @@ class PyAVReader:
                     raise CannotCount(f"frame {number} has another timestamp than its packet")
                 number += 1
                 if number > index:
-                    found.append(_rgb(frame, self._short_side))
+                    found.append(upright_rgb(frame, self._short_side))
                     break
             else:
                 raise CannotCount(f"frame {number} is missing")
@@ -153,7 +117,7 @@ class SequentialReader:
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._source, self._short_side = source, short_side
-        container, stream = _open(source)
+        container, stream = open_stream(source)
         with container:
             self.fps = float(stream.average_rate or 25)
             self._count = sum(1 for _ in container.decode(stream))
@@ -169,11 +133,11 @@ class SequentialReader:
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         wanted = set(indices)
         found: list[np.ndarray] = []
-        container, stream = _open(self._source)
+        container, stream = open_stream(self._source)
         with container:
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
-                    found.append(_rgb(frame, self._short_side))
+                    found.append(upright_rgb(frame, self._short_side))
                     if len(found) == len(wanted):
                         break
         return np.stack(found)
