@@ -225,7 +225,7 @@ def test_keys_of_a_file_may_be_dotted(tmp_path: Path) -> None:
 
 def test_an_empty_file_of_class_names(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"classes\.txt: no class name in it; write one a line"):
+    with pytest.raises(UserError, match=r"classes\.txt: no class names; write one per line"):
         read_classes(tmp_path / "classes.txt")
 
 
