@@ -1,4 +1,4 @@
-"""PyAV: decodes only what is needed where timestamps can be trusted, and everything in turn where they cannot."""
+"""Read videos with PyAV: by timestamps if they are reliable, otherwise by decoding from the beginning."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from octvideo.data.decoders.stream import open_stream, upright_rgb
 
 __all__ = ["PyAVReader", "SequentialReader"]
 
-_EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
+_EARLIER_KEYFRAMES = 4  # tried if a container seeks past the wanted one
 
 
 class PyAVReader:
-    """Frames by timestamp. Opening reads all packets and decodes none.
+    """Read frames by timestamp. Opening reads all packets and decodes none.
 
-    The timestamps of the packets that are to be shown, sorted, number the frames. To read some, it goes to the last
-    keyframe before them and decodes from there ::
+    The sorted timestamps of the visible packets number the frames. A read seeks to the last keyframe before a frame and
+    decodes from there ::
 
         packets, in file order  I0 P3 B1 B2 I6 B4 B5 P8 B7    (I: keyframe; numbers: timestamps)
         frame                    0  1  2  3  4  5  6  7  8
         frame 5                 from I0: frames 0 1 2 3 4 5
         frame 7                 from I6: B4 and B5 come out too, and are not used: they may need P3
 
-    Whatever it decodes must be the frame that the timestamps promise next, or it gives up.
+    Every decoded frame must have the next expected timestamp; otherwise it raises ``CannotCount``.
 
     Attributes:
         fps: average frames per second.
 
     Raises (also ``frames``):
-        CannotCount: timestamps are missing, repeated or contradict what is decoded; ``SequentialReader`` can read it.
+        CannotCount: timestamps are missing, repeated or wrong; ``SequentialReader`` can read the file.
     """
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
@@ -51,7 +51,7 @@ class PyAVReader:
         keyframes: list[int] = []
         for packet in self._container.demux(self._stream):
             if not packet.size:
-                continue  # the end, or a frame that AVI repeats
+                continue  # the end, or a repeated frame of AVI
             if packet.pts is None:
                 raise CannotCount("a packet has no timestamp")
             (hidden if packet.is_discard else shown).append(packet.pts)  # an edit list hides frames
@@ -59,7 +59,7 @@ class PyAVReader:
                 keyframes.append(packet.pts)
         if not shown:
             raise ValueError("no frames")
-        # AVI has no timestamps: FFmpeg makes them up, and wrong ones where frames are not decoded in the order shown.
+        # AVI has no timestamps. FFmpeg invents them, wrongly if frames are not decoded in display order.
         made_up = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
         self._times, self._keyframes = np.sort(shown), np.sort(keyframes)
         if made_up or len({*shown, *hidden}) < len(shown) + len(hidden):
@@ -94,7 +94,7 @@ class PyAVReader:
         return np.stack(found)
 
     def _decode_from(self, keyframe: int, time: int) -> Iterator[av.VideoFrame]:
-        """Frames from ``time`` on, decoded from a keyframe, or from an earlier one where the container overshoots."""
+        """Yield frames from ``time`` on, decoded from a keyframe, or an earlier one if the container overshoots."""
         for earlier in range(keyframe, max(-1, keyframe - _EARLIER_KEYFRAMES), -1):
             self._container.seek(int(self._keyframes[earlier]), stream=self._stream)
             packets = self._container.demux(self._stream)
@@ -113,7 +113,7 @@ class PyAVReader:
 
 
 class SequentialReader:
-    """Decodes from the beginning and counts: slow, but right where headers and timestamps are not."""
+    """Decode from the beginning and count frames: slow, but correct if headers and timestamps are wrong."""
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._source, self._short_side = source, short_side
