@@ -190,11 +190,11 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_camera(arguments.webcam))
         from octvideo.inference.overlay import VideoWriter
-        from octvideo.inference.stream import watch
+        from octvideo.inference.stream import predict_stream
 
         predictor = predictor_from(arguments)
         writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
-        updates = watch(
+        updates = predict_stream(
             reader,
             predictor,
             top_k=arguments.top_k,

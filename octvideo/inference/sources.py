@@ -1,7 +1,6 @@
-"""Where frames come from: files, folders, addresses of files, cameras and streams.
+"""Find and read sources of frames: files, folders, URLs, cameras and streams.
 
-Clips of a file for prediction are decoded by ``octvideo.data``; what is here reads frames one after the other, which
-cameras and streams can do and seeking readers cannot.
+These readers deliver frames in order, as cameras and streams do. Clips of files are decoded by ``octvideo.data``.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ __all__ = ["FrameReader", "find_videos", "is_url", "local_copy", "open_camera"]
 
 _DOWNLOADABLE = ("http://", "https://")
 _STREAMS = ("rtsp://", "rtmp://", "rtmps://", "udp://", "tcp://", "srt://", "rtp://", "mms://")
-_TIMEOUT = 15.0  # seconds without data after which a server or a camera counts as gone
+_TIMEOUT = 15.0  # seconds without data after which a server or a camera counts as dead
 _DEFAULT_FPS = Fraction(25)
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an address rather than a path."""
+    """Tell whether a source is a URL."""
     return source.lower().startswith(_DOWNLOADABLE + _STREAMS)
 
 
@@ -96,11 +95,11 @@ def local_copy(source: str) -> Iterator[Path]:
 
 
 class FrameReader:
-    """Frames of a file, a camera or a stream in order, decoded as they come, upright. A context manager.
+    """Read the frames of a file, a camera or a stream in order, upright. A context manager.
 
     Attributes:
-        name: what messages call the source.
-        fps: average frames per second; 25 where the source does not say.
+        name: the source, for messages.
+        fps: average frames per second; 25 if unknown.
         live: frames arrive in real time, so a slow reader must not fall behind.
 
     Raises:
@@ -125,10 +124,10 @@ class FrameReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields uint8 ``(H, W, 3)`` RGB, all of one size. A break in the middle of the data ends it.
+        """Yield uint8 ``(H, W, 3)`` RGB frames of one size. An error after the first frame ends the iteration.
 
         Raises:
-            UserError: not one frame could be decoded.
+            UserError: no frame could be decoded.
         """
         shape: tuple[int, ...] | None = None
         frames = self._container.decode(self._stream)
@@ -147,7 +146,7 @@ class FrameReader:
                 shape, coded = image.shape, (frame.width, frame.height)
             elif (frame.width, frame.height) == coded:
                 image = upright_rgb(frame)
-            else:  # a stream that changes its size: what follows has the first frame's
+            else:  # the stream changes its size: scale to that of the first frame
                 image = upright_rgb(frame.reformat(width=coded[0], height=coded[1]))
             yield image
         if shape is None:
@@ -155,7 +154,7 @@ class FrameReader:
 
 
 def open_camera(source: str) -> FrameReader:
-    """A camera by its number (0 is the first), or a stream by its address or path.
+    """Open a camera by number (0 is the first), or a stream by URL or path.
 
     Raises:
         UserError: there is no such camera or stream.
@@ -166,11 +165,13 @@ def open_camera(source: str) -> FrameReader:
         device, format = _device(int(source))
         return FrameReader(device, format=format, live=True)
     except UserError as error:
-        raise UserError(f"--webcam {source}: {error}; give the number of another camera, or a stream's URL") from None
+        raise UserError(
+            f"--webcam {source}: {error}; pass the number of another camera, or the URL of a stream"
+        ) from None
 
 
 def _device(number: int) -> tuple[str, str]:
-    """What FFmpeg calls a camera on this system, and the format it reads it with."""
+    """Return FFmpeg's name of a camera on this system, and its input format."""
     if sys.platform == "darwin":
         return f"{number}:none", "avfoundation"
     if sys.platform == "win32":  # DirectShow knows cameras by name alone
