@@ -1,4 +1,4 @@
-"""Frequencies of a network's feature maps, group by group (Figure 4); see ``octvideo.analysis.spectrum``."""
+"""Measure the frequencies of a network's feature maps by group (Figure 4); see ``octvideo.analysis.spectrum``."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from octvideo.octave import OctaveTensor
 __all__ = ["Spectrum", "find_inputs", "layers_of", "measure", "network_of"]
 
 _LIST_SUFFIXES = (".csv", ".lst", ".txt")
-# What stands for the stages in the image networks, by its path; the first pattern that fits counts.
+# Paths of the stages in image networks; the first pattern with a match is used.
 _STAGES = (r"layer\d+", r"features\.denseblock\d+", r"features\.\d+")
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What the maps of one group at one layer have.
+    """The spectrum of one group at one layer.
 
     Attributes:
         layer: its name.
         group: ``high``, ``low``, ``plain`` (a layer with one frequency in the analysed network) or ``baseline``.
         scale: 2 for the low group, else 1.
-        energy: with the mean energy and the number of maps.
+        energy: the mean energy and the number of maps.
     """
 
     layer: str
@@ -51,7 +51,7 @@ class Spectrum:
 
 
 def network_of(checkpoint: str | Path | None, cfg: str | Path | None) -> Network:
-    """The network of a checkpoint; of a configuration alone, as it is initialised; of neither, the one that ships.
+    """Return the network of a checkpoint; of a configuration with random weights; or, without both, the shipped one.
 
     Raises:
         UserError: see ``load_network``.
@@ -67,10 +67,10 @@ def network_of(checkpoint: str | Path | None, cfg: str | Path | None) -> Network
 
 
 def find_inputs(sources: Sequence[str | Path]) -> VideoIndex:
-    """The files to look at: images, videos, folders of both (searched to the bottom), lists (``path label`` lines).
+    """Return the files of images, videos, folders of both with subfolders, and lists (``path label`` lines).
 
     Raises:
-        UserError: one is missing, or has nothing.
+        UserError: one is missing or has no files.
     """
     paths: list[str] = []
     for source in map(Path, sources):
@@ -90,7 +90,7 @@ def find_inputs(sources: Sequence[str | Path]) -> VideoIndex:
 
 
 def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The layers to look at, by name.
+    """Return the layers to measure, by name.
 
     Args:
         model: from ``build_model``.
@@ -98,7 +98,7 @@ def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Mo
             ``layer1``, ... in image networks) or of any modules. Empty: all stages.
 
     Raises:
-        UserError: a pattern is none, or fits nothing.
+        UserError: an invalid pattern, or one that matches nothing.
     """
     modules = dict(model.named_modules())
     stages = _stages(modules)
@@ -114,7 +114,7 @@ def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Mo
         found = {name: module for name, module in names.items() if pattern.fullmatch(name)}
         if not found:
             raise UserError(
-                f"--layers {text}: no layer has this name; stages are {', '.join(stages)}, modules "
+                f"--layers {text}: no layer matches; stages are {', '.join(stages)}, modules "
                 f"{', '.join(list(modules)[1:4])}, ..."
             )
         chosen |= found
@@ -142,13 +142,13 @@ def measure(
     device: torch.device | None = None,
     baseline: bool = False,
 ) -> tuple[list[Spectrum], list[Failure]]:
-    """Shows a network all inputs, and looks at all maps of all frames and channels that its layers give.
+    """Run a network on all inputs, and average over the maps of all frames and channels of its layers.
 
-    Clips and crops are those of testing, the centre crop alone; an image is a video that stands still.
+    Clips and crops are those of testing, with the centre crop only; an image is a video of equal frames.
 
     Args:
         network: with its configuration.
-        layers: of that network, from ``layers_of``.
+        layers: its layers, from ``layers_of``.
         inputs: from ``find_inputs``.
         views: clips of a video.
         device: to compute on; None: the CPU.
@@ -158,30 +158,30 @@ def measure(
         The spectra, high before low; and the files that could not be read.
 
     Raises:
-        UserError: a layer gives no maps, or maps of several sizes.
+        UserError: a layer's output is not maps, or has maps of several sizes.
     """
     device = device or torch.device("cpu")
     found: dict[tuple[str, str], MeanSpectrum] = {}
     failed: list[Failure] = []
 
-    def look(layer: str, output: object) -> None:
+    def record(layer: str, output: object) -> None:
         groups = output._asdict() if isinstance(output, OctaveTensor) else {"plain": output}
         for group, maps in groups.items():
             if maps is None:
                 continue
-            # A fully connected layer's output has its channels last.
+            # The output of a fully connected layer has its channels last.
             if not isinstance(maps, Tensor) or maps.dim() < 4 or isinstance(layers[layer], nn.Linear):
-                raise UserError(f"--layers: {layer} gives no feature maps; choose another layer")
+                raise UserError(f"--layers: {layer} has no feature maps; choose another layer")
             key = (layer, "baseline" if baseline else group)
             try:
                 found.setdefault(key, MeanSpectrum()).add(maps)
             except ValueError as error:
-                raise UserError(f"--layers: {layer} gives {error}; choose the layers one by one") from None
+                raise UserError(f"--layers: {layer} has {error}; choose the layers one by one") from None
 
     model = network.model.to(device)
     with torch.inference_mode(), ExitStack() as hooks:
         for name, layer in layers.items():
-            handle = layer.register_forward_hook(lambda _, __, output, name=name: look(name, output))
+            handle = layer.register_forward_hook(lambda _, __, output, name=name: record(name, output))
             hooks.callback(handle.remove)
         for clips in _clips(network, inputs, views, failed):
             model(clips.to(device))
@@ -194,7 +194,7 @@ def measure(
 
 
 def _clips(network: Network, inputs: VideoIndex, views: int, failed: list[Failure]) -> Iterator[Tensor]:
-    """Normalised clips ``(V, 3, T, H, W)`` of every file that can be read; the others are added to ``failed``."""
+    """Yield normalised clips ``(V, 3, T, H, W)`` of every readable file; add the others to ``failed``."""
     data, test = network.cfg.DATA, network.cfg.TEST
     dataset = TestDataset(
         inputs,

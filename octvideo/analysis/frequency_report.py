@@ -1,4 +1,4 @@
-"""What ``octvideo.analysis.frequency`` measured, as numbers, as a table and as a picture."""
+"""Turn spectra of ``octvideo.analysis.frequency`` into numbers, a table and a picture."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["as_csv", "as_numbers", "draw"]
 
 _COLUMNS = ("layer", "group", "frequency", "energy", "cumulative", "maps")
 _COLORS = {"baseline": "tab:gray", "plain": "tab:green", "high": "tab:orange", "low": "tab:blue"}
-_DECADES = 5  # of energy that are drawn below the largest
-_EDGE = 2.3  # inches of a panel
+_DECADES = 5  # of energy to draw, from the largest down
+_EDGE = 2.3  # size of a panel, inches
 
 
 def as_numbers(spectra: Sequence[Spectrum], bins: int) -> list[dict[str, Any]]:
-    """One dictionary a group; ``above_half`` is the share of the energy above 0.5, where the low group has none."""
+    """Return one dictionary per group. ``above_half``: share of energy above 0.5, which the low group cannot have."""
     rows = []
     for found in spectra:
         mean = found.energy.mean
@@ -45,7 +45,7 @@ def as_numbers(spectra: Sequence[Spectrum], bins: int) -> list[dict[str, Any]]:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line for each frequency of each group: layer, group, frequency, energy, cumulative, maps."""
+    """Return a CSV with one line per group and frequency: layer, group, frequency, energy, cumulative, maps."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -57,7 +57,7 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG: a row of panels for each layer, energy by frequency, cumulative energy, and a map of it for each group."""
+    """Return a PNG. Each layer has a row: energy by frequency, cumulative energy, and a 2D spectrum per group."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -75,7 +75,7 @@ def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
         squeeze=False,
         layout="constrained",
     )
-    top = max(max(row["energy"]) for row in rows) or 1.0  # where all maps are silent
+    top = max(max(row["energy"]) for row in rows) or 1.0  # if all maps are silent
     shades = matplotlib.colors.LogNorm(top / 10**_DECADES, top)
     for (energy, cumulative, *maps), (layer, groups) in zip(panels, layers.items()):
         for found, row in groups:
@@ -106,11 +106,11 @@ def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _map(panel: Any, found: Spectrum, shades: Any) -> Any:
-    """The spectrum with frequency 0 in the middle, in units of the high group's Nyquist frequency."""
+    """Draw the spectrum with frequency 0 in the middle, in units of the high group's Nyquist frequency."""
     mean = found.energy.mean
     height, width = mean.shape
     density = torch.fft.fftshift(mean).numpy() * mean.numel() * found.scale**2
-    # Coefficient k of n is at 2 k / (n * scale), its pixel reaches half a step to each side.
+    # Coefficient k of n is at 2 k / (n * scale); its pixel extends half a step to each side.
     left, right, bottom, top = (
         (2 * (start - 0.5) / (size * found.scale))
         for size in (width, height)

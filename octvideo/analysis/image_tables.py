@@ -1,8 +1,8 @@
-"""The rows of Tables 2 to 5 and 9 (ImageNet), with the figures printed there, counted by this project.
+"""Count the networks of Tables 2 to 5 and 9 (ImageNet), next to the figures that the paper prints.
 
-Strided layers pool first, those of one frequency too (``pool_vanilla``), as in the authors' networks; pooling and ReLUs
-are counted. Table 3 counts no ReLUs, and its vanilla rows, which are the figures of those networks' own papers,
-convolutions and the classifier alone.
+Strided layers pool first, also those of one frequency (``pool_vanilla``), as in the authors' networks. Pooling and
+ReLUs are counted, but no ReLUs in Table 3. Its vanilla rows are figures of the original papers, which count
+convolutions and the classifier only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from octvideo.models.blocks import Octave
-from octvideo.models.image.networks import IMAGE_NETWORKS
+from octvideo.models.image.networks import create_image_network
 from octvideo.octave.complexity import count
 
 __all__ = ["IMAGE_TABLES", "image_table_rows"]
@@ -22,7 +22,7 @@ __all__ = ["IMAGE_TABLES", "image_table_rows"]
 @dataclass(frozen=True)
 class _Row:
     model: str  # as in the paper
-    network: str  # as in IMAGE_NETWORKS
+    network: str  # a key of octvideo.architectures.IMAGE_NETWORKS
     alpha: float
     gflops: float
     params_m: float | None = None
@@ -86,10 +86,10 @@ IMAGE_TABLES: dict[int, tuple[_Row, ...]] = {
 
 
 def image_table_rows(table: int) -> Iterator[dict[str, object]]:
-    """One image of ``input`` x ``input`` pixels through each network of a table, as ``paper.table_rows`` says."""
+    """Yield the rows of a table, see ``paper_tables.table_rows``: one image of ``input`` x ``input`` pixels."""
     for row in IMAGE_TABLES[table]:
         with torch.device("meta"):  # no weights are needed
-            network = IMAGE_NETWORKS[row.network](Octave(row.alpha, pool_vanilla=True))
+            network = create_image_network(row.network, Octave(row.alpha, pool_vanilla=True))
         measured = count(network, (1, 3, row.size, row.size))
         operations = measured.multiply_adds + row.pooling * measured.pooling + row.relus * measured.relus
         yield {

@@ -1,4 +1,4 @@
-"""The networks of the paper's tables, with the figures printed there, as configurations of this project."""
+"""Count the networks of the paper's tables, next to the figures that the paper prints."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class _Row:
     pooling: bool = True  # counted with pooling
 
 
-# The baselines have the layout of the non-local network's authors: no padding in the first pool.
+# The baselines have the layout of the non-local networks' authors: no padding in the first pool.
 _UNPADDED = ("MODEL.STEM_POOL_PADDED", "False")
-# The rows of alpha 0.2 and 0.5 come out with octave in res5 too, the low map pooled before strided L->H paths, and
-# convolutions and the classifier alone counted.
+# The figures of alpha 0.2 and 0.5 need octave in res5 too, the low map pooled before strided L->H paths, and a count of
+# convolutions and the classifier only.
 _RES5 = (*_UNPADDED, "OCTAVE.STAGES", "[2, 3, 4, 5]", "OCTAVE.POOL_STRIDED_LOW_TO_HIGH", "True")
 
 _TABLE_6 = (
@@ -60,11 +60,11 @@ TABLES = tuple(sorted((1, 6, *IMAGE_TABLES)))
 
 
 def table_rows(table: int) -> list[dict[str, object]]:
-    """The rows of a table: ``{"model", "alpha", "paper_gflops", "gflops", "paper_params_m", "params_m"}`` each.
+    """Return the rows of a table: ``{"model", "alpha", "paper_gflops", "gflops", "paper_params_m", "params_m"}`` each.
 
-    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` tell how. Tables 2 to 5 and 9 are counted
-    on one image; ``input`` is its size and ``network`` a key of ``IMAGE_NETWORKS``. Table 1 has percentages of the
-    vanilla layer in place of billions, and ``paper_memory`` and ``memory`` beside them.
+    Table 6 is counted on one clip of 224x224; ``overrides`` and ``pooling`` describe how. Tables 2 to 5 and 9 are
+    counted on one image; ``input`` is its size and ``network`` a key of ``IMAGE_NETWORKS``. Table 1 has percentages of
+    the vanilla layer instead of billions, and also ``paper_memory`` and ``memory``.
     """
     if table in IMAGE_TABLES:
         return list(image_table_rows(table))
@@ -87,7 +87,7 @@ def _table_6_row(row: _Row) -> dict[str, object]:
 
 
 def _table_1() -> list[dict[str, object]]:
-    """One 3x3 convolution of 64 channels on a 56x56 map, beside its vanilla form."""
+    """Compare one 3x3 convolution of 64 channels on a 56x56 map with its vanilla form."""
     channels, edge = 64, 56
 
     def layer_cost(alpha: float) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def _table_1() -> list[dict[str, object]]:
 
 
 class _Features(torch.nn.Module):
-    """Feeds a convolution the pair that it expects and remembers how many elements its output has."""
+    """Feeds a convolution the pair that it expects, and counts the elements of its output."""
 
     def __init__(self, conv: OctConv2d) -> None:
         super().__init__()

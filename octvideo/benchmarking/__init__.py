@@ -1,1 +1,1 @@
-"""Measurements of speed, each beside its alternative: what ``tools/benchmark.py`` runs."""
+"""Measure speed, compared with an alternative: the code of ``tools/benchmark.py``."""

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes while it runs."""
+"""Measure the memory that a function needs while it runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 __all__ = ["peak_growth_mb"]
 
 T = TypeVar("T")
-_RESET = Path("/proc/self/clear_refs")  # "5" sets the peak to what is held now
+_RESET = Path("/proc/self/clear_refs")  # "5" resets the peak to the present size
 _STATUS = Path("/proc/self/status")
 
 
 def peak_growth_mb(work: Callable[[], T]) -> tuple[float | None, T]:
-    """The most that ``work`` holds beyond what is held before it, in MB, and its result.
+    """Return the peak memory of ``work`` above the memory before it, in MB, and its result.
 
-    Of the CUDA device where there is one, else of this process; None where the system does not tell (Linux does).
+    It is that of the CUDA device, or else of this process; None on systems other than Linux.
     """
     if torch.cuda.is_available():
         before: float = torch.cuda.memory_allocated()
@@ -27,7 +27,7 @@ def peak_growth_mb(work: Callable[[], T]) -> tuple[float | None, T]:
         result = work()
         return (torch.cuda.max_memory_allocated() - before) / 1e6, result
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # or what earlier work has left in the heap would be used, and not seen
+        ctypes.CDLL(None).malloc_trim(0)  # else free heap memory of earlier work would be used, and not be counted
         _RESET.write_text("5", encoding="utf-8")
     except (AttributeError, OSError, TypeError):
         return None, work()
@@ -37,6 +37,6 @@ def peak_growth_mb(work: Callable[[], T]) -> tuple[float | None, T]:
 
 
 def _held(what: str) -> float:
-    """Kilobytes, of 1024 bytes each as everywhere in /proc; 1000 here."""
+    """Return kilobytes of 1000 bytes; /proc has 1024."""
     line = next(line for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1.024

@@ -1,4 +1,4 @@
-"""A forward pass of octave networks beside vanilla ones."""
+"""Time a forward pass of octave networks, compared with vanilla ones."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from octvideo.benchmarking.timing import Report, interleaved, timed
+from octvideo.config import with_keys
+from octvideo.device import resolve_device
 from octvideo.errors import UserError
 from octvideo.inference.backends import FORMATS, Runner, load_exported, save_exported
 from octvideo.models import build_model
@@ -22,38 +23,39 @@ from octvideo.models.build import channels_last
 from octvideo.octave import fold_batch_norm
 from octvideo.octave.complexity import count
 
-__all__ = ["changed", "device_of", "forward", "on_device", "twins"]
+__all__ = ["forward", "on_device", "twins"]
 
 
 def forward(octaves: Mapping[str, CfgNode], rounds: int, runtimes: Sequence[str] = ()) -> Report:
-    """One clip through octave networks and their vanilla twin: 3D convolutions, run as 2D, and batch norms folded.
+    """Time one clip through octave networks and their vanilla twin: in 3D, as 2D, and with folded batch norms.
 
     Args:
-        octaves: configurations that differ in octave keys alone, by the name that their results have.
-        runtimes: what else runs the networks: inductor (3D convolutions as 2D), onnx or openvino.
+        rounds: see ``interleaved``.
+        octaves: configurations that differ in octave keys only, by the name for their results.
+        runtimes: other runtimes: inductor (3D convolutions as 2D), onnx or openvino.
 
     Raises:
         UserError: there is no octave network to compare, or a runtime does not fit or is not installed.
     """
     first = next(iter(octaves.values()))
-    device = device_of(first)
+    device = resolve_device(first.DEVICE)
     if device.type == "cuda" and {*runtimes} - {"inductor"}:
         raise UserError("--runtime onnx and openvino run on the CPU; set DEVICE cpu")
     frames, size = first.DATA.NUM_FRAMES, first.DATA.TRAIN_CROP
-    # As the loader gives it: channels last.
+    # Channels last, as from the loader.
     clip = torch.randn(1, frames, size, size, 3, device=device).permute(0, 4, 1, 2, 3)
     variants, facts = {}, {}
     kinds = {name: twins(cfg)["octave"] for name, cfg in octaves.items()} | {"vanilla": twins(first)["vanilla"]}
     for kind, settings in kinds.items():
         for conv, as_2d in (("conv3d", False), ("as 2D", True)):
-            chosen = changed(settings, "MODEL.CONV_AS_2D", as_2d)
+            chosen = with_keys(settings, {"MODEL.CONV_AS_2D": as_2d})
             cost = count(build_model(chosen), clip.shape).as_dict()
             model = on_device(chosen, device).eval()
             for name, network in ((f"{kind} {conv}", model), (f"{kind} {conv} folded", fold_batch_norm(model))):
                 variants[name] = _Pass(network, clip)
                 facts[name] = {"gflops": cost["gflops"], "params_m": cost["params_m"], **_warm_up(network, clip)}
         for runtime in runtimes:
-            chosen = changed(settings, "MODEL.CONV_AS_2D", runtime == "inductor")
+            chosen = with_keys(settings, {"MODEL.CONV_AS_2D": runtime == "inductor"})
             runner = _on_runtime(runtime, on_device(chosen, device).eval(), (frames, size, size))
             variants[f"{kind} {runtime}"] = _Pass(runner, clip)
             facts[f"{kind} {runtime}"] = facts[f"{kind} conv3d"] | _warm_up(runner, clip)
@@ -84,7 +86,7 @@ def forward(octaves: Mapping[str, CfgNode], rounds: int, runtimes: Sequence[str]
 
 
 class _Pass:
-    """Seconds of a forward pass each time that it is called; keeps the processor time too."""
+    """A forward pass: returns its seconds, and keeps its processor time."""
 
     def __init__(self, model: Runner, clip: torch.Tensor) -> None:
         self.model, self.clip = model, clip
@@ -97,45 +99,25 @@ class _Pass:
         return seconds
 
 
-def device_of(cfg: CfgNode) -> torch.device:
-    """The device that DEVICE asks for.
-
-    Raises:
-        UserError: it is cuda, and there is none.
-    """
-    if cfg.DEVICE == "cuda" and not torch.cuda.is_available():
-        raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
-    return torch.device("cuda" if cfg.DEVICE != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def twins(cfg: CfgNode) -> dict[str, CfgNode]:
-    """The configuration, and the same without octave convolution.
+    """Return the configuration, and the same without octave convolution.
 
     Raises:
         UserError: they are the same.
     """
     if not cfg.OCTAVE.ALPHA:
-        raise UserError("OCTAVE.ALPHA is 0: there is no octave network to compare; set it, or give an oct_ --cfg")
-    return {"octave": cfg, "vanilla": changed(changed(cfg, "OCTAVE.ALPHA", 0.0), "OCTAVE.FAST_ALPHA", 0.0)}
-
-
-def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
-    """A copy with another value of one key."""
-    other = cfg.clone()
-    other.defrost()
-    other.merge_from_list([key, value])
-    other.freeze()
-    return other
+        raise UserError("OCTAVE.ALPHA is 0: set it, or give an oct_ --cfg")
+    return {"octave": cfg, "vanilla": with_keys(cfg, {"OCTAVE.ALPHA": 0.0, "OCTAVE.FAST_ALPHA": 0.0})}
 
 
 def on_device(cfg: CfgNode, device: torch.device) -> nn.Module:
-    """The network of a configuration, in the memory format of a run."""
+    """Return the network of a configuration, in the memory format of a run."""
     model = build_model(cfg).to(device)
     return channels_last(model) if cfg.MODEL.CONV_AS_2D else model
 
 
 def _on_runtime(name: str, model: nn.Module, clip_shape: Sequence[int]) -> Runner:
-    """The network, batch norms folded, compiled by inductor, or exported to a file and loaded from there."""
+    """Return the network with folded batch norms, compiled by inductor or exported and loaded."""
     if name == "inductor":
         return torch.compile(fold_batch_norm(model), dynamic=False, options={"freezing": True})
     with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
@@ -150,7 +132,7 @@ def _infer(model: Runner, clip: torch.Tensor) -> None:
 
 
 def _warm_up(model: Runner, clip: torch.Tensor) -> dict[str, float]:
-    """Two passes; on CUDA the memory that one takes beside the weights."""
+    """Run two passes; on CUDA one, and return its memory without the weights."""
     _infer(model, clip)
     if clip.device.type != "cuda":
         _infer(model, clip)

@@ -1,4 +1,4 @@
-"""How everything is timed: variants in turn, round by round, in one process; medians."""
+"""Time variants in turn, round by round, in one process, and report medians."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Report", "hardware", "interleaved", "timed"]
 
 @dataclass
 class Report:
-    """What one benchmark found.
+    """The result of a benchmark.
 
     Attributes:
-        results: one entry a variant: ``name``, ``seconds`` (the median) and what belongs to it.
+        results: one entry per variant: ``name``, ``seconds`` (the median) and other figures.
         ratio: ``"a / b"``: seconds of a over seconds of b.
-        memory: what the process holds, in MB, and after how much work; empty where that was not measured.
-        own_share: of the processor time of a training step, what the engine adds to normalising, forward, loss,
-            backward and the optimiser; empty where that was not measured.
+        memory: memory of the process in MB, by the work before; empty if not measured.
+        own_share: share of the processor time of a training step that the engine adds to normalisation, forward, loss,
+            backward and the optimizer; empty if not measured.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
@@ -34,13 +34,13 @@ class Report:
     own_share: dict[str, float] = field(default_factory=dict)
 
     def compare(self, slow: str, fast: str, *, by: str = "seconds") -> None:
-        """Adds the ratio of two results; ``by`` another of their figures than the seconds, its name has that too."""
+        """Add the ratio of two results, of their seconds or of the figure ``by``, which its name has then."""
         values = {result["name"]: result[by] for result in self.results}
         self.ratio[f"{slow} / {fast}" + (f" ({by})" if by != "seconds" else "")] = values[slow] / values[fast]
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that ``work`` takes, until the device has finished too."""
+    """Return the seconds of ``work``, until the device has finished too."""
     _synchronise()
     start = time.perf_counter()
     work()
@@ -49,17 +49,17 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of each variant's seconds.
+    """Return the median of each variant's seconds.
 
     A round calls every variant once, and every other round in the opposite order ::
 
         a b c   c b a   a b c ...
 
-    so that a machine that is slow for a while, or warms up, is slow for all of them.
+    so a machine that is slow for a while, or warms up, is slow for all variants.
 
     Args:
-        variants: callables that return their seconds; they warm up what they time by themselves.
-        rounds: how often.
+        variants: callables that warm up, and return the seconds of what they time.
+        rounds: number of rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
@@ -70,7 +70,7 @@ def interleaved(variants: Mapping[str, Callable[[], float]], rounds: int) -> dic
 
 
 def hardware() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the machine that the figures were measured on."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

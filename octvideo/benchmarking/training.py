@@ -18,9 +18,10 @@ from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
 from octvideo.benchmarking.memory import peak_growth_mb
-from octvideo.benchmarking.networks import device_of, on_device, twins
+from octvideo.benchmarking.networks import on_device, twins
 from octvideo.benchmarking.timing import Report, interleaved, timed
 from octvideo.data import Batch, build_index, build_train_loader, normalize_clips
+from octvideo.device import resolve_device
 from octvideo.engine import trainer as trainer_module
 from octvideo.engine.distributed import World
 from octvideo.engine.optim import build_optimizer
@@ -48,7 +49,7 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
     Raises:
         UserError: there is no octave network to compare, or DATA.TRAIN does not fit.
     """
-    device, batch = device_of(cfg), _noise(cfg)
+    device, batch = resolve_device(cfg.DEVICE), _noise(cfg)
     variants: dict[str, _Variant] = {}
     engines: dict[str, Steps] = {}
     optimizers: dict[str, torch.optim.Optimizer] = {}

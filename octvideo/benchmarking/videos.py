@@ -1,4 +1,4 @@
-"""Reading videos: the training loader, the views of a test video, and a prediction from end to end."""
+"""Time reading of videos: the training loader, the views of a test video, and a prediction from end to end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from octvideo.benchmarking.timing import Report, interleaved, timed
+from octvideo.config import with_keys
 from octvideo.data import build_index, build_train_loader
 from octvideo.data.dataset import TestDataset
 from octvideo.data.decoders.decode import DecodeError, open_video
@@ -31,17 +32,17 @@ from octvideo.inference import Predictor
 
 __all__ = ["data", "end_to_end", "view_by_view", "views"]
 
-_BATCHES = 4  # that a round times
-_PREFETCHED = 2  # batches that a worker has ready, by default
-_VIDEOS = 4  # that a round of `views` reads
+_BATCHES = 4  # per round
+_PREFETCHED = 2  # batches that a worker prepares by default
+_VIDEOS = 4  # per round of `views`
 _NEXT = 3  # predictions after the first
-_OPENINGS = 200  # of a video, for each round
+_OPENINGS = 200  # of videos, per round
 
 
 def data(cfg: CfgNode, rounds: int) -> Report:
-    """Training clips a second: the loader with 1 and 2 workers, beside nothing but decoding and resizing.
+    """Time training clips: the loader with 1 and 2 workers, compared with decoding and resizing alone.
 
-    Also what a process holds after so many openings more: what a worker may grow by.
+    Also measure how the memory of a process, such as a worker, grows with the number of videos it has opened.
 
     Raises:
         UserError: DATA.TRAIN does not fit, or a video of it cannot be decoded.
@@ -64,19 +65,16 @@ def data(cfg: CfgNode, rounds: int) -> Report:
 
 
 def _loader(cfg: CfgNode, workers: int) -> float:
-    """A loader of its own each time: one that waits for its next turn would fill its queue in the others' time."""
-    changed = cfg.clone()
-    changed.defrost()
-    changed.NUM_WORKERS = workers
-    batches = iter(build_train_loader(changed))
-    # Until the queue is empty, as it stays while nothing but the loader is slow.
+    """Time a new loader: an old one would have filled its queue while the other variants ran."""
+    batches = iter(build_train_loader(with_keys(cfg, {"NUM_WORKERS": workers})))
+    # Until the queue is empty, as it is while the loader is the bottleneck.
     for _ in range(_PREFETCHED * workers):
         next(batches)
     return timed(lambda: [next(batches) for _ in range(_BATCHES)])
 
 
 def _bare(cfg: CfgNode) -> float:
-    """The loader's order of videos and random clips, in this process."""
+    """Time decoding and resizing in this process, in the loader's order of videos and clips."""
     index = build_index(cfg, "train")
     rng = np.random.default_rng(cfg.SEED)
     sampler = TrainSampler(len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED)
@@ -91,14 +89,14 @@ def _bare(cfg: CfgNode) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # like a worker
     try:
-        with _named_failures():
+        with _user_errors():
             return timed(read)
     finally:
         torch.set_num_threads(threads)
 
 
 def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
-    """MB that the process holds after _OPENINGS clips, each from a video opened anew, and after so many a round."""
+    """Return the memory of the process in MB after the first round and after the last; every clip opens a video."""
     status = Path("/proc/self/statm")
     if not status.is_file():
         return {}
@@ -108,7 +106,7 @@ def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
     for opening in range(_OPENINGS * rounds):
         number = opening % len(index)
         with (
-            _named_failures(),
+            _user_errors(),
             open_video(index.source(number), cfg.DATA.DECODER, name=index.path(number)) as video,
         ):
             video.frames(random_clip(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, rng))
@@ -119,8 +117,8 @@ def _memory(cfg: CfgNode, rounds: int) -> dict[str, float]:
 
 
 @contextmanager
-def _named_failures() -> Iterator[None]:
-    """A video that cannot be decoded is the user's to leave out."""
+def _user_errors() -> Iterator[None]:
+    """Turn a DecodeError into a UserError."""
     try:
         yield
     except DecodeError as error:
@@ -128,10 +126,10 @@ def _named_failures() -> Iterator[None]:
 
 
 def views(cfg: CfgNode, rounds: int) -> Report:
-    """All test views of a video from one opening, beside opening and decoding the video for each view.
+    """Time all test views of a video opened once, compared with a video opened once per view.
 
-    Where decord reads the videos, also the frames of all clips read once each and in order, as ``Video.frames`` does,
-    beside asking decord for them clip by clip.
+    If decord reads the videos, also time the frames of all clips sorted and without duplicates, as ``Video.frames``
+    reads them, compared with the order of the clips.
 
     Raises:
         UserError: DATA.TEST does not fit, or a video of it cannot be decoded.
@@ -149,7 +147,7 @@ def views(cfg: CfgNode, rounds: int) -> Report:
     )
     dataset = TestDataset(index, **settings)
     numbers = range(min(_VIDEOS, len(index)))
-    for number in numbers:  # warms the files' cache
+    for number in numbers:  # warms the file cache
         if (failure := dataset[number].failed) is not None:
             raise UserError(f"{failure.path}: cannot be decoded ({failure.reason}); leave it out of --data")
     variants: dict[str, Callable[[], float]] = {
@@ -177,7 +175,7 @@ def views(cfg: CfgNode, rounds: int) -> Report:
 
 
 def _clips_of(source: str | bytes, cfg: CfgNode) -> np.ndarray:
-    """Frame numbers of all test clips, clip by clip."""
+    """Return the frame numbers of all test clips, clip by clip."""
     with open_video(source, cfg.DATA.DECODER) as video:
         return uniform_clips(len(video), cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.TEST.NUM_CLIPS).ravel()
 
@@ -199,7 +197,7 @@ def view_by_view(
     decoder: str,
     sampling: str = "even",
 ) -> Tensor:
-    """The frames that ``TestDataset`` gives, ``(clips * crops, T, H, W, 3)``, the video opened anew for each view."""
+    """Return the frames of ``TestDataset``, ``(clips * crops, T, H, W, 3)``, from a video opened once per view."""
     found = []
     for view in range(num_clips * num_crops):
         with open_video(source, decoder) as video:
@@ -211,7 +209,7 @@ def view_by_view(
 
 
 def end_to_end(cfg: CfgNode | None, checkpoint: str | None, video: Path, rounds: int) -> Report:
-    """Seconds to a network that is ready (without importing Python modules), and of its first and next predictions.
+    """Time loading a network (without imports of Python modules), its first prediction and the next ones.
 
     Raises:
         UserError: the weights do not fit, or the video cannot be read.

@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_MOST_LAYERS = 64  # a picture of more would be too tall for its format
+_MOST_LAYERS = 64  # a picture of more would be too tall
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="analyze-frequency",
         description=__doc__.split(": ", 1)[1],
-        epilog="Writes frequency.csv and frequency.png. Exit code: 0; 2 where a file could not be read.",
+        epilog="Writes frequency.csv and frequency.png. Exit code: 0; 2 if a file could not be read.",
     )
-    parser.add_argument(
-        "--cfg", metavar="FILE", help="configuration; without --checkpoint the network is as it is initialised"
-    )
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; without --checkpoint the weights are random")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="weights; default without --cfg: the small model that ships with octvideo"
     )
-    parser.add_argument("--baseline-cfg", metavar="FILE", help="a vanilla network beside it: its configuration")
+    parser.add_argument("--baseline-cfg", metavar="FILE", help="a vanilla network to compare with: its configuration")
     parser.add_argument("--baseline-checkpoint", metavar="FILE", help="and its weights")
     parser.add_argument(
         "--data", required=True, nargs="+", metavar="PATH", help="images, videos, folders of them, lists (path label)"
@@ -41,7 +39,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--layers", nargs="+", default=[], metavar="REGEX", help="names of stages or modules; default: all stages"
     )
     parser.add_argument("--output", required=True, type=path_arg, metavar="DIR", help="folder for the files")
-    parser.add_argument("--views", type=positive_int, default=1, metavar="N", help="clips of a video (1: its middle)")
+    parser.add_argument("--views", type=positive_int, default=1, metavar="N", help="clips per video (1: its middle)")
     parser.add_argument("--bins", type=positive_int, default=16, metavar="N", help="of the frequency axis (16)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -49,7 +47,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 2 where a file could not be read; the others are analysed.
+    """Analyse all files that can be read; return 2 if one could not.
 
     Raises:
         UserError: bad weights, configuration or layers, no file that can be read, a folder that cannot be written.
@@ -58,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = next((path for path in args.data if not path or not Path(path).exists()), None)
     if missing is not None:
         raise UserError(f"--data {missing}: no such file or folder")
-    # Torch takes seconds to import: --help and wrong arguments are answered without it.
+    # Torch takes seconds to import: --help and wrong arguments come first.
     from octvideo.analysis.frequency import find_inputs, layers_of, measure, network_of
     from octvideo.analysis.frequency_report import as_csv, as_numbers, draw
+    from octvideo.device import resolve_device
     from octvideo.files import write_bytes, write_text
-    from octvideo.inference.predictor import device_named
 
-    device = device_named(args.device)
+    device = resolve_device(args.device)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = network_of(args.checkpoint, args.cfg)
     layers = layers_of(network.model, args.layers)
     if len(layers) > _MOST_LAYERS:
-        raise UserError(f"--layers: {len(layers)} layers have such names; choose at most {_MOST_LAYERS}")
+        raise UserError(f"--layers: {len(layers)} layers match; choose at most {_MOST_LAYERS}")
     baseline = None
     if args.baseline_cfg or args.baseline_checkpoint:
         baseline = network_of(args.baseline_checkpoint, args.baseline_cfg)
         octave = baseline.cfg.OCTAVE
         if octave.ALPHA or octave.FAST_ALPHA:
-            raise UserError(f"the baseline has OCTAVE.ALPHA {octave.ALPHA:g}: give one of alpha 0 with --baseline-cfg")
+            raise UserError(f"the baseline has OCTAVE.ALPHA {octave.ALPHA:g}: give a vanilla one with --baseline-cfg")
     spectra, failed = measure(network, layers, inputs, views=args.views, device=device)
     if not spectra:
         raise UserError(f"{failed[0].path}: cannot be decoded ({failed[0].reason}), nor can any other file of --data")
@@ -106,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_sizes(spectra: Sequence[Spectrum], vanilla: Sequence[Spectrum]) -> None:
-    """The axis is relative to the size of the maps, so it is a common one only where these are equal."""
+    """Check that both networks have maps of one size: the frequency axis is relative to it."""
     sizes = {found.layer: tuple(found.energy.mean.shape) for found in spectra if found.group != "low"}
     for found in vanilla:
         size, own = tuple(found.energy.mean.shape), sizes.get(found.layer)

@@ -1,4 +1,4 @@
-"""``demo/app.py``: predicts uploaded clips in the browser."""
+"""``demo/app.py``: predict uploaded clips in the browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from octvideo.cli.arguments import positive_int
 from octvideo.cli.predict import add_model_arguments, predictor_from
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from octvideo.inference import Predictor
@@ -22,17 +22,17 @@ _TOP_K = 5
 
 
 def build_app(predictor: Predictor) -> Any:
-    """The page: a clip goes in; the best classes and the annotated video come out. Its API name is ``/predict``.
+    """Build the page: upload a clip, see the best classes and the annotated video. Its API name is ``/predict``.
 
     Raises:
         UserError: gradio is not installed.
     """
-    # Gradio phones home unless it is told before it is imported.
+    # Gradio reads this on import; without it, it sends usage data.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
     except ImportError:
-        raise UserError("gradio is needed for this; install it with: pip install 'octvideo[app]'") from None
+        raise UserError("gradio is not installed; install it with: pip install 'octvideo[app]'") from None
     from octvideo.inference.stream import annotate_video
 
     def predict(video: str | None) -> tuple[dict[str, float], str]:
@@ -60,7 +60,7 @@ def build_app(predictor: Predictor) -> Any:
 
 
 def serve(page: Any, host: str, port: int) -> None:
-    """Starts to serve the page in the background.
+    """Serve the page in the background.
 
     Raises:
         UserError: the port is taken.
@@ -81,17 +81,17 @@ def serve(page: Any, host: str, port: int) -> None:
             footer_links=["api"],
         )
     except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port}: cannot be listened on ({' '.join(str(error).split())})") from None
+        raise UserError(f"--port {port}: cannot be used ({one_line(error)})") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves the page until Ctrl-C.
+    """Serve the page until Ctrl-C.
 
     Raises:
         UserError: gradio is missing, the port is taken, bad weights or configuration.
     """
     parser = argparse.ArgumentParser(prog="app.py", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=positive_int, default=7860)
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)

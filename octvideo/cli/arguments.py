@@ -6,11 +6,20 @@ import argparse
 import math
 from pathlib import Path
 
-__all__ = ["nonnegative_int", "path_arg", "positive_int", "positive_seconds"]
+__all__ = ["add_config_arguments", "nonnegative_int", "path_arg", "positive_int", "positive_seconds"]
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add ``--cfg`` and KEY VALUE pairs.
+
+    Parse them with ``parse_intermixed_args``: options may stand before and after the pairs.
+    """
+    parser.add_argument("--cfg", required=required, help="a configuration: path, or bare name below configs/")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
 
 
 def positive_int(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
@@ -18,7 +27,7 @@ def positive_int(text: str) -> int:
 
 
 def nonnegative_int(text: str) -> int:
-    """An argument that is a whole number of at least 0."""
+    """Parse a whole number of at least 0."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} must be at least 0")
@@ -26,14 +35,14 @@ def nonnegative_int(text: str) -> int:
 
 
 def path_arg(text: str) -> Path:
-    """An argument that is a path; Path("") would be the working directory."""
+    """Parse a path. It must not be empty: Path("") is the working directory."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
 
 
 def positive_seconds(text: str) -> float:
-    """An argument that is a time above 0."""
+    """Parse a time above 0, in seconds."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")

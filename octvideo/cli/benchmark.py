@@ -1,4 +1,4 @@
-"""``tools/benchmark.py``: measures speed, beside the alternative."""
+"""``tools/benchmark.py``: measure speed compared with an alternative."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["main"]
 
 _DEFAULT = "quickstart/oct_i3d.yaml"
 _TEXT = """
-forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with them run as 2D; with
-            --runtime, what else runs networks too; with --alpha, several octave networks in one run
-train       an optimiser step on a batch in memory: the engine, a bare loop and the same again, octave and vanilla; with
-            --data, the engine on its clips too
-data        training clips: the loader with 1 and 2 workers, and bare decoding and resizing; memory that openings leave
-views       the test views of a video from one opening, and opening it once per view; frames sorted, and as asked
+forward     one clip through the octave network and its vanilla twin, with 3D convolutions and with 2D ones; --runtime
+            adds other runtimes; --alpha compares several octave networks in one run
+train       an optimizer step on a batch in memory: the engine and a bare loop, octave and vanilla; --data adds the
+            engine on clips of videos
+data        training clips: the loader with 1 and 2 workers, compared with decoding and resizing alone; memory growth
+views       the test views of a video: opened once, compared with once per view; frames sorted, or in order of clips
 end-to-end  load a network, first prediction of a video, next predictions
 """
 _NEEDS_DATA = ("data", "views", "end-to-end")
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="data, views, train: a list file or a folder of class folders; end-to-end: a video",
+        help="data, views, train: a list or class folders; end-to-end: a video",
     )
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="end-to-end: weights; default: the small model that ships with octvideo"
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=("inductor", "onnx", "openvino"),
-        help="forward: both networks compiled, or exported to a temporary folder and run from there; may be repeated",
+        help="forward: also run both networks compiled, or exported; may be repeated",
     )
     parser.add_argument(
         "--alpha",
@@ -60,18 +60,16 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_alpha,
         metavar="A[xM]",
-        help="forward: an octave network of OCTAVE.ALPHA A and OCTAVE.MULTIPLE M, like 0.125x16; may be repeated",
+        help="forward: OCTAVE.ALPHA A with OCTAVE.MULTIPLE M, like 0.125x16; may be repeated",
     )
-    parser.add_argument(
-        "--rounds", type=positive_int, default=10, metavar="N", help="the figures are medians of N (10)"
-    )
+    parser.add_argument("--rounds", type=positive_int, default=10, metavar="N", help="rounds; figures are medians (10)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
 
 
 def _alpha(text: str) -> list[str]:
-    """Keys and values of ``A`` or ``AxM``, for argparse."""
+    """Parse ``A`` or ``AxM`` into keys and values."""
     alpha, _, multiple = text.partition("x")
     try:
         return ["OCTAVE.ALPHA", str(float(alpha)), "OCTAVE.MULTIPLE", str(int(multiple or 1))]
@@ -80,12 +78,11 @@ def _alpha(text: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints.
+    """Measure and print.
 
     Raises:
         UserError: --data is missing or does not fit, or a wrong configuration.
     """
-    # Intermixed: options may stand on either side of KEY VALUE pairs.
     args = _parser().parse_intermixed_args(argv)
     name: str = args.benchmark
     if args.data is None and name in _NEEDS_DATA:
@@ -97,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.alpha and name != "forward":
         raise UserError(f"benchmark {name}: takes no --alpha; set OCTAVE.ALPHA")
     if args.checkpoint and name != "end-to-end":
-        raise UserError(f"benchmark {name}: takes no --checkpoint, its weights do not matter")
+        raise UserError(f"benchmark {name}: takes no --checkpoint: weights do not matter for it")
     report = _measure(args)
     from octvideo.benchmarking.timing import hardware
 
@@ -116,7 +113,7 @@ def _measure(args: argparse.Namespace) -> Report:
         # Without one, the checkpoint's own configuration is used.
         cfg: CfgNode | None = load_cfg(args.cfg, overrides) if args.cfg else None
         if cfg is None and overrides:
-            raise UserError(f"{overrides[0]}: end-to-end changes keys only of a --cfg FILE; give one")
+            raise UserError(f"{overrides[0]}: end-to-end can change keys only with --cfg FILE; give one")
         return end_to_end(cfg, args.checkpoint, Path(args.data), args.rounds)
     if args.data is not None:
         overrides += ["DATA.TEST" if args.benchmark == "views" else "DATA.TRAIN", args.data]

@@ -1,4 +1,4 @@
-"""``data_tools/verify_videos.py``: decodes every video of a list or a folder wholly, and names the broken ones."""
+"""``data_tools/verify_videos.py``: decode every video of a list or a folder to its end, and name the broken ones."""
 
 from __future__ import annotations
 
@@ -24,32 +24,38 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="check-videos",
         description=__doc__.split(": ", 1)[1],
-        epilog="Exit code: 0 when all files were checked, broken ones or not; 2 where the arguments are wrong.",
+        epilog="Exit code: 0 if all files were checked, broken or not; 2 if the arguments are wrong.",
     )
     parser.add_argument(
         "source", type=path_arg, metavar="FOLDER|LIST", help="a folder of videos, or a list: `path label`"
     )
-    parser.add_argument("--root", default="", metavar="DIR", help="put before a list's relative paths (DATA.ROOT)")
+    parser.add_argument("--root", default="", metavar="DIR", help="folder of a list's relative paths (DATA.ROOT)")
     parser.add_argument("--classes", default="", metavar="FILE", help="class names that a list uses (DATA.CLASSES)")
     parser.add_argument(
-        "--workers", type=positive_int, default=os.cpu_count() or 1, metavar="N", help="processes; default: one a core"
+        "--workers",
+        type=positive_int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes; default: one per core",
     )
-    parser.add_argument("--timeout", type=positive_seconds, default=120.0, metavar="S", help="limit of one file (120)")
+    parser.add_argument(
+        "--timeout", type=positive_seconds, default=120.0, metavar="S", help="time limit per file (120)"
+    )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write a row a file (.csv or .jsonl); files that it has already, unchanged, are not decoded again",
+        help="write one row per file (.csv or .jsonl); unchanged files that it has already are not decoded again",
     )
     parser.add_argument(
-        "--clean-list", type=Path, metavar="FILE", help="write the list again, without the files that do not decode"
+        "--clean-list", type=Path, metavar="FILE", help="write a copy of the list without the files that do not decode"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0 when all files were checked.
+    """Check the videos and return 0.
 
     Raises:
         UserError: no such list or folder, no videos in it, a report or a list that cannot be written.
@@ -58,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report is not None and arguments.report.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"--report {arguments.report}: give a name that ends in .csv or .jsonl")
     if arguments.report is not None and arguments.clean_list == arguments.report:
-        raise UserError(f"--clean-list {arguments.clean_list}: this is the --report; give each a name of its own")
-    # Torch, which the data package imports, takes seconds: --help and wrong arguments are answered without it.
+        raise UserError(f"--clean-list {arguments.clean_list}: this is the --report too; give another name")
+    # Torch takes seconds to import: --help and wrong arguments come first.
     from octvideo.data.checking.report import CheckReport, read_source
     from octvideo.data.checking.video import BROKEN, OK, UNFINISHED
     from octvideo.files import write_text
@@ -79,16 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             if checked.status == OK:
                 readable.add(checked.path)
             if arguments.json:
-                _say(to_json(asdict(checked)))
+                _print(to_json(asdict(checked)))
             elif checked.error:
-                _say(f"{checked.path}: {checked.error}")
+                _print(f"{checked.path}: {checked.error}")
         known = report.reused
     if arguments.clean_list:
         kept = "".join(f"{line}\n" for line, path in source.lines if path is None or path in readable)
         write_text(arguments.clean_list, kept)
     print(
         f"{len(source.paths)} videos checked in {time.monotonic() - start:.1f} s: {counts[OK]} ok, {counts[BROKEN]} "
-        f"broken, {counts[UNFINISHED]} that a decoder did not finish; {known} of them known from the report before",
+        f"broken, {counts[UNFINISHED]} not finished by a decoder; {known} taken from the report",
         file=sys.stderr if arguments.json else sys.stdout,
     )
     if source.passed_over:
@@ -96,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     from tqdm import tqdm
 
-    tqdm.write(text)  # to stdout, beside the bar
+    tqdm.write(text)  # to stdout, without breaking the bar

@@ -1,4 +1,4 @@
-"""``tools/complexity.py``: parameters, multiply-adds and activations of a configuration, or a table of the paper."""
+"""``tools/complexity.py``: count parameters, multiply-adds and activations of a configuration or a paper's table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from octvideo.cli.arguments import add_config_arguments
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 
@@ -13,22 +14,22 @@ __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="complexity", description=__doc__)
-    parser.add_argument("--cfg", help="a configuration: path, or bare name below configs/")
-    parser.add_argument("--table", type=int, help="a table of the paper, ours beside the paper's figures")
+    parser = argparse.ArgumentParser(prog="complexity", description=__doc__.split(": ", 1)[1])
+    add_config_arguments(parser)
+    parser.add_argument("--table", type=int, help="a table of the paper: its figures and ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Counts one clip at the training size, batch 1."""
-    # Intermixed: options may stand on either side of KEY VALUE pairs.
+    """Count one clip at the training size, batch 1, and print."""
     args = _parser().parse_intermixed_args(argv)
     if (args.cfg is None) == (args.table is None):
-        raise UserError("complexity needs either --cfg FILE or --table N")
+        raise UserError("complexity: give either --cfg FILE or --table N")
     if args.table is not None and args.overrides:
-        raise UserError(f"{args.overrides[0]}: --table has the paper's networks; change keys only of a --cfg FILE")
+        raise UserError(
+            f"{args.overrides[0]}: --table has the paper's networks; keys can be changed only with --cfg FILE"
+        )
     from octvideo.analysis.paper_tables import TABLES, table_rows
     from octvideo.models import build_model
     from octvideo.octave.complexity import count

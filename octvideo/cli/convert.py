@@ -1,4 +1,4 @@
-"""``tools/convert.py``: writes a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's."""
+"""``tools/convert.py``: write a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns the exit code.
+    """Convert and return 0.
 
     Raises:
         UserError: bad weights or configuration, a file that cannot be written, weights that the target cannot hold.
     """
     parser = argparse.ArgumentParser(prog="convert.py", description=__doc__.split(": ", 1)[1])
     parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="path or URL, of octvideo or of a project it can read"
+        "--checkpoint",
+        required=True,
+        metavar="FILE",
+        help="path or URL, of octvideo or another project (docs/checkpoints.md)",
     )
-    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only where the checkpoint has none")
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only if the checkpoint has none")
     parser.add_argument(
         "--format",
         required=True,
         choices=("pytorchvideo", "safetensors", "octvideo"),
-        help="pytorchvideo: a state dict with the hub's keys under model_state, alpha 0 alone; safetensors: the same "
+        help="pytorchvideo: a state dict with the hub's keys under model_state, alpha 0 only; safetensors: the same "
         "keys at any alpha, with configuration and classes; octvideo: a checkpoint that needs no --cfg",
     )
     parser.add_argument("--output", required=True, type=path_arg, metavar="FILE")
@@ -44,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for key in ("ALPHA", "FAST_ALPHA"):
             if cfg.OCTAVE[key]:
                 raise UserError(
-                    f"{arguments.checkpoint}: OCTAVE.{key} is {cfg.OCTAVE[key]:g}, and PyTorchVideo's network computes "
-                    "something else with these weights; use --format safetensors or octvideo"
+                    f"{arguments.checkpoint}: OCTAVE.{key} is {cfg.OCTAVE[key]:g}: PyTorchVideo's vanilla network "
+                    "would give other results with these weights; use --format safetensors or octvideo"
                 )
         save_checkpoint({"model_state": state}, arguments.output)
     elif arguments.format == "octvideo":
@@ -54,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             from safetensors.torch import save
         except ImportError:
-            raise UserError("safetensors is needed; install it with: pip install 'octvideo[safetensors]'") from None
+            raise UserError(
+                "safetensors is not installed; install it with: pip install 'octvideo[safetensors]'"
+            ) from None
         metadata = {"format": "pt", "config": cfg.dump(), "classes": json.dumps(network.classes)}
         write_bytes(arguments.output, save(state, metadata), parents=True)
     print(f"{arguments.checkpoint}: {network.report}")

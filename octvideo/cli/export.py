@@ -1,4 +1,4 @@
-"""``tools/export.py``: writes a network as ONNX, OpenVINO or torch.export file, and checks what it wrote."""
+"""``tools/export.py``: write a network as ONNX, OpenVINO or torch.export file, and check the file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns the exit code: 1 where the exported file gives other results.
+    """Export and return the exit code: 1 if the exported file gives other results.
 
     Raises:
         UserError: bad weights or configuration, a missing package, a name that does not fit the format.
     """
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only where the checkpoint has none")
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only if the checkpoint has none")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
     )
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_exported(network.model, shape, arguments.format, arguments.output)
     exported = load_exported(arguments.format, arguments.output)
     clips = torch.randn(3, 3, *shape, generator=torch.Generator().manual_seed(0))
-    parts = clips.split([2, 1])  # the number of clips is free in the file
+    parts = clips.split([2, 1])  # the file takes any number of clips
     with torch.inference_mode():
         expected = torch.cat([network.model(part) for part in parts])
     difference = relative_difference(torch.cat([exported(part) for part in parts]), expected)

@@ -15,14 +15,14 @@ __all__ = ["entry", "main"]
 COMMANDS = {
     "run-net": "train and test a configuration",
     "complexity": "parameters and multiply-adds of a configuration; the paper's tables",
-    "predict": "name the actions in videos, cameras and streams",
+    "predict": "predict the actions in videos, cameras and streams",
     "app": "the same in a browser",
     "export": "write a trained network as ONNX, OpenVINO or a torch.export program",
     "convert": "write a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's",
-    "benchmark": "measure speed, beside the alternative",
-    "analyze-frequency": "Fourier energy of a network's feature maps, group by group",
+    "benchmark": "measure speed compared with an alternative",
+    "analyze-frequency": "Fourier energy of a network's feature maps by group",
     "submit": "run on SLURM",
-    "check-videos": "decode every video of a list wholly, and name those that are broken",
+    "check-videos": "decode every video of a list to its end, and name the broken ones",
 }
 
 
@@ -32,7 +32,7 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hands the arguments on to the command."""
+    """Run the command that the first argument names."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -48,5 +48,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Run as the console script."""
     sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""``demo/predict.py``: names the actions in a video, a folder of videos, the file behind a URL, a camera, a stream."""
+"""``demo/predict.py``: predict the actions in a video, a folder of videos, a URL, a camera or a stream."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octvideo.cli import one_line, to_json
+from octvideo.cli import to_json
 from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
-from octvideo.errors import UserError
+from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from octvideo.inference import Prediction, Predictor
@@ -22,24 +22,24 @@ __all__ = ["add_model_arguments", "main"]
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """What says which network is used and how it is run; ``predictor_from`` reads it."""
+    """Add the options of the network and its backend; ``predictor_from`` reads them."""
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
     )
-    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only where the checkpoint has none")
+    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only if the checkpoint has none")
     parser.add_argument("--backend", default="torch", choices=("torch", "openvino", "onnxruntime"))
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the torch backend")
     parser.add_argument(
         "--views",
         type=positive_int,
         metavar="N",
-        help="clips of a video that are averaged; default: of the configuration",
+        help="clips of a video to average; default: TEST.NUM_CLIPS",
     )
 
 
 def predictor_from(arguments: argparse.Namespace) -> Predictor:
-    """The network that the arguments of ``add_model_arguments`` ask for."""
-    # Torch takes seconds to import: --help and wrong arguments are answered without it.
+    """Return the predictor that the options of ``add_model_arguments`` describe."""
+    # Torch takes seconds to import: --help and wrong arguments come first.
     from octvideo.inference import Predictor
 
     return Predictor(
@@ -55,7 +55,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description=__doc__.split(": ", 1)[1],
-        epilog="Exit code: 0; 2 where something could not be predicted.",
+        epilog="Exit code: 0; 2 if something could not be predicted.",
     )
     parser.add_argument("source", nargs="?", metavar="VIDEO|FOLDER|URL")
     parser.add_argument(
@@ -83,13 +83,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns the exit code.
+    """Predict and return the exit code.
 
     Raises:
         UserError: the source, or all of it, cannot be read; bad weights or configuration.
     """
     arguments = _parse(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no partial file is left
     try:
         if arguments.webcam is not None:
             return _predict_stream(arguments)
@@ -113,18 +113,18 @@ def _check_output(output: Path | None, source: str) -> None:
     if output is None:
         return
     if output.suffix.lower() != ".mp4":
-        raise UserError(f"--output {output}: the annotated video is an .mp4; give a name that ends in .mp4")
+        raise UserError(f"--output {output}: give a name that ends in .mp4")
     if Path(source).exists() and output.resolve() == Path(source).resolve():
-        raise UserError(f"--output {output}: this is the video itself; give another name")
+        raise UserError(f"--output {output}: this is the input video; give another name")
 
 
 def _predict_file(
     path: Path, source: str, output: Path | None, predictor: Predictor, arguments: argparse.Namespace
 ) -> None:
-    """Predicts, annotates and prints one video: ``path`` is where it is, ``source`` what the user calls it."""
-    with _named(path, source):
+    """Predict, annotate and print one video; messages call the file ``path`` by the user's name for it, ``source``."""
+    with _naming(path, source):
         predictions = predictor.predict(path, arguments.top_k)
-        _show({"video": source}, source, predictions, arguments.json)  # also where the video cannot be written
+        _show({"video": source}, source, predictions, arguments.json)  # even if the video cannot be written
         if output is not None:
             from octvideo.inference.stream import annotate_video
 
@@ -134,8 +134,8 @@ def _predict_file(
 
 
 @contextlib.contextmanager
-def _named(path: Path, source: str) -> Iterator[None]:
-    """Errors about a downloaded copy name the address."""
+def _naming(path: Path, source: str) -> Iterator[None]:
+    """Make errors about a downloaded copy name its address."""
     try:
         yield
     except UserError as error:
@@ -168,7 +168,7 @@ def _predict_folder(arguments: argparse.Namespace) -> int:
 
 
 def _targets(videos: Sequence[Path], folder: Path, output: Path | None) -> list[Path | None]:
-    """Where each annotated video goes: the folder's own structure; names that would clash keep their old suffix."""
+    """Return the file of each annotated video, in the same subfolders; names that clash keep their old suffix."""
     if output is None:
         return [None] * len(videos)
     plain = [output / video.relative_to(folder).with_suffix(".mp4") for video in videos]
@@ -177,7 +177,7 @@ def _targets(videos: Sequence[Path], folder: Path, output: Path | None) -> list[
         for path, video in zip(plain, videos, strict=True)
     ]
     if {target.resolve() for target in targets} & {video.resolve() for video in videos}:
-        raise UserError(f"--output {output}: the videos themselves are there; give another folder")
+        raise UserError(f"--output {output}: this would overwrite the input videos; give another folder")
     return list(targets)
 
 
@@ -186,7 +186,7 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         _check_output(arguments.output, arguments.webcam)
-    # The camera first: a wrong number is answered before torch is imported.
+    # The camera first: a wrong number is reported before torch is imported.
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_camera(arguments.webcam))
         from octvideo.inference.overlay import VideoWriter
@@ -207,7 +207,7 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
             for update in updates:
                 record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
                 _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, one_line=True)
-        except KeyboardInterrupt:  # the file is finished
+        except KeyboardInterrupt:  # the file is complete
             print("stopped", file=sys.stderr)
     return 0
 

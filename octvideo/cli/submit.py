@@ -1,4 +1,4 @@
-"""``tools/submit.py``: trains and tests a configuration on SLURM."""
+"""``tools/submit.py``: train and test a configuration on SLURM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from octvideo.cli.arguments import nonnegative_int, path_arg, positive_int
+from octvideo.cli.arguments import add_config_arguments, nonnegative_int, path_arg, positive_int
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
@@ -17,20 +17,18 @@ __all__ = ["main"]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="submit", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("--cfg", required=True, help="a configuration: path, or bare name below configs/")
+    add_config_arguments(parser, required=True)
     parser.add_argument("--nodes", type=positive_int, required=True, metavar="N")
     parser.add_argument(
         "--gpus-per-node",
         type=nonnegative_int,
         required=True,
         metavar="G",
-        help="one task for each; 0: one CPU task a node",
+        help="one task per GPU; 0: one CPU task per node",
     )
+    parser.add_argument("--cpus-per-task", type=positive_int, metavar="C", help="default: NUM_WORKERS + 1")
     parser.add_argument(
-        "--cpus-per-task", type=positive_int, metavar="C", help="default: the loader's processes (NUM_WORKERS) and one"
-    )
-    parser.add_argument(
-        "--timeout", type=positive_int, default=60, metavar="MINUTES", help="then the job is requeued and goes on (60)"
+        "--timeout", type=positive_int, default=60, metavar="MINUTES", help="then the job is requeued and resumes (60)"
     )
     for name in ("partition", "qos", "account", "constraint", "mem"):
         parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
@@ -39,13 +37,12 @@ def _parser() -> argparse.ArgumentParser:
         "--array",
         nargs="+",
         metavar="A",
-        help="a sweep: one run for each alpha, all as one array job, in OUTPUT_DIR/alpha-A",
+        help="a sweep as one array job: one run per alpha, in OUTPUT_DIR/alpha-A",
     )
     parser.add_argument("--folder", type=path_arg, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
-    parser.add_argument("--wait", action="store_true", help="wait for the end; the exit code says how it was")
-    parser.add_argument("--tail", action="store_true", help="wait, and show what rank 0 prints")
+    parser.add_argument("--wait", action="store_true", help="wait for the end; exit code 1 if a job failed")
+    parser.add_argument("--tail", action="store_true", help="wait, and show the output of rank 0")
     parser.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
 
 
@@ -58,22 +55,23 @@ def _is_number(text: str) -> bool:
 
 
 def _sweep(cfg: str, alphas: Sequence[str], overrides: Sequence[str]) -> list[CfgNode]:
-    """One configuration for each alpha; the one of the overrides where there is none."""
+    """Return one configuration per alpha; without alphas the one of the overrides."""
     base = load_cfg(cfg, overrides)
     if len({float(alpha) for alpha in alphas}) < len(alphas):
-        raise UserError(f"--alphas {' '.join(alphas)}: the same one twice; each run has a folder of its own")
+        raise UserError(
+            f"--alphas {' '.join(alphas)}: each alpha must be given once; runs of the same alpha would share a folder"
+        )
     folders = [str(Path(base.OUTPUT_DIR) / f"alpha-{alpha}") for alpha in alphas]
     changes = [["OCTAVE.ALPHA", alpha, "OUTPUT_DIR", folder] for alpha, folder in zip(alphas, folders)]
     return [load_cfg(cfg, [*overrides, *change]) for change in changes] or [base]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submits; with ``--wait`` or ``--tail`` returns 1 where a job failed.
+    """Submit. With ``--wait`` or ``--tail`` return 1 if a job failed.
 
     Raises:
         UserError: a wrong configuration, no SLURM, a job that is refused.
     """
-    # Intermixed: options may stand on either side of KEY VALUE pairs.
     args = _parser().parse_intermixed_args(argv)
     # KEY VALUE pairs that follow the alphas are not alphas.
     alphas = list(itertools.takewhile(_is_number, args.alphas or []))
@@ -85,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from octvideo.cluster.follow import follow, why
         from octvideo.cluster.slurm import Resources, submit
     except ImportError:
-        raise UserError("submitit is needed for this; install it with: pip install submitit") from None
+        raise UserError("submitit is not installed; install it with: pip install submitit") from None
 
     resources = Resources(
         nodes=args.nodes,

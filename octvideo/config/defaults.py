@@ -1,136 +1,141 @@
-"""Every configuration key, with its default and one comment. The only place where keys are defined."""
+"""Every configuration key, once: default, comment and valid values (``octvideo.config.keys.Key``)."""
+
+from __future__ import annotations
+
+from copy import deepcopy
 
 from fvcore.common.config import CfgNode
 
-_C = CfgNode()
+from octvideo.architectures import ARCHITECTURES
+from octvideo.config.keys import Key
 
-_C.OUTPUT_DIR = "output"  # everything a run leaves: config.yaml, log.jsonl, metrics.json, checkpoints, ...
-_C.SEED = 0  # weights, data order and augmentation follow from it
-_C.NUM_WORKERS = 2  # loader processes per rank; 0 loads in the main process
-_C.NUM_THREADS = 0  # threads that a process computes with on a CPU; 0 = torch's choice
-_C.DEVICE = "auto"  # auto (cuda where there is one) | cpu | cuda
+__all__ = ["KEYS", "get_defaults"]
 
-# ---------------------------------------------------------------- network
-_C.MODEL = CfgNode()
-_C.MODEL.ARCH = "i3d"  # c2d | i3d | slow | slowfast, or an image network: docs/image_networks.md
-_C.MODEL.NUM_CLASSES = 0  # 0 = those of the training data or of the weights; where there are none of both, 400
-_C.MODEL.BLOCKS = [3, 4, 6, 3]  # blocks in res2..res5: ResNet-50; ResNet-101 is [3, 4, 23, 3]
-_C.MODEL.WIDTH = 64  # channels after the stem; the bottleneck's outer width in res2 is 4x this
-_C.MODEL.DROPOUT = 0.5  # before the classifier
-_C.MODEL.STEM_KERNEL = []  # kernel (T, H, W) of the stem; [] = the architecture's own
-_C.MODEL.STEM_TEMPORAL_STRIDE = 1  # the stem keeps every so many-th frame; 4 = mmaction2's I3D of 32 frames
-_C.MODEL.STEM_POOL_PADDED = True  # True: PyTorchVideo's padded first pool; False: the paper's baselines (no padding)
-_C.MODEL.TEMPORAL_POOL = True  # c2d and i3d: max pool of (2, 1, 1) after res2
-_C.MODEL.TEMPORAL_KERNELS = []  # per stage, temporal kernels of conv_a, cycled over its blocks; [] = the architecture's
-_C.MODEL.NONLOCAL = [[], [], [], []]  # per stage, indices of the blocks that a non-local block follows
-_C.MODEL.CONV_AS_2D = False  # run 3D convolutions as equivalent 2D ones: much faster on a CPU, equal up to rounding
-
-_C.MODEL.SLOWFAST = CfgNode()
-_C.MODEL.SLOWFAST.FRAME_RATIO = 4  # frames of the Fast pathway per frame of the Slow one (SlowFast's alpha)
-_C.MODEL.SLOWFAST.CHANNEL_RATIO = 8  # channels of the Slow pathway per channel of the Fast one (1 / beta)
-_C.MODEL.SLOWFAST.FUSION_KERNEL = 7  # temporal kernel of the lateral connections
-_C.MODEL.SLOWFAST.FUSION_RATIO = 2  # output channels of a lateral per input channel
-_C.MODEL.SLOWFAST.LATERAL_NORM = True  # False: laterals are a convolution alone, as mmaction2's
-_C.MODEL.SLOWFAST.SLOW_FRAMES = "spread"  # spread (first to last frame) | every (FRAME_RATIO-th, as mmaction2)
-
-# ---------------------------------------------------------------- octave convolution
-_C.OCTAVE = CfgNode()
-_C.OCTAVE.ALPHA = 0.0  # share of low-frequency channels; 0 = the vanilla network
-_C.OCTAVE.STAGES = [2, 3, 4]  # residual stages that work on two frequencies; add 5 for octave in res5 too
-_C.OCTAVE.MULTIPLE = 1  # low channels rounded to a multiple of this; 1 = the paper
-_C.OCTAVE.DOWNSAMPLE = "avg"  # avg | max | conv (strided): the ablation of Table 8
-_C.OCTAVE.HIGH_TO_LOW = True  # False switches the path off (Table 8)
-_C.OCTAVE.LOW_TO_HIGH = True  # False switches the path off (Table 8)
-_C.OCTAVE.POOL_STRIDED_LOW_TO_HIGH = False  # stride 2, low to high: pool and upsample instead of a plain convolution
-_C.OCTAVE.UPSAMPLE_FIRST = False  # low to high: upsample, then convolve; with DOWNSAMPLE max that is MG-Conv
-_C.OCTAVE.POOL_VANILLA = False  # strided layers of one frequency are pooled first too, as in the authors' networks
-_C.OCTAVE.POOL_LEAVING = False  # stage after the last octave one: pool before its strided 3x3, as d-li14's Oct-ResNets
-_C.OCTAVE.FAST_ALPHA = 0.0  # alpha of SlowFast's Fast pathway
-
-# ---------------------------------------------------------------- data
-_C.DATA = CfgNode()
-_C.DATA.TRAIN = ""  # videos or images: a list (`path label` a line), class folders, or tar shards (path or URL)
-_C.DATA.VAL = ""  # the same, for evaluation during training and for testing
-_C.DATA.TEST = ""  # the same, for testing; "" = DATA.VAL
-_C.DATA.ROOT = ""  # put before relative paths of a list file or of shards; "" = the list's own folder
-_C.DATA.CLASSES = ""  # class names, one a line; "" = those of the folders or of the list, or the numbers
-_C.DATA.NUM_FRAMES = 8  # frames of a clip
-_C.DATA.SAMPLING_RATE = 8  # one frame is taken of so many
-_C.DATA.SAMPLING = "even"  # even | pyslowfast | pytorchvideo: the rule for a clip's frames and starts (docs/data.md)
-_C.DATA.TRAIN_CROP = 224  # pixels, square
-_C.DATA.TEST_CROP = 256  # pixels, square
-_C.DATA.TRAIN_SHORT_SIDE = [256, 320]  # range of the short side in training (scale jitter), pixels
-_C.DATA.TEST_SHORT_SIDE = 256  # pixels
-_C.DATA.RANDOM_RESIZED_CROP = []  # in place of scale jitter: area share from, to, width / height from, to; [] = off
-_C.DATA.FLIP = 0.5  # probability of a horizontal flip in training
-_C.DATA.COLOR_JITTER = 0.0  # strength of brightness, contrast and saturation jitter in training; 0 = off
-_C.DATA.RANDAUGMENT = [0, 0]  # operations per clip, and their magnitude of 0 to 30; [0, 0] = off
-_C.DATA.RANDOM_ERASING = 0.0  # probability that a box of 2 to 33 % of a clip becomes noise
-_C.DATA.REPEATS = 1  # clips of each video in a batch, each augmented by itself (repeated augmentation)
-_C.DATA.MEAN = [0.45, 0.45, 0.45]  # per channel, of frames in [0, 1]
-_C.DATA.STD = [0.225, 0.225, 0.225]
-_C.DATA.ITEM_TIMEOUT = 60.0  # seconds that an attempt to read a video may take in its own process; 0 = no such process
-_C.DATA.DECODER = "auto"  # auto (decord where it numbers frames right, PyAV elsewhere) | decord | pyav | torchcodec
-_C.DATA.RETRIES = 2  # further attempts to read a video before it counts as failed
-_C.DATA.MAX_FAILED = 0.1  # share of videos that may fail before a run stops with an error
-
-# ---------------------------------------------------------------- training
-_C.TRAIN = CfgNode()
-_C.TRAIN.ENABLE = True
-_C.TRAIN.CHECKPOINT = (
-    ""  # weights to start from: path or URL (docs/checkpoints.md); a head of other classes is replaced
-)
-_C.TRAIN.INFLATE = "mean"  # mean | centre: how 2D kernels of TRAIN.CHECKPOINT become 3D
-_C.TRAIN.RESUME = True  # go on from the newest good checkpoint in OUTPUT_DIR
-_C.TRAIN.STEPS = 300000  # optimiser steps
-_C.TRAIN.EPOCHS = 0.0  # passes over the training videos, in place of TRAIN.STEPS; 0 = TRAIN.STEPS
-_C.TRAIN.BATCH_SIZE = 64  # clips per optimiser step, over all ranks and accumulated parts
-_C.TRAIN.ACCUMULATE = 1  # parts a batch is split into on each rank
-_C.TRAIN.PRECISION = "fp32"  # fp32 | bf16 | fp16 (autocast)
-_C.TRAIN.LABEL_SMOOTHING = 0.0
-_C.TRAIN.MIXUP = 0.0  # alpha of mixup; 0 = off; with TRAIN.CUTMIX too, one of both is drawn for each batch
-_C.TRAIN.CUTMIX = 0.0  # alpha of cutmix; 0 = off
-_C.TRAIN.CLIP_GRAD_NORM = 0.0  # 0 = off
-_C.TRAIN.EMA = 0.0  # decay of a moving average of the weights, which is what is evaluated, tested and kept; 0 = off
-_C.TRAIN.SYNC_BN = False  # batch norm over the batch of all processes, not of each
-_C.TRAIN.PRECISE_BN = 0  # batches whose true mean and variance replace the running ones before an evaluation; 0 = off
-_C.TRAIN.RECOMPUTE = []  # stages (2 to 5) that are computed again in the backward pass: less memory, more time
-_C.TRAIN.COMPILE = ""  # torch.compile's backend, usually inductor; "" = off
-_C.TRAIN.WANDB = ""  # a project of Weights & Biases that gets the log too (pip install wandb); "" = none
-_C.TRAIN.CHECKPOINT_EVERY = 1000  # steps
-_C.TRAIN.KEEP_CHECKPOINTS = 2  # newest step checkpoints kept, beside the best
-_C.TRAIN.EVAL_EVERY = 10000  # steps between evaluations; 0 = never
-_C.TRAIN.EVAL_VIDEOS = 0  # videos of an evaluation, spread over the list; 0 = all
-_C.TRAIN.EVAL_CLIPS = 1  # clips of a video in an evaluation
-_C.TRAIN.EVAL_CROPS = 1  # 1 or 3
-_C.TRAIN.LOG_EVERY = 10  # steps between lines of log.jsonl
-
-_C.SOLVER = CfgNode()
-_C.SOLVER.OPTIMIZER = "sgd"  # sgd | adamw
-_C.SOLVER.BASE_LR = 0.1  # for a batch of BASE_BATCH_SIZE; scaled linearly with TRAIN.BATCH_SIZE
-_C.SOLVER.BASE_BATCH_SIZE = 64  # 0 = BASE_LR is used as it is
-_C.SOLVER.MOMENTUM = 0.9  # sgd
-_C.SOLVER.NESTEROV = True  # sgd
-_C.SOLVER.WEIGHT_DECAY = 1e-4
-_C.SOLVER.DECAY_NORM = False  # weight decay on norm parameters and biases too
-_C.SOLVER.SCHEDULE = "cosine"  # cosine | steps
-_C.SOLVER.WARMUP_STEPS = 0
-_C.SOLVER.WARMUP_START = 0.01  # first learning rate, as a share of the full one
-_C.SOLVER.END_LR = 0.0  # cosine: last learning rate, as a share of the full one
-_C.SOLVER.MILESTONES = [0.5, 0.75]  # steps: where the rate drops, as shares of TRAIN.STEPS
-_C.SOLVER.GAMMA = 0.1  # steps: factor of a drop
-
-# ---------------------------------------------------------------- testing
-_C.TEST = CfgNode()
-_C.TEST.ENABLE = True
-_C.TEST.CHECKPOINT = ""  # weights to test, path or URL; "" = the last checkpoint in OUTPUT_DIR
-_C.TEST.NUM_CLIPS = 10  # clips spread over a video
-_C.TEST.NUM_CROPS = 3  # 1 (centre) or 3 (left, centre, right; top, centre, bottom where upright)
-_C.TEST.MAX_VIEWS = 16  # views that are forwarded at once; changes memory, not results
-_C.TEST.SCALES = []  # tests again at each size: short side and crop in its place, pixels (Table 7); [] = off
-_C.TEST.AVERAGE = "softmax"  # softmax | logits: what is averaged over the views
+KEYS = {
+    "OUTPUT_DIR": Key("output", "folder for all files of a run: config.yaml, log.jsonl, metrics.json, checkpoints"),
+    "SEED": Key(0, "of the initial weights, the data order and the augmentation", high=2**63 - 1),
+    "NUM_WORKERS": Key(2, "loader processes per rank; 0 = load in the main process"),
+    "NUM_THREADS": Key(0, "CPU threads that a process computes with; 0 = torch's default"),
+    "DEVICE": Key("auto", "auto = CUDA if there is a GPU, else the CPU", choices=("auto", "cpu", "cuda")),
+    # ------------------------------------------------------------ network
+    "MODEL.ARCH": Key("i3d", "the network; images: docs/image_networks.md", choices=ARCHITECTURES),
+    "MODEL.NUM_CLASSES": Key(0, "0 = as the training data or else the weights have; without both 400"),
+    "MODEL.BLOCKS": Key([3, 4, 6, 3], "blocks in res2..res5: ResNet-50; 101: [3, 4, 23, 3]", low=1, lengths=(4,)),
+    "MODEL.WIDTH": Key(64, "channels after the stem; the blocks of res2 end in 4 times as many", low=1),
+    "MODEL.DROPOUT": Key(0.5, "before the classifier", high=1),
+    "MODEL.STEM_KERNEL": Key([], "(T, H, W); [] = the architecture's", low=1, odd=True, lengths=(0, 3)),
+    "MODEL.STEM_TEMPORAL_STRIDE": Key(1, "temporal stride of the stem; 4 for mmaction2's 32-frame I3D", low=1),
+    "MODEL.STEM_POOL_PADDED": Key(True, "True = pad the first pool as PyTorchVideo; False = the paper's baselines"),
+    "MODEL.TEMPORAL_POOL": Key(True, "c2d and i3d: max pool of (2, 1, 1) after res2"),
+    "MODEL.TEMPORAL_KERNELS": Key(
+        [], "of conv_a per stage, cycled over blocks; [] = the architecture's", low=1, odd=True, lengths=(0, 4), inner=1
+    ),
+    "MODEL.NONLOCAL": Key([[], [], [], []], "per stage, blocks that a non-local block follows", lengths=(4,), inner=0),
+    "MODEL.CONV_AS_2D": Key(False, "run 3D convolutions as 2D ones: faster on a CPU, equal up to rounding"),
+    "MODEL.SLOWFAST.FRAME_RATIO": Key(4, "Fast frames per Slow frame (SlowFast's alpha)", low=1),
+    "MODEL.SLOWFAST.CHANNEL_RATIO": Key(8, "Slow channels per Fast channel (1 / beta)", low=1),
+    "MODEL.SLOWFAST.FUSION_KERNEL": Key(7, "temporal kernel of the lateral connections", low=1, odd=True),
+    "MODEL.SLOWFAST.FUSION_RATIO": Key(2, "output channels per input channel of a lateral", low=1),
+    "MODEL.SLOWFAST.LATERAL_NORM": Key(True, "False = laterals without norm and ReLU, as in mmaction2"),
+    "MODEL.SLOWFAST.SLOW_FRAMES": Key(
+        "spread", "spread = first to last frame; every = each FRAME_RATIO-th, as mmaction2", choices=("spread", "every")
+    ),
+    "OCTAVE.ALPHA": Key(0.0, "share of low-frequency channels; 0 = the vanilla network", high=1),
+    "OCTAVE.STAGES": Key([2, 3, 4], "residual stages with two frequencies", low=2, high=5),
+    "OCTAVE.MULTIPLE": Key(1, "round the low channels to a multiple of this; 1 = the paper", low=1),
+    "OCTAVE.DOWNSAMPLE": Key("avg", "conv = strided convolution (Table 8)", choices=("avg", "max", "conv")),
+    "OCTAVE.HIGH_TO_LOW": Key(True, "False = without this path (Table 8)"),
+    "OCTAVE.LOW_TO_HIGH": Key(True, "False = without this path (Table 8)"),
+    "OCTAVE.POOL_STRIDED_LOW_TO_HIGH": Key(False, "at stride 2, low to high: pool and upsample, not convolve alone"),
+    "OCTAVE.UPSAMPLE_FIRST": Key(False, "low to high: upsample, then convolve; MG-Conv with DOWNSAMPLE max"),
+    "OCTAVE.POOL_VANILLA": Key(False, "pool before strided layers of one frequency too, as the authors' networks"),
+    "OCTAVE.POOL_LEAVING": Key(False, "pool before the strided 3x3 after the last octave stage, as d-li14's networks"),
+    "OCTAVE.FAST_ALPHA": Key(0.0, "alpha of SlowFast's Fast pathway", high=1),
+    # ------------------------------------------------------------ data
+    "DATA.TRAIN": Key("", "videos or images: a list of `path label` lines, class folders, or tar shards (path or URL)"),
+    "DATA.VAL": Key("", "the same, to evaluate during training and to test"),
+    "DATA.TEST": Key("", "the same, to test; empty = DATA.VAL"),
+    "DATA.ROOT": Key("", "folder of relative paths in a list or in shards; empty = the list's folder"),
+    "DATA.CLASSES": Key("", "file with one class name per line; empty = names of the folders or the list, or numbers"),
+    "DATA.NUM_FRAMES": Key(8, "frames of a clip", low=1),
+    "DATA.SAMPLING_RATE": Key(8, "temporal stride between sampled frames", low=1),
+    "DATA.SAMPLING": Key("even", "rule for frames: docs/data.md", choices=("even", "pyslowfast", "pytorchvideo")),
+    "DATA.TRAIN_CROP": Key(224, "square, pixels", low=1),
+    "DATA.TEST_CROP": Key(256, "square, pixels", low=1),
+    "DATA.TRAIN_SHORT_SIDE": Key([256, 320], "range for scale jitter, pixels", low=1, lengths=(2,)),
+    "DATA.TEST_SHORT_SIDE": Key(256, "pixels", low=1),
+    "DATA.RANDOM_RESIZED_CROP": Key([], "instead of scale jitter: area from, to, aspect from, to; [] = off", low=None),
+    "DATA.FLIP": Key(0.5, "probability of a horizontal flip in training", high=1),
+    "DATA.COLOR_JITTER": Key(0.0, "strength for brightness, contrast and saturation in training; 0 = off", below=1e9),
+    "DATA.RANDAUGMENT": Key([0, 0], "operations per clip, magnitude from 0 to 30; [0, 0] = off", low=None),
+    "DATA.RANDOM_ERASING": Key(0.0, "probability that a box of 2 to 33 % of a clip becomes noise", high=1),
+    "DATA.REPEATS": Key(1, "clips per video in a batch, each augmented differently (repeated augmentation)", low=1),
+    "DATA.MEAN": Key([0.45, 0.45, 0.45], "per channel, of frames in [0, 1]", high=1, lengths=(3,)),
+    "DATA.STD": Key([0.225, 0.225, 0.225], "per channel; frames are divided by it", low=1e-3, lengths=(3,)),
+    "DATA.ITEM_TIMEOUT": Key(60.0, "seconds to read a video in a worker process; 0 = read in the loader"),
+    "DATA.DECODER": Key(
+        "auto", "auto = decord where exact, else PyAV", choices=("auto", "decord", "pyav", "torchcodec")
+    ),
+    "DATA.RETRIES": Key(2, "further attempts to read a video before it counts as failed"),
+    "DATA.MAX_FAILED": Key(0.1, "share of videos that may fail before a run stops with an error", high=1),
+    # ------------------------------------------------------------ training
+    "TRAIN.ENABLE": Key(True, "train"),
+    "TRAIN.CHECKPOINT": Key("", "weights to start from, path or URL: docs/checkpoints.md; empty = from scratch"),
+    "TRAIN.INFLATE": Key("mean", "how 2D kernels of TRAIN.CHECKPOINT become 3D", choices=("mean", "centre")),
+    "TRAIN.RESUME": Key(True, "resume from the newest readable checkpoint in OUTPUT_DIR"),
+    "TRAIN.STEPS": Key(300_000, "optimizer steps", low=1),
+    "TRAIN.EPOCHS": Key(0.0, "passes over the training videos, instead of TRAIN.STEPS; 0 = TRAIN.STEPS", below=1e9),
+    "TRAIN.BATCH_SIZE": Key(64, "clips per optimizer step, over all ranks and accumulated parts", low=1),
+    "TRAIN.ACCUMULATE": Key(1, "parts that each rank splits a batch into", low=1),
+    "TRAIN.PRECISION": Key("fp32", "of autocast", choices=("fp32", "bf16", "fp16")),
+    "TRAIN.LABEL_SMOOTHING": Key(0.0, "0 = off", high=1),
+    "TRAIN.MIXUP": Key(0.0, "alpha of mixup; 0 = off; with TRAIN.CUTMIX each batch draws one of both"),
+    "TRAIN.CUTMIX": Key(0.0, "alpha of cutmix; 0 = off"),
+    "TRAIN.CLIP_GRAD_NORM": Key(0.0, "largest gradient norm; 0 = off"),
+    "TRAIN.EMA": Key(0.0, "decay of the moving average of the weights, used for evaluation; 0 = off", below=1),
+    "TRAIN.SYNC_BN": Key(False, "batch norm over the batch of all ranks"),
+    "TRAIN.PRECISE_BN": Key(0, "batches for exact batch norm statistics before an evaluation; 0 = off"),
+    "TRAIN.RECOMPUTE": Key([], "stages to recompute in the backward pass: less memory, more time", low=2, high=5),
+    "TRAIN.COMPILE": Key("", "backend of torch.compile, usually inductor; empty = off"),
+    "TRAIN.WANDB": Key("", "Weights & Biases project to log to (pip install wandb); empty = off"),
+    "TRAIN.CHECKPOINT_EVERY": Key(1000, "steps between checkpoints", low=1),
+    "TRAIN.KEEP_CHECKPOINTS": Key(2, "newest step checkpoints to keep, in addition to the best", low=1),
+    "TRAIN.EVAL_EVERY": Key(10_000, "steps between evaluations; 0 = never"),
+    "TRAIN.EVAL_VIDEOS": Key(0, "videos of an evaluation, spread over the list; 0 = all"),
+    "TRAIN.EVAL_CLIPS": Key(1, "clips per video in an evaluation", low=1),
+    "TRAIN.EVAL_CROPS": Key(1, "crops per clip in an evaluation", choices=(1, 3)),
+    "TRAIN.LOG_EVERY": Key(10, "steps between lines of log.jsonl", low=1),
+    "SOLVER.OPTIMIZER": Key("sgd", "optimizer", choices=("sgd", "adamw")),
+    "SOLVER.BASE_LR": Key(0.1, "learning rate for a batch of BASE_BATCH_SIZE, scaled linearly with TRAIN.BATCH_SIZE"),
+    "SOLVER.BASE_BATCH_SIZE": Key(64, "0 = do not scale BASE_LR"),
+    "SOLVER.MOMENTUM": Key(0.9, "sgd", below=1),
+    "SOLVER.NESTEROV": Key(True, "sgd"),
+    "SOLVER.WEIGHT_DECAY": Key(1e-4, "of weights; of norms and biases see DECAY_NORM"),
+    "SOLVER.DECAY_NORM": Key(False, "weight decay on norm parameters and biases too"),
+    "SOLVER.SCHEDULE": Key("cosine", "of the learning rate", choices=("cosine", "steps")),
+    "SOLVER.WARMUP_STEPS": Key(0, "steps with a linearly growing learning rate"),
+    "SOLVER.WARMUP_START": Key(0.01, "first learning rate, as a share of the full one", high=1),
+    "SOLVER.END_LR": Key(0.0, "cosine: last learning rate, as a share of the full one", high=1),
+    "SOLVER.MILESTONES": Key([0.5, 0.75], "steps: where the rate drops, as shares of TRAIN.STEPS", below=1),
+    "SOLVER.GAMMA": Key(0.1, "steps: factor of a drop"),
+    # ------------------------------------------------------------ testing
+    "TEST.ENABLE": Key(True, "test"),
+    "TEST.CHECKPOINT": Key("", "weights to test, path or URL; empty = the last checkpoint in OUTPUT_DIR"),
+    "TEST.NUM_CLIPS": Key(10, "clips spread over a video", low=1),
+    "TEST.NUM_CROPS": Key(3, "1 = centre; 3 = left, centre, right, or top, centre, bottom if upright", choices=(1, 3)),
+    "TEST.MAX_VIEWS": Key(16, "views in one forward pass; changes memory, not results", low=1),
+    "TEST.SCALES": Key([], "short sides to test again at, each also the crop, pixels (Table 7); [] = off", low=1),
+    "TEST.AVERAGE": Key("softmax", "what is averaged over the views", choices=("softmax", "logits")),
+}
 
 
 def get_defaults() -> CfgNode:
-    """A fresh copy of the defaults."""
-    return _C.clone()
+    """Return a new configuration with all defaults."""
+    cfg = CfgNode()
+    for name, key in KEYS.items():
+        *path, leaf = name.split(".")
+        node = cfg
+        for part in path:
+            node = node.setdefault(part, CfgNode())
+        node[leaf] = deepcopy(key.default)
+    return cfg

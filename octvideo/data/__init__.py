@@ -1,52 +1,33 @@
 """From files and lists to batches of frames."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from octvideo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from octvideo.data.dataset import Batch, Failure, TestDataset, TrainDataset, VideoViews
-    from octvideo.data.decoders.decode import open_video
-    from octvideo.data.decoders.reader import DecodeError
-    from octvideo.data.index import build_index, read_index
-    from octvideo.data.loaders import build_test_loader, build_train_loader
-    from octvideo.data.transforms import normalize_clips
-    from octvideo.data.video_index import VideoIndex
+    from octvideo.data.dataset import Batch as Batch
+    from octvideo.data.dataset import Failure as Failure
+    from octvideo.data.dataset import TestDataset as TestDataset
+    from octvideo.data.dataset import TrainDataset as TrainDataset
+    from octvideo.data.dataset import VideoViews as VideoViews
+    from octvideo.data.decoders.decode import open_video as open_video
+    from octvideo.data.decoders.reader import DecodeError as DecodeError
+    from octvideo.data.index import build_index as build_index
+    from octvideo.data.index import read_index as read_index
+    from octvideo.data.loaders import build_test_loader as build_test_loader
+    from octvideo.data.loaders import build_train_loader as build_train_loader
+    from octvideo.data.transforms import normalize_clips as normalize_clips
+    from octvideo.data.video_index import VideoIndex as VideoIndex
 
-__all__ = [
-    "Batch",
-    "DecodeError",
-    "Failure",
-    "TestDataset",
-    "TrainDataset",
-    "VideoIndex",
-    "VideoViews",
-    "build_index",
-    "build_test_loader",
-    "build_train_loader",
-    "normalize_clips",
-    "open_video",
-    "read_index",
-]
-
-_HOMES = {
-    "Batch": "dataset",
-    "DecodeError": "decoders.reader",
-    "Failure": "dataset",
-    "TestDataset": "dataset",
-    "TrainDataset": "dataset",
-    "VideoIndex": "video_index",
-    "VideoViews": "dataset",
-    "build_index": "index",
-    "build_test_loader": "loaders",
-    "build_train_loader": "loaders",
-    "normalize_clips": "transforms",
-    "open_video": "decoders.decode",
-    "read_index": "index",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On demand: torch takes seconds to import, and what reads lists and annotations does without it.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"octvideo.data.{_HOMES[name]}"), name)
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        "dataset": "Batch Failure TestDataset TrainDataset VideoViews",
+        "decoders.decode": "open_video",
+        "decoders.reader": "DecodeError",
+        "index": "build_index read_index",
+        "loaders": "build_test_loader build_train_loader",
+        "transforms": "normalize_clips",
+        "video_index": "VideoIndex",
+    },
+)

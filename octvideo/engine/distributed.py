@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from octvideo.device import resolve_device
 from octvideo.engine.ranks import Place, find_place
 from octvideo.errors import UserError
 
@@ -91,15 +92,13 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
     """Joins the process group that the environment describes, see ``find_place``, and leaves it at the end.
 
     Args:
-        device: ``"auto"`` (cuda where there is one), ``"cpu"`` or ``"cuda"``.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, see ``resolve_device``.
         patience: seconds to wait for the other processes.
 
     Raises:
         UserError: ``"cuda"`` where there is none, an environment that makes no sense, or processes that do not come.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("DEVICE is cuda, but there is no CUDA device; set DEVICE cpu")
-    cuda = device != "cpu" and torch.cuda.is_available()
+    cuda = resolve_device(device).type == "cuda"
     place = find_place(os.environ)
     where = torch.device("cuda", _gpu(place)) if cuda else torch.device("cpu")
     if cuda:

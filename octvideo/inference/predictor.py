@@ -13,13 +13,14 @@ from torch import Tensor
 from octvideo.data.decoders.decode import DecodeError, open_video
 from octvideo.data.sampling import TARGET_FPS, clip_indices, uniform_clips
 from octvideo.data.transforms import normalize_clips, resize_short_side, spatial_crops
+from octvideo.device import resolve_device
 from octvideo.engine.views import average_views
 from octvideo.errors import UserError
 from octvideo.inference.backends import create_runner
 from octvideo.inference.prediction import Prediction, top_predictions
 from octvideo.inference.weights import load_network
 
-__all__ = ["Predictor", "device_named"]
+__all__ = ["Predictor"]
 
 _MOST_VIEWS = 10_000  # per video; all are in memory
 _CHUNK = 32  # frames held at full size: 200 MB at 1080p
@@ -62,7 +63,7 @@ class Predictor:
     ) -> None:
         if views is not None and not 1 <= views <= _MOST_VIEWS:
             raise UserError(f"views is {views}: it must be between 1 and {_MOST_VIEWS}")
-        where = device_named(device)
+        where = resolve_device(device)
         as_2d = True if backend == "torch" and where.type == "cpu" else None
         network = load_network(checkpoint, cfg, as_2d=as_2d)
         settings = network.cfg
@@ -131,16 +132,3 @@ class Predictor:
         """Return the probabilities ``(K,)`` of a video from its clips, uint8 ``(V, T, size, size, 3)``."""
         parts = [self._run(normalize_clips(part, self._mean, self._std)) for part in clips.split(self._batch)]
         return average_views(torch.cat(parts), self._average).numpy()
-
-
-def device_named(name: str) -> torch.device:
-    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
-
-    Raises:
-        UserError: there is no CUDA device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine has no CUDA device that torch can use; leave it out")
-    return torch.device(name)

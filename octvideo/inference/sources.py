@@ -6,13 +6,8 @@ These readers deliver frames in order, as cameras and streams do. Clips of files
 from __future__ import annotations
 
 import contextlib
-import http.client
-import shutil
 import sys
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,6 +19,7 @@ import numpy as np
 
 from octvideo.data.decoders.stream import open_stream, upright_rgb
 from octvideo.data.media import list_suffixes, scan_folder
+from octvideo.download import download
 from octvideo.errors import UserError
 
 __all__ = ["FrameReader", "find_videos", "is_url", "local_copy", "open_camera"]
@@ -75,22 +71,7 @@ def local_copy(source: str) -> Iterator[Path]:
         raise UserError(f"{source}: a live stream has no end; give it as --webcam {source}")
     with tempfile.TemporaryDirectory(prefix="octvideo-") as folder:
         target = Path(folder) / "download"
-        try:
-            # Blanks and letters outside ASCII as an address has them; what is quoted already stays.
-            address = urllib.parse.quote(source, safe="!#$%&'()*+,/:;=?@[]~")
-            with urllib.request.urlopen(address, timeout=_TIMEOUT) as response:
-                if response.headers.get_content_type() == "multipart/x-mixed-replace":
-                    raise UserError(f"{source}: a live stream has no end; give it as --webcam {source}")
-                with target.open("wb") as file:
-                    shutil.copyfileobj(response, file)
-                    size, total = file.tell(), response.headers.get("Content-Length", "")
-            if total.isdecimal() and size < int(total):
-                raise UserError(f"{source}: the download ended after {size} of {total} bytes; try again")
-        except urllib.error.HTTPError as error:
-            raise UserError(f"{source}: cannot be downloaded (HTTP {error.code}); check the address") from None
-        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
-            reason = error.reason if isinstance(error, urllib.error.URLError) else _reason(error)
-            raise UserError(f"{source}: cannot be downloaded ({reason}); check the address") from None
+        download(source, target)
         yield target
 
 

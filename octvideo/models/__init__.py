@@ -2,7 +2,7 @@
 
 import warnings
 
-# PyTorchVideo scripts a few functions when it is imported; its users cannot change that.
+# PyTorchVideo scripts a few functions on import.
 warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
 
 from octvideo.models.blocks import Octave, Stage  # noqa: E402

@@ -1,4 +1,4 @@
-"""PyTorchVideo's residual blocks on two frequencies, and where in a network the pair begins and ends."""
+"""PyTorchVideo's residual blocks on two frequencies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Octave", "PoolingConv3d", "Stage", "TemporalPool", "create_head", "c
 
 @dataclass(frozen=True)
 class Octave:
-    """How a network works on two frequencies; the fields are the arguments of ``OctConv3d``.
+    """Where a network has two frequencies, and how; further fields are arguments of ``OctConv3d``.
 
     Attributes:
         alpha: share of low-frequency channels; 0 is the vanilla network.
@@ -48,13 +48,13 @@ class Octave:
     as_2d: bool = False
 
     def at(self, stage: int) -> float:
-        """Alpha of the features that leave a stage (1 is the stem)."""
+        """Return alpha of a stage's output (stage 1 is the stem)."""
         return self.alpha if stage in self.stages else 0.0
 
     def conv(
         self, alpha_in: float, alpha_out: float, layer: Callable[..., nn.Module] = OctConv3d
     ) -> Callable[..., nn.Module]:
-        """Builder of convolutions, called as ``nn.Conv3d``, or as ``nn.Conv2d`` with ``layer=OctConv2d``."""
+        """Return a builder of convolutions, called as ``nn.Conv3d``, or as ``nn.Conv2d`` with ``layer=OctConv2d``."""
         return partial(
             layer,
             alpha_in=alpha_in,
@@ -70,12 +70,12 @@ class Octave:
         )
 
     def norm(self, alpha: float, layer: Callable[..., nn.Module] = OctBatchNorm3d) -> Callable[..., nn.Module]:
-        """Builder of batch norms, called as ``nn.BatchNorm3d``, or as ``nn.BatchNorm2d`` with ``OctBatchNorm2d``."""
+        """Return a builder of batch norms, called as ``nn.BatchNorm3d``; with ``OctBatchNorm2d`` as 2D."""
         return partial(layer, alpha=alpha, multiple=self.multiple)
 
 
 class PoolingConv3d(OctConv3d):
-    """A convolution of one frequency that halves height and width as an octave one does: pools, then has stride 1."""
+    """A strided convolution of one frequency that pools first and then has stride 1, as octave ones do."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: Sequence[int], **options: Any) -> None:
         options |= {"stride": (stride[0], 1, 1), "alpha_in": 0.0, "alpha_out": 0.0}
@@ -86,9 +86,9 @@ class PoolingConv3d(OctConv3d):
 
 
 class FramePool(nn.Module):
-    """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``; in PyTorch image pooling.
+    """3x3 max pooling with stride 2 of every frame: ``nn.MaxPool3d((1, 3, 3), (1, 2, 2))``, run in 2D.
 
-    The same values to the bit; in channels-last memory 2D pooling is several times as fast in PyTorch on a CPU.
+    The values are bit-identical. In channels-last memory 2D pooling is several times faster on a CPU.
     """
 
     def __init__(self, padding: int) -> None:
@@ -104,11 +104,10 @@ class FramePool(nn.Module):
 
 
 class TemporalPool(nn.Module):
-    """Max pooling of pairs of frames: ``nn.MaxPool3d((2, 1, 1))``; a single frame stays as it is.
+    """Max pooling of pairs of frames: ``nn.MaxPool3d((2, 1, 1))``; a single frame is not changed.
 
-    Without a gradient it is the larger of two tensors in PyTorch, the same to the bit and several times as fast on a
-    CPU. With one it is not: where two frames are equal, as zeros after a ReLU are, pooling gives the gradient to the
-    first.
+    Without a gradient it is run as ``torch.maximum``: bit-identical and several times faster on a CPU. The gradients
+    would differ where two frames are equal, as zeros after a ReLU are: pooling gives the gradient to the first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,13 +122,13 @@ class TemporalPool(nn.Module):
 def create_stem(
     width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave, temporal_stride: int = 1
 ) -> nn.Module:
-    """The vanilla stem: convolution of stride (temporal_stride, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
+    """Build the vanilla stem: convolution of stride (temporal_stride, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
 
     Args:
         width: output channels.
         kernel: (T, H, W), odd.
-        pool_padded: False leaves the border out (224 -> 55), as the baselines of Table 6 do.
-        octave: for the way convolutions are run; the stem itself has one frequency.
+        pool_padded: False: no padding (224 -> 55), as in the baselines of Table 6.
+        octave: how convolutions are run; the stem has one frequency.
         temporal_stride: stride of the convolution over time.
     """
     return create_res_basic_stem(
@@ -144,11 +143,11 @@ def create_stem(
 
 
 class Stage(ResStage):
-    """PyTorchVideo's ``ResStage``, whose blocks can be computed again in the backward pass instead of being stored.
+    """PyTorchVideo's ``ResStage``; its blocks can be recomputed in the backward pass instead of stored.
 
     Attributes:
         number: 2 to 5.
-        recompute: in training only the blocks' inputs are kept: less memory, about a third more time, the same results.
+        recompute: keep only the blocks' inputs in training: less memory, about a third more time, the same results.
     """
 
     def __init__(self, number: int, blocks: Sequence[nn.Module]) -> None:
@@ -160,22 +159,22 @@ class Stage(ResStage):
         for block in self.res_blocks:
             if not (self.recompute and self.training and torch.is_grad_enabled()):
                 x = block(x)
-            elif torch.compiler.is_compiling():  # a compiled backward pass has nothing of the statistics in it
+            elif torch.compiler.is_compiling():  # the compiled backward pass does not touch the statistics
                 x = checkpoint(block, x, use_reentrant=False)
             else:
-                contexts = partial(_first_pass_and_again, block)
+                contexts = partial(_contexts, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
 
 
-def _first_pass_and_again(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Batch norms note their statistics in the first pass alone."""
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of both passes: batch norms update their statistics in the first pass only."""
     return nullcontext(), _without_statistics(block)
 
 
 @contextmanager
 def _without_statistics(block: nn.Module) -> Iterator[None]:
-    # Not by track_running_stats: what a norm keeps for its gradient must be the same in both passes.
+    # Not with track_running_stats: a norm must save the same tensors for its gradient in both passes.
     norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -199,7 +198,7 @@ def create_stage(
     alpha_in: float,
     nonlocal_after: Sequence[int] = (),
 ) -> Stage:
-    """A residual stage of bottleneck blocks ``(t, 1, 1), (1, 3, 3), (1, 1, 1)``.
+    """Build a residual stage of bottleneck blocks ``(t, 1, 1), (1, 3, 3), (1, 1, 1)``.
 
     Args:
         stage: 2 to 5; from 3 on the first block halves height and width (on its 3x3).
@@ -207,7 +206,7 @@ def create_stage(
         dim_in, dim_inner, dim_out: channels.
         temporal_kernels: temporal kernel of each block's first convolution, repeated over the blocks.
         octave: the frequencies.
-        alpha_in: alpha of the features that come in; those that leave have ``octave.at(stage)``.
+        alpha_in: alpha of the input; the output has ``octave.at(stage)``.
         nonlocal_after: indices of the blocks that a non-local block follows.
     """
     alpha = octave.at(stage)
@@ -250,7 +249,7 @@ def create_stage(
 
 
 class HeadPool(nn.Module):
-    """Average pooling with stride 1 and PyTorchVideo's fixed window, cut to the map where that is smaller.
+    """Average pooling with stride 1 and PyTorchVideo's fixed window, or the whole map if it is smaller.
 
     At the training size it is global pooling; a larger test map gives several outputs, which the head averages.
     Two frequencies are merged first.
@@ -266,9 +265,9 @@ class HeadPool(nn.Module):
 
 
 def create_head(channels: int, classes: int, dropout: float, window: Sequence[int] | None) -> nn.Module:
-    """Pooling, dropout, classifier and averaging: ``(N, channels, T, H, W)`` to logits ``(N, classes)``.
+    """Build pooling, dropout, classifier and averaging: ``(N, channels, T, H, W)`` to logits ``(N, classes)``.
 
-    ``window`` is that of ``HeadPool``; None for features that are pooled already.
+    ``window`` is that of ``HeadPool``; None if the features are pooled already.
     """
     head = create_res_basic_head(in_features=channels, out_features=classes, pool=None, dropout_rate=dropout)
     if window is not None:

@@ -1,4 +1,4 @@
-"""From a configuration to a network."""
+"""Build the network of a configuration."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from octvideo.architectures import IMAGE_NETWORKS, VIDEO_RESNETS
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
 from octvideo.models.image.layers import for_clips
-from octvideo.models.image.networks import IMAGE_NETWORKS
-from octvideo.models.image.resnet import create_image_resnet
-from octvideo.models.resnet import ARCHITECTURES, create_octave_resnet
+from octvideo.models.image.networks import create_image_network
+from octvideo.models.resnet import create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
 
 __all__ = ["build_model", "channels_last", "num_classes"]
 
-_KINETICS = 400  # outputs of a network that is built without data or weights, to be counted or measured
+_DEFAULT_CLASSES = 400  # of Kinetics; for a network that is built without data or weights, to count or to time
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """The network of a configuration, freshly initialised: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
+    """Return a new network: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
 
     Raises:
-        UserError: keys that do not fit together, named.
+        UserError: keys that do not fit together; the message names them.
     """
     try:
         return _build(cfg)
-    except ValueError as error:  # of a layer that cannot be octave with these channels
+    except ValueError as error:  # a layer cannot be octave with these channels
         raise UserError(
             f"MODEL.ARCH {cfg.MODEL.ARCH} cannot be made with OCTAVE.ALPHA {cfg.OCTAVE.ALPHA:g}, OCTAVE.MULTIPLE "
             f"{cfg.OCTAVE.MULTIPLE}: {error}"
@@ -38,8 +38,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 
 def num_classes(cfg: CfgNode) -> int:
-    """The outputs of the network of a configuration: MODEL.NUM_CLASSES, 400 where neither it nor data says."""
-    return cfg.MODEL.NUM_CLASSES or _KINETICS
+    """Return the number of classes: MODEL.NUM_CLASSES, or 400 if it is 0."""
+    return cfg.MODEL.NUM_CLASSES or _DEFAULT_CLASSES
 
 
 def _build(cfg: CfgNode) -> nn.Module:
@@ -67,11 +67,11 @@ def _build(cfg: CfgNode) -> nn.Module:
             )
         for key in ("STEM_KERNEL", "TEMPORAL_KERNELS"):
             if model[key]:
-                raise UserError(f"MODEL.{key} is set, but slowfast has kernels of its own: leave it []")
+                raise UserError(f"MODEL.{key} is set, but slowfast does not use it: leave it []")
         if model.STEM_TEMPORAL_STRIDE != 1:
-            raise UserError("MODEL.STEM_TEMPORAL_STRIDE is set, but slowfast keeps every frame: leave it 1")
+            raise UserError("MODEL.STEM_TEMPORAL_STRIDE is set, but slowfast does not use it: leave it 1")
         if any(model.NONLOCAL):
-            raise UserError("MODEL.NONLOCAL is set, but slowfast has no non-local blocks: leave it [[], [], [], []]")
+            raise UserError("MODEL.NONLOCAL is set, but slowfast does not use it: leave it [[], [], [], []]")
         return create_octave_slowfast(
             octave,
             replace(octave, alpha=cfg.OCTAVE.FAST_ALPHA),
@@ -84,18 +84,18 @@ def _build(cfg: CfgNode) -> nn.Module:
             head_windows=((frames // ratio, edge, edge), (frames, edge, edge)),
             **common,
         )
-    stem_kernel, temporal_kernels, pool = ARCHITECTURES[model.ARCH]
-    pool = pool and model.TEMPORAL_POOL
+    architecture = VIDEO_RESNETS[model.ARCH]
+    pool = architecture.temporal_pool and model.TEMPORAL_POOL
     frames = -(-frames // model.STEM_TEMPORAL_STRIDE)
     if pool and frames < 2:
         raise UserError(
-            f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} needs 2 or more, or MODEL.TEMPORAL_POOL False"
+            f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} needs at least 2, or MODEL.TEMPORAL_POOL False"
         )
     return create_octave_resnet(
         octave,
-        stem_kernel=model.STEM_KERNEL or stem_kernel,
+        stem_kernel=model.STEM_KERNEL or architecture.stem_kernel,
         stem_temporal_stride=model.STEM_TEMPORAL_STRIDE,
-        temporal_kernels=model.TEMPORAL_KERNELS or temporal_kernels,
+        temporal_kernels=model.TEMPORAL_KERNELS or architecture.temporal_kernels,
         temporal_pool=pool,
         nonlocal_after=model.NONLOCAL,
         head_window=(frames // 2 if pool else frames, edge, edge),
@@ -104,25 +104,26 @@ def _build(cfg: CfgNode) -> nn.Module:
 
 
 def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
-    """An image network for clips of one frame, ``(N, 3, 1, H, W)``; images ``(N, 3, H, W)`` do as well.
+    """Build an image network for clips of one frame ``(N, 3, 1, H, W)`` and for images ``(N, 3, H, W)``.
 
-    MODEL.BLOCKS and MODEL.WIDTH, where they are not the defaults, take the place of a ResNet's own.
+    MODEL.BLOCKS and MODEL.WIDTH replace those of a ResNet if they are not the defaults.
     """
     model, defaults = cfg.MODEL, get_defaults().MODEL
     if cfg.DATA.NUM_FRAMES != 1:
         raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
-    create = IMAGE_NETWORKS[model.ARCH]
-    layout = {key: model[key] for key in ("BLOCKS", "WIDTH") if model[key] != defaults[key]}
-    others = ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
-    for key in (*others, *(layout if create.func is not create_image_resnet else ())):
-        if model[key] != defaults[key]:
-            raise UserError(f"MODEL.{key} is set, but {model.ARCH} has a layout of its own: leave it {defaults[key]}")
-    sizes = {key.lower(): value for key, value in layout.items()}
-    return for_clips(create(octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes))
+    keys = ("BLOCKS", "WIDTH", "STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
+    changed = {key: model[key] for key in keys if model[key] != defaults[key]}
+    sizes = {}
+    if IMAGE_NETWORKS[model.ARCH].family == "resnet":
+        sizes = {key.lower(): changed.pop(key) for key in ("BLOCKS", "WIDTH") if key in changed}
+    for key in changed:
+        raise UserError(f"MODEL.{key} is set, but {model.ARCH} does not use it: leave it {defaults[key]}")
+    network = create_image_network(model.ARCH, octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes)
+    return for_clips(network)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """The network with its weights in channels-last memory, as the clips are: what MODEL.CONV_AS_2D is fast with."""
+    """Return the network with channels-last weights, as the clips have them; MODEL.CONV_AS_2D is fast with these."""
     is_3d = any(parameter.dim() == 5 for parameter in model.parameters())
     return model.to(memory_format=torch.channels_last_3d if is_3d else torch.channels_last)
 

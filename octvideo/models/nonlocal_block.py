@@ -1,7 +1,7 @@
 """The non-local block (Wang et al., CVPR 2018) on two frequencies.
 
-Attention needs one map. The block's own 1x1 convolutions are the bridge: theta, phi and g take the pair and give one
-tensor (alpha_out = 0), the output convolution takes the tensor and gives a pair (alpha_in = 0). So the block has the
+Attention needs one map. The block's 1x1 convolutions convert: theta, phi and g take the pair and return one tensor
+(alpha_out = 0), the output convolution takes the tensor and returns a pair (alpha_in = 0). So the block has the
 parameters, keys and shapes of the vanilla one at every alpha.
 """
 
@@ -32,7 +32,7 @@ class OctNonLocal(nn.Module):
         self.norm = norm
 
     def forward(self, x: Feature) -> Feature:
-        """Adds to each position what it attends to; a tensor or a pair, shapes are kept."""
+        """Add to each position what it attends to: a tensor or a pair to the same shapes."""
         pooled = _pool(x)
         theta, phi, g = self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled)
         query, key, value = (map_.flatten(2).transpose(1, 2).unsqueeze(1) for map_ in (theta, phi, g))
@@ -41,7 +41,7 @@ class OctNonLocal(nn.Module):
 
 
 def _pool(x: Feature) -> Feature:
-    """Max pooling by (1, 2, 2), by 1 along an edge of 1; the low map is half the size of the high one, rounded up."""
+    """Max-pool by (1, 2, 2), by 1 along an edge of 1; the low map stays half of the high one's size, rounded up."""
     if not isinstance(x, OctaveTensor):
         return F.max_pool3d(x, _kernel(x))
     if x.high is None or x.low is None:
@@ -65,13 +65,13 @@ def create_octave_nonlocal(
     conv_out: Callable[..., nn.Module],
     norm: Callable[..., nn.Module],
 ) -> OctNonLocal:
-    """A non-local block that starts as the identity (its norm is initialised to zero).
+    """Build a non-local block that starts as the identity (its norm is initialised to zero).
 
     Args:
         dim_in: channels of input and output.
         dim_inner: channels inside, half of ``dim_in`` in the paper.
-        conv_in: builder of the convolutions that take the features and give one tensor.
-        conv_out: builder of the convolution that takes one tensor and gives features.
+        conv_in: builder of the convolutions from features to one tensor.
+        conv_out: builder of the convolution from one tensor to features.
         norm: builder of the norm of the output.
     """
     final_norm = norm(num_features=dim_in)

@@ -10,14 +10,7 @@ from torch import nn
 from octvideo.models.blocks import Octave, TemporalPool, create_head, create_stage, create_stem
 from octvideo.octave import OctMap
 
-__all__ = ["ARCHITECTURES", "create_octave_resnet"]
-
-# Stem kernel, temporal kernels of each stage's first convolutions (repeated over the blocks), temporal pool after res2.
-ARCHITECTURES: dict[str, tuple[tuple[int, int, int], tuple[tuple[int, ...], ...], bool]] = {
-    "c2d": ((1, 7, 7), ((1,), (1,), (1,), (1,)), True),
-    "i3d": ((5, 7, 7), ((3,), (3, 1), (3, 1), (1, 3)), True),
-    "slow": ((1, 7, 7), ((1,), (1,), (3,), (3,)), False),
-}
+__all__ = ["create_octave_resnet"]
 
 
 def create_octave_resnet(
@@ -35,7 +28,7 @@ def create_octave_resnet(
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
     head_window: Sequence[int] = (4, 7, 7),
 ) -> nn.Module:
-    """A video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
+    """Build a video ResNet: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
 
     The state dict has the keys and shapes of ``pytorchvideo.models.hub``'s c2d_r50, i3d_r50, slow_r50 at every alpha.
 

@@ -6,8 +6,8 @@
            |                             ^ merge    ^ merge  ^ merge  ^ merge             +--> concat --> head
            +-- all frames --------> stem |--> res2 -|> res3 -|> res4 -|> res5 --> pool ---+
 
-A lateral concatenates the Fast pathway's features behind the Slow pathway's. It sees one frequency: both are merged
-there, and the next stage enters again. So each column of a vanilla weight keeps its meaning.
+A lateral appends the Fast pathway's channels to the Slow pathway's. Both are merged to one frequency there, and split
+again in the next stage. So each column of a vanilla weight keeps its meaning.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FAST_KERNELS = ((3,), (3,), (3,), (3,))
 
 
 class SlowFast(Net):
-    """A two-pathway network that takes one clip and makes its pathways itself.
+    """A two-pathway network that takes one clip and selects the frames of each pathway.
 
     Args:
         blocks: its modules.
         frame_ratio: frames of the clip per frame of the Slow pathway.
-        slow_frames: which these are, of 32 by 8: ``"spread"`` 0, 10, 20, 31 (PyTorchVideo, PySlowFast) or ``"every"``
+        slow_frames: which frames of 32 at ratio 8: ``"spread"`` 0, 10, 20, 31 (PyTorchVideo, PySlowFast) or ``"every"``
             0, 8, 16, 24 (mmaction2).
     """
 
@@ -56,14 +56,14 @@ class SlowFast(Net):
 
 
 def spread(frames: int, count: int) -> list[int]:
-    """``count`` of ``frames`` frame numbers, from the first to the last: 32 and 4 -> 0, 10, 20, 31.
+    """Return ``count`` of ``frames`` frame numbers, from the first to the last: 32 and 4 -> 0, 10, 20, 31.
 
-    In integers: a runtime that computes ``linspace`` in floats rounds some of them down to the frame before.
+    In integers, because some runtimes compute ``linspace`` in floats and round down to the frame before.
     """
     return [index * (frames - 1) // max(1, count - 1) for index in range(count)]
 
 
-@fx.wrap  # one step for torch.fx, which could not follow the sizes
+@fx.wrap  # one step for torch.fx, which cannot trace the sizes
 def _merge_pathways(pathways: list[Feature]) -> tuple[Tensor, Tensor]:
     slow, fast = (merge(x) for x in pathways)
     # A pair without a high group (alpha 1) does not know whether its size was odd.
@@ -114,7 +114,7 @@ def create_octave_slowfast(
     slow_frames: str = "spread",
     head_windows: Sequence[Sequence[int]] = ((8, 7, 7), (32, 7, 7)),
 ) -> nn.Module:
-    """SlowFast with the state dict of ``pytorchvideo.models.hub.slowfast_r50`` at every alpha.
+    """Build SlowFast with the state dict of ``pytorchvideo.models.hub.slowfast_r50`` at every alpha.
 
     Args:
         octave, fast_octave: the frequencies of the Slow and of the Fast pathway.
@@ -125,8 +125,8 @@ def create_octave_slowfast(
         frame_ratio: frames of the Fast pathway per frame of the Slow one.
         channel_ratio: channels of the Slow pathway per channel of the Fast one.
         fusion_kernel: temporal kernel of the laterals.
-        fusion_ratio: channels a lateral gives per channel it takes.
-        lateral_norm: laterals have a norm and a ReLU behind the convolution.
+        fusion_ratio: output channels of a lateral per input channel.
+        lateral_norm: laterals have a norm and a ReLU after the convolution.
         slow_frames: see ``SlowFast``.
         head_windows: (T, H, W) of each pathway's final map at the training size.
     """
@@ -175,5 +175,5 @@ def create_octave_slowfast(
 
 
 def _pathways(blocks: list[nn.Module], fusion: nn.Module | None) -> nn.Module:
-    # inplace=False: the list that came in stays as it is.
+    # inplace=False: the input list is not changed.
     return MultiPathWayWithFuse(multipathway_blocks=nn.ModuleList(blocks), multipathway_fusion=fusion, inplace=False)

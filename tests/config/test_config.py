@@ -194,8 +194,8 @@ def test_what_no_run_could_use_names_key_and_fix(pairs: str, fix: str) -> None:
         (b"_BASE_: mine.yaml\n", "leads back to itself"),
         (b"_BASE_: other.yaml\n", "other.yaml"),
         (b"DATA: 2001-99-99\n", "cannot be read"),
-        (b"DATA: 5\n", "DATA is no key but has keys below it: give them, such as DATA.TRAIN"),
-        (b"TRAIN:\nTEST:\n  ENABLE: True\n", "TRAIN is no key but has keys below it"),
+        (b"DATA: 5\n", "DATA is a group of keys; set one of them, such as DATA.TRAIN"),
+        (b"TRAIN:\nTEST:\n  ENABLE: True\n", "TRAIN is a group of keys"),
         (b"TRAIN: &x\n  STEPS: *x\n", "nested too deeply"),
     ],
 )
@@ -210,12 +210,12 @@ def test_a_key_that_stands_twice_is_refused_in_a_base_too(tmp_path: Path) -> Non
     (tmp_path / "mine.yaml").write_text("TRAIN:\n  STEPS: 1\nDATA:\n  FLIP: 0.0\nTRAIN:\n  EPOCHS: 2.0\n")
     (tmp_path / "child.yaml").write_text("_BASE_: mine.yaml\nDATA:\n  FLIP: 1.0\n")
     for name in ("mine.yaml", "child.yaml"):
-        assert message(tmp_path / name) == f"{tmp_path}/mine.yaml:5: TRAIN stands there twice; make one of the two"
+        assert message(tmp_path / name) == f"{tmp_path}/mine.yaml: duplicate key TRAIN (lines 1 and 5)"
 
 
 def test_no_output_folder_is_refused() -> None:
     assert "name in UTF-8" in message(None, ["OUTPUT_DIR", "a\udcff"])
-    assert message(None, ["OUTPUT_DIR", ""]) == "OUTPUT_DIR is empty: name a folder for what a run leaves"
+    assert message(None, ["OUTPUT_DIR", ""]) == "OUTPUT_DIR is empty; give a folder for the files of a run"
 
 
 def test_keys_of_a_file_may_be_dotted(tmp_path: Path) -> None:

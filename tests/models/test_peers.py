@@ -223,8 +223,8 @@ def test_another_network_is_a_clear_error(tmp_path: Path) -> None:
     bare = renamed(build(NETWORKS["slowfast_bare"]).state_dict(), "slowfast_bare", "mmaction2")
     torch.save({"state_dict": bare}, tmp_path / "bare.pth")
     report = str(load_weights(build(NETWORKS["slowfast"]), tmp_path / "bare.pth"))
-    assert "MODEL.SLOWFAST.LATERAL_NORM must be False" in report and "SLOW_FRAMES every" in report
-    with pytest.raises(UserError, match="LATERAL_NORM must be False"):
+    assert "set MODEL.SLOWFAST.LATERAL_NORM False" in report and "SLOW_FRAMES every" in report
+    with pytest.raises(UserError, match="LATERAL_NORM False"):
         load_weights(build(NETWORKS["slowfast"]), tmp_path / "bare.pth", strict=True)
 
 

@@ -68,8 +68,8 @@ def test_output_that_goes_nowhere(output: str, code: int, message: str) -> None:
     [
         (UserError("a\nb.mp4: no such file"), "error: a\\nb.mp4: no such file\n"),
         (UserError("Caught UserError\nTraceback\noctvideo.errors.UserError: a.mp4: bad\n"), "error: a.mp4: bad\n"),
-        (MemoryError("Unable to allocate 9 TiB"), "error: not enough memory (Unable to allocate 9 TiB): take smaller"),
-        (RuntimeError("CUDA out of memory. Tried to"), "error: not enough memory (CUDA out of memory. Tried to): take"),
+        (MemoryError("Unable to allocate 9 TiB"), "error: not enough memory (Unable to allocate 9 TiB): use smaller"),
+        (RuntimeError("CUDA out of memory. Tried to"), "error: not enough memory (CUDA out of memory. Tried to): use"),
     ],
 )
 def test_what_the_user_can_fix_is_one_line(error: Exception, message: str, capsys: pytest.CaptureFixture[str]) -> None:

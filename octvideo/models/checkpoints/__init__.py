@@ -1,4 +1,4 @@
-"""Checkpoints by path or URL: octvideo's own and those of the projects that people come from."""
+"""Load checkpoints of octvideo and of other projects, by path or URL."""
 
 from octvideo.models.checkpoints.files import is_url, local_file, read_checkpoint, state_of
 from octvideo.models.checkpoints.inflate import inflate

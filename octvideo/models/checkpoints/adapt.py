@@ -1,4 +1,4 @@
-"""Tensors that another project keeps in another form: groups of octave layers, and the order of a head's columns."""
+"""Convert tensors of other projects: separate paths of octave layers, and the order of a head's columns."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Splits = tuple[tuple[int, int], tuple[int, int]]
 
 
 def has_octave_groups(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are weights of d-li14's Oct-ResNets, which keep the four paths of a layer by themselves."""
+    """Return whether these are weights of d-li14's Oct-ResNets, which have four weights per layer, one per path."""
     return any(key.endswith(".conv_h2h.weight") for key in state)
 
 
 def join_octave_groups(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Splits]]:
-    """d-li14's Oct-ResNet as a state dict with the names and shapes of torchvision's ResNet, high channels first.
+    """Convert d-li14's Oct-ResNet to the names and shapes of torchvision's ResNet, high channels first.
 
     ::
 
-        layer1.0.conv1.conv.conv_h2h.weight (32, 64, 1, 1), conv_h2l (32, 64, 1, 1): no low group comes in
+        layer1.0.conv1.conv.conv_h2h.weight (32, 64, 1, 1), conv_h2l (32, 64, 1, 1): no low input
         -> layer1.0.conv1.weight (64, 64, 1, 1), groups ((64, 0), (32, 32))
         layer1.0.conv1.bn_h.bias, .bn_l.bias -> layer1.0.bn1.bias
         layer2.0.downsample.0.conv.conv_l2h.weight, ... -> layer2.0.downsample.0.weight
 
     Returns:
-        The state dict; and for each octave convolution's weight the channels of its groups.
+        The state dict, and the channels of the groups for each octave convolution's weight.
     """
     joined: dict[str, Tensor] = {}
     splits: dict[str, Splits] = {}
@@ -60,10 +60,10 @@ def join_octave_groups(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 
 def join_paths(paths: Mapping[str, Tensor]) -> tuple[Tensor, Splits]:
-    """The weight of an octave convolution, high channels first, of its paths ``h2h``, ``h2l``, ``l2h``, ``l2l``.
+    """Return the weight of an octave convolution, high channels first, from ``h2h``, ``h2l``, ``l2h`` and ``l2l``.
 
-    A path that is not there adds nothing. With groups the channels of the input are counted as the weight has them, so
-    those of one group; a depth-wise convolution has its two paths one after the other.
+    A missing path is zero. For a grouped convolution the input channels are those of the weight, so of one group; for a
+    depth-wise one the two paths are concatenated.
     """
     some = next(iter(paths.values()))
     if some.shape[1] == 1 and some.numel() > len(some) and set(paths) <= {"h2h", "l2l"}:
@@ -84,7 +84,7 @@ def join_paths(paths: Mapping[str, Tensor]) -> tuple[Tensor, Splits]:
 
 
 def first_other_split(model: nn.Module, splits: Mapping[str, Splits]) -> tuple[str, Splits, Splits] | None:
-    """The first convolution (its weight, the file's groups, the network's) of whose channels other ones are low."""
+    """Return the first convolution whose low channels differ: its weight's name, the file's groups, the network's."""
     for key, ((in_high, in_low), out) in splits.items():
         conv: Any = model.get_submodule(key.removesuffix(".weight"))
         own = (
@@ -99,7 +99,7 @@ def first_other_split(model: nn.Module, splits: Mapping[str, Splits]) -> tuple[s
 
 
 def strides_instead_of_pooling(model: nn.Module, keys: Iterable[str]) -> bool:
-    """Whether one of these convolutions (their weights) has one frequency and a spatial stride of its own."""
+    """Return whether one of these convolutions (by weight) has one frequency and strides instead of pooling first."""
     convs: list[Any] = [model.get_submodule(key.removesuffix(".weight")) for key in keys]
     return any(
         conv.stride[-1] > 1
@@ -109,7 +109,7 @@ def strides_instead_of_pooling(model: nn.Module, keys: Iterable[str]) -> bool:
 
 
 def slow_columns_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """mmaction2's SlowFast head sees the Fast pathway's features before the Slow one's; PyTorchVideo's after them."""
+    """Reorder the columns of mmaction2's SlowFast head, which has the Fast pathway's before the Slow one's."""
     state, key = dict(state), "cls_head.fc_cls.weight"
     last = state.get("backbone.fast_path.layer4.0.conv3.conv.weight")
     if last is not None and key in state:

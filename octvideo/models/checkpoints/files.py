@@ -1,53 +1,44 @@
-"""Files of weights, by path or URL: what is in them is read as data; nothing in them is run."""
+"""Read files of weights, by path or URL, as data: no code in them is run."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
-import os
 import pickle
 import re
-import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from octvideo.errors import UserError
-from octvideo.files import discard
-from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params
+from octvideo.download import download
+from octvideo.errors import UserError, one_line
+from octvideo.models.checkpoints.published.caffe2 import is_caffe2, read_caffe2
+from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params, read_tar
 
 __all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
 
-_TIMEOUT = 60  # seconds without an answer
-_CHUNK = 1 << 20
-# The torch hub's habit, `name-0123abcd.pth`: the first digits of the SHA-256. Eight decimal digits may be a date.
+# In the torch hub's `name-0123abcd.pth`, the first digits of the SHA-256. Eight decimal digits may be a date.
 _HASH = re.compile(r"-((?!(?:19|20)\d{6}\.)[0-9a-f]{8,64})\.[A-Za-z]+$")
 
 
 def is_url(source: str | Path) -> bool:
-    """Whether it is to be downloaded."""
+    """Return whether a checkpoint is downloaded."""
     return str(source).lower().startswith(("http://", "https://"))
 
 
 def local_file(source: str | Path) -> Path:
-    """The path of a checkpoint; a URL is downloaded once, into torch's folder (``torch.hub.get_dir()``/checkpoints).
+    """Return the path of a checkpoint. A URL is downloaded once, into ``torch.hub.get_dir()``/checkpoints.
 
-    The SHA-256 is checked where the name ends in ``-HASH`` as the torch hub's do, or the URL in ``#sha256=HASH``.
+    The SHA-256 is checked if the name ends in ``-HASH``, as the torch hub's do, or the URL in ``#sha256=HASH``.
 
     Raises:
-        UserError: the name is empty; the download fails, is cut short, or has another hash, and nothing is kept then.
+        UserError: the name is empty, or the download fails (see ``download``); then nothing is kept.
     """
     if source == "":
         raise UserError("the name of the checkpoint is empty; give a path or a URL")
@@ -67,58 +58,18 @@ def local_file(source: str | Path) -> Path:
     wanted = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
     wanted = wanted or (named.group(1) if named else "")
     if not target.is_file():
-        _download(address, target, wanted)
-    elif fragment and not _digest(target).startswith(wanted):
+        download(address, target, wanted)
+    elif fragment and not hashlib.sha256(target.read_bytes()).hexdigest().startswith(wanted):
         raise UserError(f"{target}: its SHA-256 is not {wanted}; remove the file to download it again")
     return target
 
 
-def _download(address: str, target: Path, wanted: str) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    digest = hashlib.sha256()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(address, timeout=_TIMEOUT) as response, temporary.open("wb") as file:
-            total = response.headers.get("Content-Length")
-            with tqdm(
-                total=int(total) if total else None, unit="B", unit_scale=True, desc=target.name,
-                disable=not sys.stderr.isatty(),
-            ) as bar:  # fmt: skip
-                while chunk := response.read(_CHUNK):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        if total and size != int(total):
-            raise UserError(f"{address}: the download ended after {size} of {total} bytes; try again")
-        if not digest.hexdigest().startswith(wanted):
-            raise UserError(f"{address}: the SHA-256 is {digest.hexdigest()}, not {wanted}...: not the published file")
-        os.replace(temporary, target)
-    except urllib.error.HTTPError as error:
-        raise UserError(f"{address}: cannot be downloaded (HTTP {error.code}); check the address") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib.error.URLError is an OSError
-        reason = error.reason if isinstance(error, urllib.error.URLError) else " ".join(str(error).split())
-        raise UserError(f"{address}: cannot be downloaded to {target} ({reason})") from None
-    finally:
-        discard(temporary)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def read_checkpoint(path: str | Path) -> Any:
-    """What is in a file of ``torch.save``, of Caffe2 (a pickle of arrays), of safetensors or of MXNet, on the CPU.
+    """Return what is in a file of ``torch.save``, on the CPU; of another format ``{"model": state dict}``.
 
-    Nothing is run: ``torch.load`` gets ``weights_only``, and from a pickle arrays and plain Python values alone are
-    built. A safetensors file becomes ``{"model": state dict}``, with the configuration and the class names where it
-    has those; one of MXNet, or a tar archive with one in it, the same without.
+    Other formats are safetensors (with ``config`` and ``classes`` if it has them), Caffe2's pickles of arrays, and
+    MXNet's ``.params``, also in a tar archive. No code is run: ``torch.load`` gets ``weights_only``, and a pickle may
+    hold arrays and plain Python values only.
 
     Raises:
         UserError: no such file, or not a readable checkpoint.
@@ -129,27 +80,24 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(16)
+            file.seek(0)
             if start[:8] == MAGIC:
-                file.seek(0)
                 return {"model": read_params(file)}
+            if is_caffe2(start):
+                return {"model": read_caffe2(file)}
         if start[8:9] == b"{":
             return _read_safetensors(path)
-        # Files of torch.save are zip archives, old ones pickles that begin with a certain whole number (LONG1).
-        if start[:1] == b"\x80" and start[2:3] != b"\x8a":
-            with path.open("rb") as file:
-                return _ArraysOnly(file, encoding="latin1").load()
-        if tarfile.is_tarfile(path) and (state := _read_tar(path)):
+        if tarfile.is_tarfile(path) and (state := read_tar(path)):
             return {"model": state}
         return _read_torch(path)
     except UserError:
         raise
     except Exception as error:  # broken files raise errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
+        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)[:200]})") from None
 
 
 class _Inert:
-    """Stands in for what a training framework leaves beside the weights; it takes everything and does nothing."""
+    """Stand in for objects that a framework saves with the weights: takes any arguments, does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -159,10 +107,10 @@ class _Inert:
 
 
 def _read_torch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
+    if zipfile.is_zipfile(path):  # torch.load does not check the checksums
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"its record {damaged} is damaged")
+                raise ValueError(f"record {damaged} is damaged")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -170,41 +118,12 @@ def _read_torch(path: Path) -> Any:
         # mmaction2 saves its logged losses too: HistoryBuffer objects, with numpy arrays and bound methods in them.
         if not all(name.startswith(("mmengine.", "numpy.")) or name == "builtins.getattr" for name in names):
             raise UserError(
-                f"{path}: not a readable checkpoint (it has {', '.join(names[:3])} in it, and nothing but tensors is "
-                "read); save its state dict alone"
+                f"{path}: not a readable checkpoint (only tensors are read, and it has {', '.join(names[:3])}); save "
+                "its state dict alone"
             ) from None
-        # A class of its own for each name: torch tells them apart by the class.
+        # One class for each name: torch tells the names apart by the class.
         with torch.serialization.safe_globals([(type("Inert", (_Inert,), {}), name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """A pickle of numpy arrays, as Caffe2's zoos have them; everything else is refused."""
-
-    _ALLOWED = {
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        "numpy.core.multiarray._reconstruct": np.empty(0).__reduce__()[0],
-        "numpy.core.multiarray.scalar": np.float64(0).__reduce__()[0],
-        "collections.OrderedDict": OrderedDict,
-        "_codecs.encode": lambda text, encoding: text.encode(encoding),  # bytes of Python 3 in an old protocol
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if known in self._ALLOWED:
-            return self._ALLOWED[known]
-        raise pickle.UnpicklingError(f"it has {module}.{name}, and only arrays are read")
-
-
-def _read_tar(path: Path) -> dict[str, Tensor]:
-    """The one ``.params`` in an archive; nothing where there is none, as in the oldest files of torch.save."""
-    with tarfile.open(path) as archive:
-        members = [member for member in archive if member.isfile() and member.name.endswith(".params")]
-        if len(members) > 1:
-            raise ValueError(f"{len(members)} files of MXNet are in it; unpack it and name one")
-        file = archive.extractfile(members[0]) if members else None
-        return {} if file is None else read_params(file)  # type: ignore[arg-type]
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -225,25 +144,18 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def state_of(payload: Any, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, with the names that it has there.
+    """Return the state dict in a checkpoint, with the names of the file.
 
-    It may be under ``model`` (octvideo), ``model_state`` (PyTorchVideo, PySlowFast), ``state_dict`` (mmaction2,
-    Lightning), ``blobs`` (Caffe2), or bare. A prefix ``model.`` or ``module.`` that all keys have is taken off. Of
-    Caffe2's arrays those of the optimiser are left out.
+    It may be under ``model`` (octvideo), ``model_state`` (PyTorchVideo, PySlowFast) or ``state_dict`` (mmaction2,
+    Lightning), or bare. A prefix ``model.`` or ``module.`` that all keys have is removed.
 
     Raises:
         UserError: there is none.
     """
-    for key in ("model", "model_state", "state_dict", "blobs"):
+    for key in ("model", "model_state", "state_dict"):
         if isinstance(payload, Mapping) and isinstance(payload.get(key), Mapping):
             payload = payload[key]
             break
-    if isinstance(payload, Mapping) and any(isinstance(value, np.ndarray) for value in payload.values()):
-        payload = {
-            key: torch.from_numpy(np.array(value))
-            for key, value in payload.items()
-            if isinstance(value, np.ndarray) and not key.endswith("_momentum") and key not in ("lr", "model_iter")
-        }
     if not isinstance(payload, Mapping) or not payload or not all(isinstance(v, Tensor) for v in payload.values()):
         raise UserError(f"{path}: no state dict found in this checkpoint (looked for model, model_state, state_dict)")
     state = dict(payload)

@@ -1,4 +1,4 @@
-"""From weights of images to weights of video (Carreira and Zisserman, CVPR 2017, Sec. 2.4)."""
+"""Inflate weights of images to weights of video (Carreira and Zisserman, CVPR 2017, Sec. 2.4)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["inflate"]
 
 
 def inflate(weight: Tensor, frames: int, how: str = "mean") -> Tensor:
-    """A 2D kernel ``(O, I, H, W)`` as a 3D one ``(O, I, frames, H, W)``, the same on a video of one repeated frame.
+    """Return a 2D kernel ``(O, I, H, W)`` as a 3D one ``(O, I, frames, H, W)``, equal on a repeated frame.
 
     Args:
         weight: the 2D kernel.
         frames: temporal size of the 3D kernel.
-        how: ``"mean"``, each frame gets 1 / frames of the kernel (at the ends of a clip, where the padding is zero,
-            the sum is smaller); ``"centre"``, the middle frame gets all of it.
+        how: ``"mean"``: each frame gets 1 / frames of the kernel (zero padding makes the sum smaller at the ends of a
+            clip); ``"centre"``: the middle frame gets all of it.
 
     Example, one weight of 3 over 3 frames: mean (1, 1, 1), centre (0, 3, 0).
 

@@ -1,4 +1,4 @@
-"""Weights of this and of other projects into a network, with a report of what became of them."""
+"""Load weights of octvideo and of other projects into a network, and report what was loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,16 +32,16 @@ _HEAD = re.compile(r"(^|\.)(proj|fc|classifier(\.1)?)\.(weight|bias)$")
 
 @dataclass
 class LoadReport:
-    """What became of a checkpoint's tensors.
+    """Which tensors of a checkpoint were loaded.
 
     Attributes:
-        layout: whose names the file has; "" for those of the network.
+        layout: the project whose names the file has; "" for the network's names.
         matched: names in the network that got a tensor.
-        inflated: those of them that were 2D kernels.
-        replaced: the head's, where the number of classes differs: they stay as initialised.
-        missing: names in the network that the file has nothing for.
-        unexpected: names in the file that were left out.
-        notes: what else was converted, or should be known.
+        inflated: those of ``matched`` that were 2D kernels.
+        replaced: names of the head, if the number of classes differs: they stay as initialised.
+        missing: names in the network without a tensor in the file.
+        unexpected: names in the file that were not loaded.
+        notes: other conversions, and keys to set.
     """
 
     layout: str = ""
@@ -65,7 +66,7 @@ class LoadReport:
 
 
 def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False, inflation: str = "mean") -> LoadReport:
-    """Loads a checkpoint of this or another project: see ``fit`` for what may differ and ``docs/checkpoints.md``.
+    """Load a checkpoint of this or another project, see ``fit`` and ``docs/checkpoints.md``.
 
     Args:
         model: takes the weights.
@@ -73,7 +74,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = False, 
         strict, inflation: see ``fit``.
 
     Raises:
-        UserError: the file cannot be got or read; nothing fits, or with ``strict`` not everything.
+        UserError: the file cannot be downloaded or read; nothing fits, or with ``strict`` not everything.
     """
     path = local_file(source)
     return fit(model, state_of(read_checkpoint(path), path), path, strict=strict, inflation=inflation)
@@ -89,44 +90,37 @@ def fit(
     hint: str = "MODEL in the configuration",
     head: Sequence[int] | None = None,
 ) -> LoadReport:
-    """Loads a state dict, under the names of this or another project, into a network at any alpha.
+    """Load a state dict, with the names of this or another project, into a network at any alpha.
 
-    A head of another number of classes stays as it was initialised, and 2D kernels are inflated; both are reported.
+    A head of another number of classes stays as initialised, and 2D kernels are inflated; the report has both.
 
     Args:
         model: takes the weights.
         state: the weights, from ``state_of``.
         path: of the file, for messages.
-        strict: everything must match (counters of batches aside, which some projects do not save).
+        strict: everything must match (except counters of batches, which some projects do not save).
         inflation: how 2D kernels become 3D, see ``inflate``.
         hint: what errors tell the user to check.
-        head: for each class of the network the row of the file's head; None for the same, () to keep the new head.
+        head: for each class of the network the row of the file's head; None for the same rows, () to keep the new head.
 
     Raises:
         UserError: nothing fits, a tensor has another shape, or with ``strict`` something is missing or left over.
     """
     own = model.state_dict()
     report = LoadReport()
-    splits: dict[str, Splits] = {}
-    alpha, layout = 0.5, ""
-    authors = read_authors_network(state, path) if has_authors_names(state) else None
-    if authors:
-        state, splits, layout, alpha, report.notes = authors
-    elif has_octave_groups(state):
-        state, splits = join_octave_groups(state)
-        layout = "d-li14's Oct-ResNets, the groups of each layer joined"
-    found = _translate(state, own, report)
-    report.layout = layout or report.layout
+    octave = _join_octave(state, path, report)
+    found = _translate(octave.state, own, report)
+    report.layout = octave.layout or report.layout
     report.missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
-    if authors and (others := [*report.missing, *report.unexpected]):
-        # Their networks have most names in common, so nothing is loaded of another one.
+    if octave.is_authors and (others := [*report.missing, *report.unexpected]):
+        # The authors' networks share most names: without this, weights of another network would load in part.
         raise UserError(
-            f"{path}: the weights are of another network, {layout}: {len(others)} names are in one of the two alone "
-            f"({', '.join(others[:3])}); docs/checkpoints.md has its MODEL.ARCH; check {hint}"
+            f"{path}: the weights are of another network, {report.layout}: {len(others)} names are in one of the two "
+            f"only ({', '.join(others[:3])}); docs/checkpoints.md has its MODEL.ARCH; check {hint}"
         )
     if report.layout == MMACTION2.name and getattr(model, "slow_frames", "every") != "every":
-        report.notes.append("mmaction2 takes every r-th frame: MODEL.SLOWFAST.SLOW_FRAMES every does the same")
-    _check_groups(model, found, splits, path, report, alpha)
+        report.notes.append("mmaction2 takes every r-th frame: set MODEL.SLOWFAST.SLOW_FRAMES every for the same")
+    _check_groups(model, found, octave, path, report)
     fitting: dict[str, Tensor] = {}
     for key, (source, value) in found.items():
         if head is not None and _HEAD.search(key):
@@ -134,7 +128,7 @@ def fit(
                 report.replaced.append(key)
                 continue
             value = value[list(head)]
-        value = _shaped(value, own[key], key, inflation, report)
+        value = _reshape(value, own[key], key, inflation, report)
         if value.shape == own[key].shape:
             fitting[key] = value
             report.matched.append(key)
@@ -150,7 +144,7 @@ def fit(
         report.notes.append(f"the head is new: the file has {len(found[key][1])} classes, the network {len(own[key])}")
     if not fitting:
         raise UserError(
-            f"{path}: the weights are of another network (no tensor has a known name: {next(iter(state))} for one); "
+            f"{path}: the weights are of another network (no tensor has a known name, such as {next(iter(state))}); "
             f"check {hint}"
         )
     if strict and (report.missing or report.unexpected or report.replaced):
@@ -159,10 +153,31 @@ def fit(
     return report
 
 
+class _Joined(NamedTuple):
+    """A state dict with one weight per octave convolution, the channels of their groups, and whose it is."""
+
+    state: Mapping[str, Tensor]
+    splits: dict[str, Splits]
+    layout: str = ""
+    alpha: float = 0.5
+    is_authors: bool = False
+
+
+def _join_octave(state: Mapping[str, Tensor], path: str | Path, report: LoadReport) -> _Joined:
+    """Join the paths of octave layers, which the authors and d-li14 keep as separate weights."""
+    if has_authors_names(state):
+        authors = read_authors_network(state, path)
+        report.notes += authors.notes
+        return _Joined(authors.state, authors.splits, authors.name, authors.alpha, is_authors=True)
+    if has_octave_groups(state):
+        return _Joined(*join_octave_groups(state), "d-li14's Oct-ResNets, the groups of each layer joined")
+    return _Joined(state, {})
+
+
 def _translate(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], report: LoadReport
 ) -> dict[str, tuple[str, Tensor]]:
-    """For names of the network: the name in the file and the tensor. Fills in what the report says about names."""
+    """Return for names of the network the name in the file and the tensor; report on the names."""
     layout = layout_of(state)
     names: dict[str, str] | dict[str, str | None]
     if layout is None or layout.fits(own):
@@ -177,38 +192,33 @@ def _translate(
     taken = {key for key, _ in found.values()}
     report.unexpected = [key for key in state if key not in taken]
     if layout is MMACTION2 and "lateral1.norm.weight" in targets and "lateral1.norm.weight" not in names.values():
-        report.notes.append("its laterals have no norm and no ReLU: MODEL.SLOWFAST.LATERAL_NORM must be False")
+        report.notes.append("its laterals have no norm and no ReLU: set MODEL.SLOWFAST.LATERAL_NORM False")
     return found
 
 
 def _check_groups(
-    model: nn.Module,
-    found: Mapping[str, tuple[str, Tensor]],
-    splits: Mapping[str, Splits],
-    path: str | Path,
-    report: LoadReport,
-    alpha: float,
+    model: nn.Module, found: Mapping[str, tuple[str, Tensor]], octave: _Joined, path: str | Path, report: LoadReport
 ) -> None:
-    """Octave weights mean nothing where the frequencies of a layer are others."""
-    own = {key: splits[source] for key, (source, _) in found.items() if source in splits}
+    """Check that the octave layers of the file and of the network have the same low channels."""
+    own = {key: octave.splits[source] for key, (source, _) in found.items() if source in octave.splits}
     if other := first_other_split(model, own):
         key, file, network = other
         raise UserError(
             f"{path}: the octave layer {found[key][0]} has {_words(file)}, the network {_words(network)}; set "
-            f"OCTAVE.ALPHA {alpha:g}, OCTAVE.STAGES [2,3,4], OCTAVE.MULTIPLE 1"
+            f"OCTAVE.ALPHA {octave.alpha:g}, OCTAVE.STAGES [2,3,4], OCTAVE.MULTIPLE 1"
         )
     if strides_instead_of_pooling(model, own):
         video = any(isinstance(module, nn.Conv3d) for module in model.modules())
-        option = "POOL_LEAVING" if video and alpha else "POOL_VANILLA"
-        report.notes.append(f"it pools before strided layers of one frequency: OCTAVE.{option} True does the same")
+        option = "POOL_LEAVING" if video and octave.alpha else "POOL_VANILLA"
+        report.notes.append(f"it pools before strided layers of one frequency: set OCTAVE.{option} True for the same")
 
 
 def _words(split: Splits) -> str:
     return " -> ".join(f"{high} high + {low} low" for high, low in split)
 
 
-def _shaped(value: Tensor, own: Tensor, key: str, inflation: str, report: LoadReport) -> Tensor:
-    """A 2D kernel as a 3D one, a fully connected layer as a convolution; otherwise the tensor as it is."""
+def _reshape(value: Tensor, own: Tensor, key: str, inflation: str, report: LoadReport) -> Tensor:
+    """Return a 2D kernel as a 3D one, a fully connected layer as a convolution, and other tensors unchanged."""
     if value.dim() == 4 and own.dim() == 5 and value.shape == (*own.shape[:2], *own.shape[3:]):
         report.inflated.append(key)
         return inflate(value, own.shape[2], inflation)

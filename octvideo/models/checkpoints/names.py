@@ -1,4 +1,4 @@
-"""What each project calls the parts of a video ResNet, in one plain naming that all are translated to.
+"""Translate each project's names for the parts of a video ResNet to one plain naming.
 
 ::
 
@@ -8,8 +8,8 @@
     lateral2.conv.weight                 the connection from Fast to Slow after res2 (lateral1: after the stem)
     head.weight
 
-PyTorchVideo, whose names octvideo has, numbers the modules as they follow each other, so that a pool or a non-local
-block shifts what comes after it; the plain names count stages and blocks.
+PyTorchVideo, whose names octvideo uses, numbers all modules, so a pool or a non-local block shifts later numbers. The
+plain names count stages and blocks only.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Layout:
     """A project's naming.
 
     Args:
-        name: what reports call it.
-        sign: a pattern that some key of such a file matches, and no key of another layout.
-        rules: patterns of whole keys, and what they become; ``{1}`` is the first group of the pattern, ``{1:abc}`` a
-            convolution's number as a letter, ``{1:+1}`` a number and one more.
+        name: for reports.
+        sign: a pattern that matches a key of such files, and no key of other layouts.
+        rules: patterns of whole keys, and their plain names; ``{1}`` is the first group of the pattern, ``{1:abc}`` a
+            convolution's number as a letter, ``{1:+1}`` a number plus one, ``{1:bn}`` Caffe2's name of a norm's tensor.
     """
 
     def __init__(self, name: str, sign: str, rules: Mapping[str, str]) -> None:
@@ -41,11 +41,11 @@ class Layout:
         self._rules = [(re.compile(pattern), template) for pattern, template in rules.items()]
 
     def fits(self, keys: Iterable[str]) -> bool:
-        """Whether a file with these keys has this layout."""
+        """Return whether these keys have this layout."""
         return any(self._sign.search(key) for key in keys)
 
     def plain(self, key: str) -> str | None:
-        """The plain name of a key; None where there is none."""
+        """Return the plain name of a key, or None."""
         for pattern, template in self._rules:
             if match := pattern.fullmatch(key):
                 return re.sub(r"\{(\d)(:abc|:\+1|:bn)?\}", lambda field: _fill(match, field), template)
@@ -85,7 +85,7 @@ PYSLOWFAST = Layout(
 
 
 def _caffe2(prefix: str, pathway: int) -> dict[str, str]:
-    """The Fast pathway's names begin with ``t_``."""
+    """Return the rules of a pathway; the Fast one's names begin with ``t_``."""
     to = f"pathway{pathway}"
     return {
         rf"{prefix}conv1_w": f"{to}.stem.conv.weight",
@@ -150,7 +150,7 @@ MMACTION2 = Layout(
     },
 )
 
-# timm's ResNets have these names too, and d-li14's once the groups of a layer are joined.
+# timm's ResNets have these names too, as have d-li14's after ``join_octave_groups``.
 TORCHVISION = Layout(
     "torchvision",
     r"^layer1\.0\.conv1\.weight$",
@@ -169,7 +169,7 @@ LAYOUTS = (PYSLOWFAST, CAFFE2, MMACTION2, TORCHVISION)
 
 
 def layout_of(keys: Iterable[str]) -> Layout | None:
-    """The layout of another project that these keys have; None: PyTorchVideo's, or one that is not known."""
+    """Return the project's layout of these keys; None for PyTorchVideo's and for an unknown one."""
     keys = list(keys)
     return next((layout for layout in LAYOUTS if layout.fits(keys)), None)
 
@@ -178,16 +178,16 @@ _MULTIPATH = r"(?:multipathway_blocks\.(\d)\.)?"
 
 
 def pytorchvideo_names(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Plain names of PyTorchVideo's keys, which octvideo's video networks have; other keys are their own names.
+    """Return the plain name of each PyTorchVideo key, as octvideo's video networks have; other keys keep their name.
 
-    Example: where block 2 is a pool, ``blocks.3.res_blocks.2.branch2.conv_a.weight`` is in res3, the second stage; if
-    ``res_blocks.1`` is a non-local block it is block 1: ``pathway0.res3.1.conv_a.weight``.
+    Example: if block 2 is a pool, ``blocks.3.res_blocks.2.branch2.conv_a.weight`` is in res3, the second stage; if
+    ``res_blocks.1`` is a non-local block, it is in residual block 1: ``pathway0.res3.1.conv_a.weight``.
     """
     stages = sorted({int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\..*res_blocks\.", key))})
     nonlocals = {match[1] for key in state if (match := re.match(r"(.*\.res_blocks\.\d+)\.conv_g\.", key))}
 
     def block(before: str, number: int) -> tuple[int, int]:
-        """The stage's number, and that of the residual block that is, or is in front of, this module."""
+        """Return the stage, and the index of this residual block or of the one before this module."""
         skipped = sum(f"{before}.res_blocks.{index}" in nonlocals for index in range(number + 1))
         stage = stages.index(int(before.split(".")[1])) + 2
         return stage, number - skipped

@@ -16,12 +16,12 @@ __all__ = ["DenseLayer", "create_densenet"]
 
 
 class DenseLayer(nn.Module):
-    """Norm, ReLU, 1x1, norm, ReLU, 3x3; returns its input and its ``growth`` new channels, one after the other.
+    """Norm, ReLU, 1x1, norm, ReLU, 3x3; returns its input with its ``growth`` new channels appended.
 
     Args:
         dim_in, dim_inner, growth: channels.
         octave: the frequencies.
-        alpha_in: alpha of the features that come in; ``alpha`` of the inner and the new ones.
+        alpha_in: alpha of the input; ``alpha``: of the inner and the new features.
     """
 
     def __init__(
@@ -48,15 +48,16 @@ def create_densenet(
     classes: int = 1000,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """A DenseNet: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same keys and shapes at every alpha.
+    """Build a DenseNet: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same keys and shapes at every alpha.
 
-    Concatenation is group by group, so above alpha 0 the columns of a weight are in another order than the vanilla
-    one's: all high channels, then all low ones. Transitions after an octave stage lead to the next stage's alpha; with
-    the paper's stages 2 to 4 the last one merges.
+    Groups are concatenated separately. So above alpha 0 the columns of a weight have another order than the vanilla
+    one's: all high channels, then all low ones. Transitions change to the next stage's alpha; with the paper's stages
+    2 to 4 the last one merges.
 
     Args:
         octave: the frequencies and where they are.
-        blocks: layers of each dense block; ``growth`` is what each of them adds, from 4 times as many inner channels.
+        blocks: layers of each dense block.
+        growth: channels that each layer adds, from 4 times as many inner ones.
         width: channels after the stem.
         classes, dropout: of the head.
     """
@@ -97,7 +98,7 @@ def create_densenet(
 
 
 def _share(low: int, channels: int) -> float:
-    """An alpha that gives just ``low`` of ``channels``: concatenated features have the sum of what their parts have.
+    """Return an alpha for exactly ``low`` of ``channels``: concatenated features have the low channels of all parts.
 
     At alpha 0.125, 64 channels of the stem and one layer's 28 + 4 are 92 + 4, where ``int(0.125 * 96)`` would be 12:
 

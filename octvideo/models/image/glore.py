@@ -1,8 +1,8 @@
 """The global reasoning unit (Chen et al., "Graph-Based Global Reasoning Networks", CVPR 2019) on two frequencies.
 
-The nodes are gathered from one map: the two 1x1 convolutions that read the features take the pair and give one tensor
-(alpha_out = 0). What the nodes have found goes back in two frequencies: the last ``int(alpha * states)`` states at half
-the resolution. So the unit has the same parameters, keys and shapes at every alpha.
+The nodes are gathered from one map: the two 1x1 convolutions that read the pair return one tensor (alpha_out = 0). The
+result goes back in two frequencies: the last ``int(alpha * states)`` states at half the resolution.
+So the unit has the same parameters, keys and shapes at every alpha.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["OctGloRe"]
 
 
 class OctGloRe(nn.Module):
-    """Adds to each position what ``nodes`` global nodes of ``states`` features have found; it starts as the identity.
+    """Adds to each position features of ``nodes`` global nodes of ``states`` features; it starts as the identity.
 
     Args:
         channels: of input and output.
@@ -56,5 +56,5 @@ class OctGloRe(nn.Module):
 
 
 def _back(nodes: Tensor, assignment: Tensor) -> Tensor:
-    """States of the nodes ``(N, C, nodes)`` at the positions of ``assignment`` ``(N, nodes, H, W)``."""
+    """Project states of the nodes ``(N, C, nodes)`` to the positions of ``assignment`` ``(N, nodes, H, W)``."""
     return (nodes @ assignment.flatten(2)).unflatten(2, assignment.shape[2:])

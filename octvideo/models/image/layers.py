@@ -1,4 +1,4 @@
-"""What the image networks share: 2D builders on two frequencies, stems and heads."""
+"""Parts of the image networks: 2D builders on two frequencies, stems and heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ImageHead", "conv", "for_clips", "initialise", "norm", "stem_convolu
 
 
 def conv(octave: Octave, alpha_in: float, alpha_out: float) -> Callable[..., nn.Module]:
-    """Builder of a convolution without bias, called as ``nn.Conv2d``; the padding keeps the size at stride 1."""
+    """Return a builder of convolutions without bias, called as ``nn.Conv2d``; padding keeps the size at stride 1."""
 
     def build(dim_in: int, dim_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
         layer = octave.conv(alpha_in, alpha_out, OctConv2d)
@@ -25,14 +25,14 @@ def conv(octave: Octave, alpha_in: float, alpha_out: float) -> Callable[..., nn.
 
 
 def norm(octave: Octave, alpha: float) -> Callable[..., nn.Module]:
-    """Builder of a batch norm, called as ``nn.BatchNorm2d``."""
+    """Return a builder of batch norms, called as ``nn.BatchNorm2d``."""
     return octave.norm(alpha, OctBatchNorm2d)
 
 
 def stem_convolutions(layers: Sequence[tuple[int, int, int]], dim_in: int = 3) -> nn.Module:
-    """Vanilla convolutions ``(width, kernel, stride)`` with norm and ReLU between them, none after the last.
+    """Build vanilla convolutions ``(width, kernel, stride)`` with norm and ReLU between them, none after the last.
 
-    One layer is that convolution itself, as torchvision's ``conv1``; several are timm's deep stem.
+    One layer is torchvision's ``conv1``; several are timm's deep stem.
     """
     widths = [dim_in, *(width for width, _, _ in layers)]
     modules: list[nn.Module] = []
@@ -55,19 +55,19 @@ class ImageHead(nn.Module):
 
 
 class SingleFrame(nn.Module):
-    """Clips of one frame ``(N, C, 1, H, W)`` as images ``(N, C, H, W)``; images stay as they are."""
+    """Clips of one frame ``(N, C, 1, H, W)`` to images ``(N, C, H, W)``; images are not changed."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(2) if x.dim() == 5 else x
 
 
 def for_clips(network: nn.Sequential) -> nn.Sequential:
-    """The same network, with the same keys, for clips of one frame too."""
+    """Return the network, with the same keys, for clips of one frame too."""
     return nn.Sequential(OrderedDict(frame=SingleFrame(), **dict(network.named_children())))
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation of every convolution, and a small normal one of the classifier."""
+    """Initialise convolutions after He et al. and the classifier with a small normal distribution."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

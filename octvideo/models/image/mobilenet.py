@@ -21,12 +21,12 @@ V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
 def create_mobilenet_v1(
     octave: Octave, *, multiplier: float = 1.0, octave_blocks: int = 10, classes: int = 1000, dropout: float = 0.0
 ) -> nn.Sequential:
-    """MobileNetV1: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
+    """Build MobileNetV1: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
 
     Args:
         octave: the frequencies; its ``stages`` do not apply.
         multiplier: of all widths, which are rounded down.
-        octave_blocks: the first so many point-wise convolutions give pairs.
+        octave_blocks: number of point-wise convolutions, from the first, that return pairs.
         classes, dropout: of the head.
     """
     dim_in, alpha_in = int(32 * multiplier), 0.0
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
     Input and output have one frequency; ``alpha`` is that of the inner channels.
 
     Args:
-        expand: False leaves the first 1x1 out; ``dim_inner`` is ``dim_in`` and has one frequency then.
+        expand: False: without the first 1x1; then ``dim_inner`` is ``dim_in`` and has one frequency.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ def create_mobilenet_v2(
     classes: int = 1000,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """MobileNetV2: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
+    """Build MobileNetV2: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
 
     Args:
         octave: the frequencies; its ``stages`` do not apply.
-        multiplier: of all widths, which are rounded down; the last is 1280 or more.
-        octave_blocks: in the first so many blocks the expanded channels are a pair.
-        expand_first: the first block has a 1x1 convolution of its own in front, though its expansion is 1.
+        multiplier: of all widths, which are rounded down; the last is at least 1280.
+        octave_blocks: number of blocks, from the first, whose expanded channels are a pair.
+        expand_first: the first block starts with a 1x1 convolution too, though its expansion is 1.
         classes, dropout: of the head.
     """
     dim_in, last = int(32 * multiplier), int(1280 * max(1.0, multiplier))

@@ -26,12 +26,12 @@ class Bottleneck(nn.Module):
     Args:
         dim_in, dim_inner, dim_out: channels.
         octave: the frequencies.
-        alpha_in: alpha of the features that come in; ``alpha`` of those inside and that leave.
-        stride: spatial; it is on convolution ``stride_on``: 2 is the 3x3 (torchvision, "v1b"), 3 the last 1x1 ("v1e").
+        alpha_in: alpha of the input; ``alpha``: of the inner features and the output.
+        stride: spatial, of convolution ``stride_on``: 2 is the 3x3 (torchvision, "v1b"), 3 the last 1x1 ("v1e").
         project: the shortcut is a convolution.
         groups: of the 3x3.
         se: squeeze-and-excitation to a 16th of the channels.
-        input_norm: a norm without parameters of its own before the first 1x1 and the projection (Table 5, with SE).
+        input_norm: a norm without parameters before the first 1x1 and the projection (Table 5, with SE).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Bottleneck(nn.Module):
 class PreactivationBottleneck(nn.Module):
     """Norm and ReLU before each convolution, none after the sum (He et al., ECCV 2016); arguments as ``Bottleneck``.
 
-    As in the authors' networks, the projection has a norm and a ReLU of its own.
+    As in the authors' networks, the projection has a separate norm and ReLU.
     """
 
     def __init__(
@@ -132,13 +132,13 @@ def create_image_resnet(
     classes: int = 1000,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """An image ResNet: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
+    """Build an image ResNet: ``(N, 3, H, W)`` to logits ``(N, classes)``; the same state dict at every alpha.
 
     Args:
         octave: the frequencies and where they are.
         blocks: blocks of res2 to res5.
-        width: channels after the stem; the blocks of res2 have 4 times as many, those of each further stage the double.
-        widen: the 3x3 convolutions of res2 have so many times ``width`` channels; 2 in ResNeXt 32x4d.
+        width: channels after the stem; res2 ends in 4 times as many, each further stage in twice as many as the last.
+        widen: factor from ``width`` to the channels of res2's 3x3 convolutions; 2 in ResNeXt 32x4d.
         groups: of the 3x3 convolutions.
         se: squeeze-and-excitation in each block.
         preactivation: ``PreactivationBottleneck`` (Table 9), else ``Bottleneck`` with ``stride_on`` and ``input_norm``.

@@ -1,1 +1,1 @@
-"""Names and file formats of the authors' published weights (MXNet, Caffe2)."""
+"""File formats and names of published weights: the paper's authors' (MXNet) and Caffe2's."""

@@ -1,7 +1,7 @@
-"""The networks of the paper's authors (facebookresearch/OctConv, MXNet) with the names and shapes of those here.
+"""Convert weights of the paper's authors (facebookresearch/OctConv, MXNet) to the names and shapes of octvideo.
 
-Gluon names attributes, or layers where it is saved the old way or exported; symbols name layers. Each path of an octave
-convolution and each group of a norm is a layer of its own::
+Gluon names attributes, or layers if it was exported or saved the old way; symbols name layers. Each path of an octave
+convolution and each group of a norm is a separate layer::
 
     Gluon           L1_B0.conv1.conv_h2l.weight   L1_B0.bn1.bn_l.gamma            L1_B0.se_block.conv2_l.bias
     Gluon, layers   R50_L1_B0_conv1-h2l_weight    R50_L1_B0_bn1-l_running_mean    R50_L1_B0_se-conv2-l_bias
@@ -40,12 +40,12 @@ _IN_BLOCKS = (
     re.compile(rf"L(?P<stage>\d)_B(?P<block>\d+)_(?P<part>se)_fc(?P<number>\d)(?:-{_PATH})?_{_LEAF}"),
 )
 _OUTSIDE = re.compile(rf"(?:[A-Z]+\d+_)?(?P<layer>[a-z][\w.-]*?)[._]{_LEAF}")
-# Symbols' norms have an epsilon of 1e-4, Gluon's and those here 1e-5: with this more variance they are the same.
+# Symbols' norms have an epsilon of 1e-4, Gluon's and octvideo's 1e-5. Adding this to the variance makes them equal.
 _EPSILONS = 1e-4 - 1e-5
 
 
 class _Family(NamedTuple):
-    """Where a network's layers are here; ``{stage}``, ``{number}`` and ``{count}`` of blocks begin with 1."""
+    """Names of a network's layers in octvideo; ``{stage}``, ``{number}`` and ``{count}`` of blocks begin with 1."""
 
     name: str
     block: str
@@ -60,7 +60,7 @@ def _same(*names: str) -> dict[str, str]:
 _RESIDUAL = {**_same("conv1", "conv2", "conv3", "bn1", "bn2", "bn3"), "se1": "se.fc1", "se2": "se.fc2"}
 _POST = {**_RESIDUAL, "conv4": "downsample.0", "bn4": "downsample.1", "bn1a": "bn0", "bn4a": "bn4a"}
 _PRE = {**_RESIDUAL, "bn4": "downsample.0", "conv4": "downsample.2"}
-# The names of attributes, of Gluon's layers and of symbols. (The attribute of the classifier is spelt so.)
+# The names of attributes, of Gluon's layers and of symbols. ("classifer" is the authors' spelling.)
 _STEM = {"conv1.0": "conv1", "conv1.1": "bn1", "conv1": "conv1", "bn1": "bn1", "conv1_conv": "conv1", "conv1_bn": "bn1"}
 _TAIL = {"tail.0": "norm", "tail-bn": "norm", "tail_bn": "norm"}
 _HEAD = {"classifer": "fc", "classifier": "fc"}
@@ -99,14 +99,14 @@ _FAMILIES = {
 
 
 class AuthorsNetwork(NamedTuple):
-    """Weights as a network here has them.
+    """Weights with octvideo's names and shapes.
 
     Attributes:
         state: the weights, each layer's groups joined, high channels first.
-        splits: for each convolution in a block the channels of its groups.
+        splits: for each convolution in a block, the channels of its groups.
         name: in words, with the number of blocks and alpha.
         alpha: share of low channels.
-        notes: what else was converted.
+        notes: other conversions, for the report.
     """
 
     state: dict[str, Tensor]
@@ -117,19 +117,19 @@ class AuthorsNetwork(NamedTuple):
 
 
 def has_authors_names(keys: Iterable[str]) -> bool:
-    """Whether a file with these keys is of one of the authors' networks."""
+    """Return whether these keys are those of one of the authors' networks."""
     return any(re.match(r"(\w+_)?L\d_B\d+[._](conv|bn)\d", key) for key in keys)
 
 
 def read_authors_network(state: Mapping[str, Tensor], path: str | Path) -> AuthorsNetwork:
-    """Gives the weights the names and shapes that they have here; what has no counterpart keeps its own name.
+    """Rename and reshape the weights; a weight without a counterpart keeps its name.
 
     Args:
         state: the arrays by name, without ``arg:`` and ``aux:``.
         path: of the file, for messages.
 
     Raises:
-        UserError: the network, or something in it, can have no counterpart.
+        UserError: octvideo has no such network.
     """
     inside = {key: match for key in state if (match := _first_match(key))}
     family = _family(inside.values(), state, path)
@@ -165,7 +165,7 @@ def read_authors_network(state: Mapping[str, Tensor], path: str | Path) -> Autho
         for name, value in joined.items():
             if name.endswith("running_var"):
                 joined[name] = value + _EPSILONS
-        notes.append("9e-5 added to the variances, as its norms' epsilon is 1e-4 and 1e-5 here")
+        notes.append("9e-5 added to the variances: its norms have an epsilon of 1e-4, octvideo's of 1e-5")
     depths = Counter(stage for stage, _ in blocks)
     shape = f" of {[depths[stage] for stage in stages]} blocks" if len(stages) == 4 else ""
     alpha = _alpha(splits)
@@ -177,7 +177,7 @@ def _first_match(key: str) -> re.Match[str] | None:
 
 
 def _bare(keys: Iterable[str]) -> set[str]:
-    """Names without the network's, as in ``R152_stem_conv2_weight``."""
+    """Return the names without the network's prefix, as in ``R152_stem_conv2_weight``."""
     return {re.sub(r"^[A-Z]+\d+_", "", key) for key in keys}
 
 
@@ -191,7 +191,9 @@ def _family(matches: Iterable[re.Match[str]], keys: Iterable[str], path: str | P
     if "conv" in parts:
         return _FAMILIES["dense"]
     if has_tail:
-        raise UserError(f"{path}: this is the authors' Gluon DenseNet; its stem is octave, which no network here has")
+        raise UserError(
+            f"{path}: this is the authors' Gluon DenseNet; its stem is octave, and octvideo has no such network"
+        )
     return _FAMILIES["v1"]
 
 
@@ -206,7 +208,7 @@ def _joined(
             state[key], split = join_paths(parts)
             if ".se." not in name:
                 splits[key] = split
-        else:  # by group: vectors, and the rows of SE's second layer
+        else:  # vectors, and the rows of SE's second layer
             state[key] = torch.cat([parts[path] for path in sorted(parts, key=lambda path: path[-1:])])
         if key in ("fc.weight", "classifier.weight", "classifier.1.weight"):
             state[key] = state[key].flatten(1)  # 1x1 convolutions in Gluon
@@ -214,18 +216,18 @@ def _joined(
 
 
 def _check_input_norms(state: dict[str, Tensor], path: str | Path) -> None:
-    """SE-ResNet-152's norms without parameters: the projection's sees what the block's does, and here they are one."""
+    """Check and merge SE-ResNet-152's two input norms without parameters, which octvideo has as one."""
     for key in [key for key in state if ".bn4a." in key or re.search(r"\.bn0\.(weight|bias)$", key)]:
-        value = state.pop(key)  # weights are not used, as the layer fixes them to 1
+        value = state.pop(key)  # weights are not used: the layer fixes them to 1
         twin = state.get(key.replace(".bn4a.", ".bn0."))
         if key.endswith(".bias") and value.any():
-            raise UserError(f"{path}: {key} is not 0; here the norm in front of a block has no parameters")
+            raise UserError(f"{path}: {key} is not 0, but octvideo's norm at the input of a block has no parameters")
         if ".running_" in key and (twin is None or not torch.allclose(value, twin, rtol=1e-3, atol=1e-5)):
-            raise UserError(f"{path}: {key} is not as that of bn1a; here both norms of the block's input are one")
+            raise UserError(f"{path}: {key} differs from that of bn1a, but octvideo has one norm for both")
 
 
 def _alpha(splits: Mapping[str, Splits]) -> float:
-    """Of the widest layer with two groups, where rounding down is least."""
+    """Return alpha of the widest layer with two groups, where rounding matters least."""
     outs = [out for _, out in splits.values() if out[1]]
     high, low = max(outs, key=sum, default=(1, 0))
     return round(low / (high + low), 3)

@@ -1,4 +1,4 @@
-"""Reads MXNet's ``.params`` files, of Gluon and of symbols, without MXNet.
+"""Read MXNet's ``.params`` files, of Gluon and of symbols, without MXNet.
 
 Little-endian, as ``NDArray::Save`` in MXNet's ``src/ndarray/ndarray.cc`` writes it::
 
@@ -12,13 +12,15 @@ Little-endian, as ``NDArray::Save`` in MXNet's ``src/ndarray/ndarray.cc`` writes
 from __future__ import annotations
 
 import struct
+import tarfile
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MAGIC", "read_params"]
+__all__ = ["MAGIC", "read_params", "read_tar"]
 
 MAGIC = struct.pack("<Q", 0x112)
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -26,13 +28,13 @@ _TYPES = ("f4", "f8", "f2", "u1", "i4", "i1", "i8")
 
 
 def read_params(file: BinaryIO) -> dict[str, Tensor]:
-    """The arrays of a file by name, without the ``arg:`` and ``aux:`` of symbols.
+    """Return the arrays of a file by name, without the prefixes ``arg:`` and ``aux:`` of symbols.
 
     Raises:
-        ValueError: not such a file, cut short, or with sparse arrays.
+        ValueError: another format, a file that is cut short, or sparse arrays.
     """
     if file.read(8) != MAGIC:
-        raise ValueError("no list of MXNet arrays")
+        raise ValueError("not a list of MXNet arrays")
     _, count = _numbers(file, "QQ")
     arrays = [_array(file) for _ in range(count)]
     (count,) = _numbers(file, "Q")
@@ -42,10 +44,24 @@ def read_params(file: BinaryIO) -> dict[str, Tensor]:
     return {name.removeprefix("arg:").removeprefix("aux:"): array for name, array in zip(names, arrays)}
 
 
+def read_tar(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of the one ``.params`` in a tar archive; {} if it has none, as in old files of torch.save.
+
+    Raises:
+        ValueError: several such files, or see ``read_params``.
+    """
+    with tarfile.open(path) as archive:
+        members = [member for member in archive if member.isfile() and member.name.endswith(".params")]
+        if len(members) > 1:
+            raise ValueError(f"it has {len(members)} .params files; unpack it and give one")
+        file = archive.extractfile(members[0]) if members else None
+        return {} if file is None else read_params(file)  # type: ignore[arg-type]
+
+
 def _array(file: BinaryIO) -> Tensor:
     (magic,) = _numbers(file, "I")
     if magic not in (_V1, _V2, _V3):
-        raise ValueError(f"an array begins with {magic:#x}, which is no version of this format that is known")
+        raise ValueError(f"an array begins with {magic:#x}, an unknown version of the format")
     if magic != _V1 and _numbers(file, "i") != (0,):
         raise ValueError("sparse arrays are not read")
     (dimensions,) = _numbers(file, "i")
