@@ -15,7 +15,7 @@ from typing import NamedTuple
 import av
 from av.video.frame import VideoFrame
 
-__all__ = ["Encoded", "MediaError", "check_video", "output_size", "transcode"]
+__all__ = ["Encoded", "MediaError", "output_size", "require_video", "transcode"]
 
 # Containers of videos. Not among them: pictures, and playlists, which would have FFmpeg open what they name.
 _FORMATS = (
@@ -60,14 +60,14 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def check_video(path: str | Path, *, whole: bool = False) -> None:
-    """Opens a video and decodes its first frame.
+def require_video(path: str | Path, *, whole: bool = False) -> None:
+    """Open a video and decode its first frame.
 
     Args:
-        whole: also read every packet: a file that ends in the middle of one is refused.
+        whole: also read every packet, and refuse a file that ends in the middle of one.
 
     Raises:
-        MediaError: it is not a video, or the first frame cannot be decoded.
+        MediaError: it is not a video, or its first frame cannot be decoded.
     """
     with _open(path) as container:
         stream = _video_stream(container)
