@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -56,7 +57,7 @@ def clip_path(segment: Segment, flat: bool) -> str:
 
 @dataclass(frozen=True)
 class Downloader:
-    """Download a clip to its place in the output folder; called in worker processes.
+    """Downloads a clip to its place in the output folder; called in worker processes.
 
     Args:
         source: where the videos are.
@@ -153,22 +154,24 @@ def build_source(args: argparse.Namespace, segments: list[Segment]) -> Source:
         from data_tools.kinetics.web import Web
     except ImportError:
         raise UserError("yt-dlp is not installed: pip install -e '.[kinetics]'") from None
-    return Web(
-        template,
-        sections=args.yt_dlp,
-        workers=args.workers,
-        rate=args.rate,
-        limit=args.limit_rate,
-        retries=args.retries,
-        backoff=args.backoff,
-        timeout=args.timeout,
-        cookies=args.cookies,
-        more=args.yt_dlp_args,
-    )
+    try:
+        more = shlex.split(args.yt_dlp_args)
+    except ValueError as error:
+        raise UserError(f"--yt-dlp-args {args.yt_dlp_args}: {error}; quote it as in a shell") from None
+    options = ["--retries", str(args.retries), "--extractor-retries", str(args.retries)]
+    options += ["--socket-timeout", str(args.timeout)]
+    if args.limit_rate:
+        options += ["--limit-rate", str(max(1, int(args.limit_rate / args.workers)))]
+    if args.cookies is not None:
+        if not args.cookies.is_file():
+            raise UserError(f"--cookies {args.cookies}: no such file")
+        options += ["--cookies", str(args.cookies)]
+    interval = args.workers / args.rate if args.rate else 0.0
+    return Web(template, [*options, *more], sections=args.yt_dlp, interval=interval, backoff=args.backoff)
 
 
 def byte_count(text: str) -> float:
-    """``500K``, ``2.5M``, ``1G`` or a plain number of bytes."""
+    """Return ``500K``, ``2.5M``, ``1G`` or a plain number as bytes."""
     factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
     return float(text[:-1] if factor > 1 else text) * factor
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from data_tools.kinetics.media import MediaError, transcode
 from data_tools.kinetics.reports import Report, Result, exclusive
+from octvideo.data.media import scan_folder
 from octvideo.errors import UserError
 from octvideo.files import discard, replace_durably, writing
 from octvideo.progress import Progress
@@ -31,7 +32,7 @@ PRESETS = "ultrafast superfast veryfast faster fast medium slow slower veryslow"
 
 @dataclass(frozen=True)
 class Preparer:
-    """Prepare a video; called in worker processes.
+    """Prepares a video; called in worker processes.
 
     Args:
         source, output: folders.
@@ -88,8 +89,6 @@ def find_videos(source: Path, output: Path) -> list[str]:
     Raises:
         UserError: there are none, two would get the same name, or the output is below the source.
     """
-    from octvideo.data.media import scan_folder  # loads torch, which takes seconds
-
     if not source.is_dir():
         raise UserError(f"--input {source}: no such folder")
     if output.resolve().is_relative_to(source.resolve()):

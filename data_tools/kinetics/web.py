@@ -8,9 +8,9 @@ import optparse
 import os
 import random
 import re
-import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from typing import Any
@@ -59,72 +59,48 @@ def classify(message: str, *, page: bool) -> str:
 
 
 class Web:
-    """Files of a web server, or sections of the videos on web pages. It is made once and used by many processes.
+    """Files of a web server, or sections of the videos on web pages. Worker processes forked later share its limits.
 
     Args:
         template: the address of a file or a page, see ``fill``.
+        options: command-line options of yt-dlp.
         sections: download only the section of the clip from the video on a page, and cut it exactly.
-        workers: processes, which share ``rate`` and ``limit`` evenly.
-        rate: requests per second; 0 = unlimited.
-        limit: bytes per second; 0 = unlimited.
-        retries: further attempts after the first.
+        interval: seconds between two requests of a worker.
         backoff: seconds before the second attempt; doubled for each further one.
-        timeout: seconds without an answer or without data.
-        cookies: a file in Netscape format.
-        more: further command-line arguments of yt-dlp.
 
     Raises:
-        UserError: yt-dlp does not accept an argument or the cookies, or there is no ffmpeg, which cuts sections.
+        UserError: yt-dlp does not accept an option or the cookies, or there is no ffmpeg, which cuts sections.
     """
 
     def __init__(
-        self,
-        template: str,
-        *,
-        sections: bool,
-        workers: int,
-        rate: float = 0.0,
-        limit: float = 0.0,
-        retries: int = 4,
-        backoff: float = 1.0,
-        timeout: float = 30.0,
-        cookies: Path | None = None,
-        more: str = "",
+        self, template: str, options: Sequence[str], *, sections: bool, interval: float, backoff: float
     ) -> None:
         self._template, self._sections, self._backoff = template, sections, backoff
         self.attempts = 0
-        words = [*_QUIET, *("--retries", str(retries), "--extractor-retries", str(retries))]
-        words += ["--socket-timeout", str(timeout), *(_SECTIONS if sections else _WHOLE_FILES)]
-        words += ["--limit-rate", str(max(1, int(limit / workers)))] if limit else []
-        if cookies is not None:
-            if not cookies.is_file():
-                raise UserError(f"--cookies {cookies}: no such file")
-            words += ["--cookies", str(cookies)]
         try:
-            params = yt_dlp.parse_options([*words, *shlex.split(more)]).ydl_opts
-        except (optparse.OptParseError, ValueError) as error:
-            reason = str(error).strip().rpartition("error: ")[2]
-            raise UserError(f"--yt-dlp-args {more}: {reason}; see yt-dlp --help") from None
+            params = yt_dlp.parse_options([*_QUIET, *(_SECTIONS if sections else _WHOLE_FILES), *options]).ydl_opts
+        except optparse.OptParseError as error:
+            raise UserError(f"{str(error).strip().rpartition('error: ')[2]}; see yt-dlp --help") from None
         if sections and not params.get("ffmpeg_location") and shutil.which("ffmpeg") is None:
             raise UserError("--yt-dlp: no ffmpeg program, which cuts the videos; install it (apt install ffmpeg)")
-        sleep = dict.fromkeys(("http", "fragment", "extractor"), self._backoff_time)
+        sleep = dict.fromkeys(("http", "fragment", "extractor"), self._before_retry)
         params["retry_sleep_functions"] = sleep | params["retry_sleep_functions"]
         params["logger"] = logging.Logger("silent", logging.CRITICAL + 1)  # errors come as exceptions
-        self._ydl = _Client(params, workers / rate if rate else 0.0)
+        self._client = _Client(params, interval)
         try:
-            self._ydl.cookiejar  # noqa: B018  # reads the file
+            self._client.cookiejar  # noqa: B018  # reads the file
         except YoutubeDLError:
-            raise UserError(f"--cookies {cookies}: not a cookie file in Netscape format") from None
+            raise UserError(f"--cookies {params['cookiefile']}: not a cookie file in Netscape format") from None
 
-    def _backoff_time(self, n: int) -> float:
-        self.attempts += 1  # yt-dlp asks before each retry
+    def _before_retry(self, n: int) -> float:
+        self.attempts += 1
         return min(_LONGEST_BACKOFF, self._backoff * 2**n)
 
     def fetch(self, segment: Segment, folder: Path) -> Path:
         """Download a file, or resume it, or download a section; see ``Source``."""
         self.attempts = 1
         url = fill(self._template, segment, quoted=True)
-        self._ydl.params["outtmpl"]["default"] = str(folder).replace("%", "%%") + "/video.%(ext)s"
+        self._client.params["outtmpl"]["default"] = str(folder).replace("%", "%%") + "/video.%(ext)s"
         try:
             with writing(folder):
                 if self._sections:
@@ -138,9 +114,9 @@ class Web:
         # No extractor: it would look for a video in an error page.
         info = {"id": "video", "title": "video", "url": url, "ext": "mp4"}
         path = folder / "video.mp4"
-        self._ydl.guard(folder / "video.mp4.part")
-        self._run(self._ydl.process_ie_result, info)
-        if not self._ydl.length_known:  # the file ended where the connection did, wherever that was
+        self._client.guard(folder / "video.mp4.part")
+        self._run(self._client.process_ie_result, info)
+        if not self._client.length_known:  # the file ended where the connection did, wherever that was
             try:
                 require_video(path, whole=True)
             except MediaError as error:
@@ -154,8 +130,8 @@ class Web:
         for path in folder.iterdir():  # ffmpeg does not resume
             path.unlink()
         section = {"start_time": segment.start, "end_time": segment.end}
-        self._ydl.params["download_ranges"] = lambda info, ydl: [section]
-        self._run(self._ydl.extract_info, url)
+        self._client.params["download_ranges"] = lambda info, ydl: [section]
+        self._run(self._client.extract_info, url)
         files = [path for path in folder.glob("video.*") if path.suffix not in (".part", ".ytdl")]
         if len(files) != 1:
             raise NotFetched("failed", "yt-dlp ended without a file")
@@ -176,7 +152,7 @@ class _Client(yt_dlp.YoutubeDL):
 
     Args:
         params: see yt-dlp.
-        interval: seconds between two requests of a process.
+        interval: seconds between two requests of a worker.
     """
 
     def __init__(self, params: dict[str, Any], interval: float) -> None:

@@ -46,7 +46,7 @@ _LEFT_OUT = "left_out.jsonl"
 
 @dataclass(frozen=True)
 class Packer:
-    """Write the shards of a plan.
+    """Writes the shards of a plan.
 
     Args:
         plan: which video goes where.
