@@ -34,7 +34,7 @@ import torch
 
 from octvideo.signals import undisturbed_children
 
-__all__ = ["WorkerProcess", "WorkerFailed", "in_worker", "map_in_workers"]
+__all__ = ["WorkerProcess", "WorkerFailed", "as_completed", "in_worker", "map_in_workers"]
 
 T = TypeVar("T")
 _CAN_FORK = hasattr(os, "fork")  # not on Windows
@@ -137,31 +137,41 @@ def map_in_workers(
 
     It uses no threads, since these and forks do not mix. On systems without fork it calls the function here.
     """
+    done: dict[int, T | WorkerFailed] = {}
+    given = 0
+    for number, result in as_completed(function, items, workers=workers, timeout=timeout):
+        done[number] = result
+        while given in done:
+            yield done.pop(given)
+            given += 1
+
+
+def as_completed(
+    function: Callable[[Any], T], items: Sequence[Any], *, workers: int, timeout: float
+) -> Iterator[tuple[int, T | WorkerFailed]]:
+    """Yield the number of an item and its result as soon as there is one; otherwise as ``map_in_workers``."""
     if not _CAN_FORK:
-        yield from map(function, items)
+        yield from enumerate(map(function, items))
         return
     idle: list[WorkerProcess[Any]] = [WorkerProcess(function, timeout) for _ in range(min(workers, len(items)))]
     busy: dict[WorkerProcess[Any], int] = {}
-    done: dict[int, T | WorkerFailed] = {}
-    sent = given = 0
+    sent = 0
     try:
-        while given < len(items):
+        while busy or sent < len(items):
             while idle and sent < len(items):
                 guard = idle.pop()
                 guard.send(items[sent])
                 busy[guard] = sent
                 sent += 1
             for guard in WorkerProcess.ready(list(busy)):
-                number = busy[guard]
+                result: T | WorkerFailed
                 try:
-                    done[number] = guard.receive()
+                    result = guard.receive()
                 except WorkerFailed as error:
-                    done[number] = error
-                del busy[guard]
+                    result = error
+                number = busy.pop(guard)
                 idle.append(guard)
-            while given in done:
-                yield done.pop(given)
-                given += 1
+                yield number, result
     finally:
         for guard in (*idle, *busy):
             guard.close()
@@ -204,6 +214,8 @@ def _end(pid: int, connection: Connection, memory: IO[bytes]) -> int:
     """Kill and reap a child. A crashed one is a zombie until then, and its status stays."""
     connection.close()
     memory.close()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # where it leads a group: also the programs that it started
     os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
 
