@@ -146,7 +146,7 @@ def test_names_of_another_encoding(folder, tmp_path, capsys):
     report = tmp_path / "r.csv"
     for known in (0, 9):
         assert main([str(folder), "--report", str(report)]) == 0
-        assert f"{known} of them known" in capsys.readouterr().out
+        assert f"{known} taken from the report" in capsys.readouterr().out
     assert os.fsencode(odd) in report.read_bytes()
     report.write_bytes(report.read_bytes().replace(b",24,", b",1 000,"))  # as a spreadsheet may leave it
     assert main([str(folder), "--report", str(report)]) == 0
@@ -223,7 +223,7 @@ def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp
     rows = {str(Path(row["path"]).relative_to(folder)): row for row in rows_of(tmp_path / "report.csv")}
     unfinished = {name: row["error"] for name, row in rows.items() if row["status"] == "unfinished"}
     assert unfinished == {SOUND[0]: "timed out after 10 s", SOUND[3]: "the decoder crashed (signal 11)"}
-    assert "3 ok, 3 broken, 2 that a decoder did not finish" in capsys.readouterr().out
+    assert "3 ok, 3 broken, 2 not finished by a decoder" in capsys.readouterr().out
     assert main([str(folder), *report]) == 0
     assert "5 ok, 3 broken, 0 that a decoder did not finish; 6 of them" in capsys.readouterr().out
 
@@ -240,7 +240,7 @@ def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
     half = check_files._json_line(rows[1])[:70]
     (tmp_path / "report.csv.part").write_text(part + half)
     assert main([str(folder), "--report", str(report)]) == 0
-    assert "8 videos checked" in (out := capsys.readouterr().out) and "1 of them known" in out
+    assert "8 videos checked" in (out := capsys.readouterr().out) and "1 taken from the report" in out
     assert len(rows_of(report)) == 8 and not list(tmp_path.glob("*.part"))
 
 
