@@ -5,9 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-KINETICS = ["httpx>=0.27", "rich>=13", "yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
+KINETICS = ["yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 # data_tools/make_shards.py, and shards on other storages; some of these need a package more: s3fs, gcsfs, ...
-SHARDS = ["fsspec[http]>=2023.6", "rich>=13", "webdataset>=0.2.86"]
+SHARDS = ["fsspec[http]>=2023.6", "webdataset>=0.2.86"]
 
 setup(
     name="octvideo",

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from small_network import save_checkpoint, small_cfg
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -65,3 +66,19 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     frames[(time, *place[1:])] = 230
                 _make_video(folder / split / label / f"video {number}.mp4", frames)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small octave network."""
+    return save_checkpoint(small_cfg(), tmp_path_factory.mktemp("weights") / "small.pt")
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file can grow beyond 20 kB, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import os
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,7 +14,9 @@ from typing import NamedTuple
 import av
 from av.video.frame import VideoFrame
 
-__all__ = ["Encoded", "MediaError", "check_video", "output_size", "transcode"]
+from octvideo.data.decoders.stream import open_stream
+
+__all__ = ["Encoded", "MediaError", "output_size", "require_video", "transcode"]
 
 # Containers of videos. Not among them: pictures, and playlists, which would have FFmpeg open what they name.
 _FORMATS = (
@@ -43,34 +44,24 @@ class Encoded(NamedTuple):
     damaged: int
 
 
-def _open(path: str | Path) -> av.container.InputContainer:
-    """Opens a video; an absolute path, as FFmpeg takes a relative `a:b.mp4` for an address."""
+def _open(path: str | Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     try:
-        return av.open(os.path.abspath(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
-    except av.error.FFmpegError as error:
-        raise MediaError(f"not a video ({error.strerror})") from None
+        return open_stream(str(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
+    except (ValueError, av.error.FFmpegError) as error:
+        raise MediaError(f"not a video ({getattr(error, 'strerror', None) or error})") from None
 
 
-def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        raise MediaError("no video stream")
-    stream.thread_type = "SLICE"  # frame threads can hang on a corrupt file
-    stream.codec_context.thread_count = 1  # several files at once are the parallelism
-    return stream
-
-
-def check_video(path: str | Path, *, whole: bool = False) -> None:
-    """Opens a video and decodes its first frame.
+def require_video(path: str | Path, *, whole: bool = False) -> None:
+    """Open a video and decode its first frame.
 
     Args:
-        whole: also read every packet: a file that ends in the middle of one is refused.
+        whole: also read every packet, and refuse a file that ends in the middle of one.
 
     Raises:
-        MediaError: it is not a video, or the first frame cannot be decoded.
+        MediaError: it is not a video, or its first frame cannot be decoded.
     """
-    with _open(path) as container:
-        stream = _video_stream(container)
+    container, stream = _open(path)
+    with container:
         try:
             first = next(container.decode(stream), None)
             cut = whole and any(packet.is_corrupt for packet in container.demux())
@@ -125,8 +116,8 @@ class _Frames:
 
     def _decode(self, seek_to: float) -> Iterator[tuple[VideoFrame, float]]:
         self.damaged = 0
-        with _open(self._path) as container:
-            stream = _video_stream(container)
+        container, stream = _open(self._path)
+        with container:
             origin = float((stream.start_time or 0) * (stream.time_base or 0))
             if seek_to > 0:
                 try:
@@ -277,16 +268,18 @@ def _time_base(first: VideoFrame, rate: Fraction) -> Fraction:
 
 def _rate(source: str | Path) -> Fraction:
     """Average frames per second, as far as the container tells."""
-    with _open(source) as container:
-        rate = Fraction(_video_stream(container).average_rate or 25)
+    container, stream = _open(source)
+    with container:
+        rate = Fraction(stream.average_rate or 25)
     return rate.limit_denominator(100000) if 0 < rate <= 1000 else Fraction(25)
 
 
 def _verify(path: Path, frames: int, width: int, height: int) -> None:
-    with _open(path) as container:
+    container, stream = _open(path)
+    with container:
         found = 0
         try:
-            for frame in container.decode(_video_stream(container)):
+            for frame in container.decode(stream):
                 if (frame.width, frame.height, frame.format.name) != (width, height, "yuv420p"):
                     raise MediaError(f"was written as {frame.width}x{frame.height} {frame.format.name}")
                 found += 1

@@ -1,104 +1,81 @@
-"""Re-encodes videos for training: smaller, upright, with a key frame every few frames, without sound.
+"""Encodes videos again for training: smaller, upright, with a key frame every few frames, without sound.
 
 The folders and names below OUTPUT are those below INPUT (with the suffix .mp4). Each file is H.264 (yuv420p, index in
-front), has all frames that can be decoded, at their times, and is read again before it gets its name. Run it again to
-go on: what is there and unchanged is passed over. The report has one JSON line a video: clip (its path below INPUT),
-status (ok, failed), reason, bytes, frames, size and what it was made from. The exit code is 0 when all videos have been
-tried, also if some cannot be read; 2 for an error that stops the run (a wrong option, a full disk); 130 when
+front), has all frames that can be decoded, at their times, and is verified before it gets its name. To resume, run the
+command again: finished and unchanged files are skipped. The report has one JSON line per video: clip (its path below
+INPUT), status (ok, failed), reason, bytes, frames, size and what it was made from. The exit code is 0 when all videos
+have been tried, even if some cannot be read; 2 for an error that ends the run (a wrong option, a full disk); 130 when
 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import queue
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.kinetics.jobs import Crashed, Helper, interrupt_on_terminate, run_jobs, show_progress
 from data_tools.kinetics.media import MediaError, transcode
-from data_tools.kinetics.reports import Outcome, Report, locked
+from data_tools.kinetics.reports import Report, Result, exclusive
+from octvideo.data.media import scan_folder
 from octvideo.errors import UserError
 from octvideo.files import discard, replace_durably, writing
+from octvideo.progress import Progress
 
 PRESETS = "ultrafast superfast veryfast faster fast medium slow slower veryslow".split()
 
 
+@dataclass(frozen=True)
 class Preparer:
-    """One video after the other, in processes that may die of a damaged one.
+    """Prepares a video; called in worker processes.
 
     Args:
         source, output: folders.
-        partial: for files that are not finished, on the output's disk.
+        partial: the folder for unfinished files, on the output's disk.
         settings: of ``transcode``.
-        workers: processes.
-        stop: set when the run ends.
     """
 
-    def __init__(
-        self,
-        source: Path,
-        output: Path,
-        partial: Path,
-        report: Report,
-        settings: dict[str, Any],
-        *,
-        workers: int,
-        stop: threading.Event,
-    ) -> None:
-        self._source, self._output, self._partial = source, output, partial
-        self._report, self._settings = report, settings
-        self._helpers: queue.SimpleQueue[Helper] = queue.SimpleQueue()
-        for _ in range(workers):
-            self._helpers.put(Helper(stop))
+    source: Path
+    output: Path
+    partial: Path
+    settings: dict[str, Any]
 
-    def __call__(self, clip: str) -> Outcome:
-        """Prepares a video, ``clip`` being its path below the source folder.
+    def __call__(self, clip: str) -> tuple[Result, dict[str, Any]]:
+        """Prepare the video with this path below the source folder; return values for the report, too.
 
         Raises:
             UserError: the disk is full, or the like.
-            Stopped: the run ends.
         """
-        target = self._output / prepared_name(clip)
-        partial = self._partial / f"{clip}.{os.getpid()}.part"  # a killed run's helper may still write its own
-        values = origin(self._source / clip)
-        helper = self._helpers.get()
+        target = self.output / prepared_name(clip)
+        partial = self.partial / f"{clip}.{os.getpid()}.part"  # a worker of a killed run may still write its own
+        source = origin(self.source / clip)
         try:
             with writing(target):
                 partial.parent.mkdir(parents=True, exist_ok=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                made = helper.call(transcode, self._source / clip, partial, **self._settings)
+                made = transcode(self.source / clip, partial, **self.settings)
                 size = partial.stat().st_size
                 replace_durably(partial, target)
-            reason = f"{made.damaged} of its packets could not be decoded" if made.damaged else ""
-            outcome = Outcome("ok", reason, size)
-            values |= made._asdict()
-        except (MediaError, Crashed) as error:
-            outcome = Outcome("failed", str(error))
+        except MediaError as error:
+            return Result("failed", str(error)), source
         finally:
-            self._helpers.put(helper)
             discard(partial)
-        self._report.add(clip, outcome, **values, settings=self._settings)
-        return outcome
-
-    def close(self) -> None:
-        """Ends the processes."""
-        while not self._helpers.empty():
-            self._helpers.get().close()
+        reason = f"{made.damaged} of its packets could not be decoded" if made.damaged else ""
+        return Result("ok", reason, size), source | made._asdict()
 
 
 def prepared_name(clip: str) -> str:
-    """The output of a source: the same path, with the suffix ``.mp4``."""
+    """Return the output of a source: the same path, with the suffix ``.mp4``."""
     return f"{os.path.splitext(clip)[0]}.mp4"
 
 
 def origin(path: Path) -> dict[str, int]:
-    """What tells that a source has changed; zeros where there is none."""
+    """Return what changes when a source does; zeros for a missing file."""
     try:
         status = path.stat()
     except OSError:
@@ -107,20 +84,18 @@ def origin(path: Path) -> dict[str, int]:
 
 
 def find_videos(source: Path, output: Path) -> list[str]:
-    """The videos below a folder, but not those in hidden folders.
+    """Return the videos below a folder, except those in hidden folders.
 
     Raises:
-        UserError: there are none, two would have one name, or the output is below the source.
+        UserError: there are none, two would get the same name, or the output is below the source.
     """
-    from octvideo.data.index import scan_videos  # loads torch, which the processes do without
-
     if not source.is_dir():
         raise UserError(f"--input {source}: no such folder")
     if output.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"--output {output}: is in --input; choose a folder beside it")
-    clips = [clip for clip in scan_videos(source) if not any(part.startswith(".") for part in clip.split("/"))]
+        raise UserError(f"--output {output}: is below --input; choose a folder outside it")
+    clips = list(scan_folder(source))
     if not clips:
-        raise UserError(f"--input {source}: there are no videos in it")
+        raise UserError(f"--input {source}: no videos in this folder")
     names: dict[str, str] = {}
     for clip in clips:
         name = prepared_name(clip)
@@ -130,7 +105,7 @@ def find_videos(source: Path, output: Path) -> list[str]:
 
 
 def is_done(clip: str, source: Path, output: Path, known: dict[str, Any]) -> bool:
-    """Whether a video was prepared, and neither it nor its source has changed since."""
+    """Tell whether a video was prepared, and neither it nor its source has changed since."""
     if known.get("status") != "ok" or any(known[name] != value for name, value in origin(source / clip).items()):
         return False
     target = output / prepared_name(clip)
@@ -140,14 +115,16 @@ def is_done(clip: str, source: Path, output: Path, known: dict[str, Any]) -> boo
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--input", type=Path, required=True, metavar="DIR", help="folder of videos, with folders in it")
+    add("--input", type=Path, required=True, metavar="DIR", help="folder with videos, at any depth")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add("--short-side", type=int, default=340, metavar="N", help="pixels, even (default 340; 256 is also usual)")
     add("--upscale", action="store_true", help="enlarge smaller videos (default: they keep their size)")
     add("--gop", type=int, default=16, metavar="N", help="frames from one key frame to the next (default 16)")
     add("--crf", type=int, default=20, metavar="N", help="x264's quality, 0 (best) to 51 (default 20)")
     add("--preset", choices=PRESETS, default="veryfast", help="x264's effort (default veryfast)")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one a core)")
+    add(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one per core)"
+    )
     add("--report", type=Path, metavar="FILE", help="JSON lines (default: OUTPUT/report.jsonl)")
     args = parser.parse_args(argv)
     for name, low, high in (("short_side", 16, 8192), ("gop", 1, 10000), ("crf", 0, 51), ("workers", 1, 4096)):
@@ -160,24 +137,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares what is missing."""
+    """Prepare what is missing."""
     args = _parse(argv)
+    from octvideo.workers import WorkerFailed, as_completed  # loads torch, which takes seconds
+
     settings = {name: getattr(args, name) for name in ("short_side", "upscale", "gop", "crf", "preset")}
     clips = find_videos(args.input, args.output)
     report_path = args.report or args.output / "report.jsonl"
-    stop = threading.Event()
-    with interrupt_on_terminate(), locked(args.output) as partial, Report(report_path) as report:
-        for line in report:
-            if line.get("settings") != settings:
-                raise UserError(f"{report_path}: is of a run with other settings; choose another --output")
-        for path in partial.rglob("*.part"):  # what a killed run left
-            path.unlink()
+    with exclusive(args.output) as partial, Report(report_path) as report:
+        if any(line.get("settings") != settings for line in report):
+            raise UserError(f"{report_path}: of a run with other settings; choose another --output")
         todo = [clip for clip in clips if not is_done(clip, args.input, args.output, report.get(clip))]
-        work = Preparer(args.input, args.output, partial, report, settings, workers=args.workers, stop=stop)
-        jobs = run_jobs(todo, work, workers=args.workers, stop=stop)
-        with closing(work), closing(jobs), show_progress("preparing", len(todo)) as advance:
-            for outcome in jobs:
-                advance(outcome)
+        work, counts = Preparer(args.input, args.output, partial, settings), Counter[str]()
+        results = as_completed(work, todo, workers=args.workers, timeout=math.inf)
+        try:
+            with closing(results), Progress("preparing", len(todo), "videos") as progress:
+                for number, made in results:
+                    clip = todo[number]
+                    result, values = (Result("failed", str(made)), {}) if isinstance(made, WorkerFailed) else made
+                    report.add(clip, result, **values, settings=settings)
+                    counts[result.status] += 1
+                    progress.update(text=f"{counts['failed']} failed")
+        finally:
+            for path in partial.rglob("*.part"):  # of a worker that crashed or was killed, now or in an earlier run
+                discard(path)
         counts = Counter(report.get(clip)["status"] for clip in clips)
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     print(f"{args.output}: {len(clips)} videos: {counts['ok']} ok{failed} ({len(todo)} tried now); see {report_path}")

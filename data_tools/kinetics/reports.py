@@ -1,4 +1,4 @@
-"""What a run leaves: a report that is whole whenever it ends, and files that have their names only when they are."""
+"""The report of a run, which survives a kill, and the lock on its output folder."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import errno
 import fcntl
 import json
 import os
-import threading
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from octvideo.errors import UserError
-from octvideo.files import discard, replace_durably, writing
+from octvideo.files import atomic_write, writing
 
-__all__ = ["Outcome", "Report", "locked"]
+__all__ = ["Report", "Result", "exclusive"]
 
 
-class Outcome(NamedTuple):
-    """How a job ended: ``status`` is ok, gone, private or failed; ``reason`` is one line."""
+class Result(NamedTuple):
+    """The result of a job: ``status`` is ok, gone, private or failed; ``reason`` is one line."""
 
     status: str
     reason: str = ""
@@ -28,22 +28,21 @@ class Outcome(NamedTuple):
 
 
 class Report:
-    """JSON lines, one a job; a later line of a job replaces an earlier one. A context manager; used by many threads.
+    """JSON lines, one per job; a later line of a job replaces an earlier one. A context manager.
 
-    Lines are appended as jobs end, so a run that is killed leaves all but at most the last. When a run begins and when
-    it ends, each job's last line is kept.
+    Lines are appended as jobs end, so a kill loses at most the line being written. At the start and the end of a run,
+    earlier lines of each job are dropped.
 
     Args:
-        path: of the file, which is made where there is none.
+        path: the file; created if there is none.
 
     Raises:
-        UserError: it cannot be read or written, or holds something else.
+        UserError: it cannot be read or written, or is not a report.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lines: dict[str, str] = {}  # texts take a tenth of the memory of what they say
-        self._lock = threading.Lock()
+        self._lines: dict[str, str] = {}  # text takes a tenth of the memory of the parsed line
 
     def __enter__(self) -> Report:
         with writing(self.path):
@@ -58,9 +57,9 @@ class Report:
         self._file.close()
         try:
             self._compact()
-        except OSError:
+        except UserError:
             if kind is None:
-                raise  # a full disk is told once; the lines appended are whole as they are
+                raise  # else the error that ends the run matters; the appended lines are whole
 
     def _read(self) -> None:
         with self.path.open(encoding="utf-8", errors="replace") as file:
@@ -68,53 +67,49 @@ class Report:
                 try:
                     self._lines[json.loads(line)["clip"]] = line.rstrip("\n")
                 except (ValueError, KeyError, TypeError):
-                    if line.endswith("\n"):  # else a run was killed while it wrote this line
+                    if line.endswith("\n"):  # otherwise a run was killed while it wrote this line
                         raise UserError(
                             f"{self.path}:{number}: not a line of a report; choose another --report, or remove the file"
                         ) from None
 
     def _compact(self) -> None:
-        partial = self.path.with_name(f".{self.path.name}.part")
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in self._lines.values())
-            replace_durably(partial, self.path)
-        except OSError:
-            discard(partial)
-            raise
+        with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in self._lines.values())
 
     def get(self, clip: str) -> dict[str, Any]:
-        """What is known of a job; empty where nothing is."""
+        """Return the line of a job; {} if there is none."""
         return json.loads(self._lines.get(clip, "{}"))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(json.loads, self._lines.values())
 
-    def add(self, clip: str, outcome: Outcome, **values: Any) -> None:
-        """Notes how a job ended.
+    def add(self, clip: str, result: Result, **values: Any) -> None:
+        """Append the line of a job.
 
         Raises:
             UserError: the file cannot be written.
         """
-        line = json.dumps({"clip": clip, **outcome._asdict(), **values}, ensure_ascii=False)
-        with self._lock, writing(self.path):
+        line = json.dumps({"clip": clip, **result._asdict(), **values}, ensure_ascii=False)
+        data = f"{line}\n".encode()
+        with writing(self.path):
             size = self._file.tell()
-            data = f"{line}\n".encode()
             try:
                 if self._file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 self._file.truncate(size)
                 raise
-            self._lines[clip] = line
+        self._lines[clip] = line
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Path]:
-    """Makes ``folder/.partial`` for files that are not finished, and keeps other runs out; removed at the end if empty.
+def exclusive(folder: Path) -> Iterator[Path]:
+    """Create ``folder/.partial`` for unfinished files and keep other runs out; empty folders in it are removed after.
+
+    SIGTERM, which a batch system sends, interrupts the run like Ctrl-C.
 
     Raises:
-        UserError: another run is at work there, or it cannot be written.
+        UserError: another run uses the folder, or it cannot be written.
     """
     partial = folder / ".partial"
     with writing(folder):
@@ -125,16 +120,18 @@ def locked(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{folder}: another run is at work there; wait for it, or choose another --output"
+                f"{folder}: another run uses this folder; wait for it, or choose another --output"
             ) from None
         except OSError:
             pass  # a file system without locks
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield partial
         finally:
+            signal.signal(signal.SIGTERM, before)
             (partial / "lock").unlink(missing_ok=True)
-            for path in sorted(partial.rglob("*"), reverse=True):
-                if path.is_dir() and not any(path.iterdir()):
+            for path in sorted((path for path in partial.rglob("*") if path.is_dir()), reverse=True):
+                if not any(path.iterdir()):
                     path.rmdir()
             if not any(partial.iterdir()):
                 partial.rmdir()

@@ -27,8 +27,9 @@ from typing import NamedTuple
 
 from octvideo.cli.arguments import path_arg
 from octvideo.data.annotations import Segment, clip_name, read_annotations
-from octvideo.data.index import class_number, read_classes, read_index, scan_videos
+from octvideo.data.index import class_number, read_classes, read_index
 from octvideo.data.lists import format_row, write_lines
+from octvideo.data.media import scan_folder
 from octvideo.errors import UserError
 from octvideo.files import writing
 
@@ -60,7 +61,7 @@ class Videos:
 
     def __init__(self, folder: Path, classes: Sequence[str], segments: Sequence[Segment]) -> None:
         self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
-        for path in scan_videos(folder):
+        for path in scan_folder(folder):
             self.by_stem[_stem(path)].append(path)
         self.numbers = {name: number for number, name in enumerate(classes)}
         self.repeated: dict[str, list[Segment]] = {}

@@ -1,8 +1,8 @@
 """The actions of the sample set: how a pose follows from time.
 
-Periodic actions go on for the whole video. One-shot actions go from one pose to another with a hold at both ends.
+Periodic actions last for the whole video. One-shot actions go from one pose to another with a hold at both ends.
 ``stand_up`` and ``arms_close`` are ``sit_down`` and ``arms_open`` with time mirrored about the middle of the video,
-camera shake included: they show the same pictures equally often, and only the order of the frames tells them apart.
+camera shake included. They show the same pictures equally often and differ only in the order of the frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_tools.sample_set.figures import Limb, Pose
 
 __all__ = ["ACTIONS", "Action", "Motion", "make_motion"]
 
-Quirks = tuple[float, float, float]  # each in [-1, 1]: how this video's figure does it
+Quirks = tuple[float, float, float]  # the manner of this performance, each in [-1, 1]
 PoseOf = Callable[[float, Quirks], Pose]
 
 
@@ -30,8 +30,8 @@ class Action:
         yaw: range of the angle between figure and camera, degrees; 0 is frontal, 90 is in profile.
         rate: range of turns per second in a periodic action; None marks a one-shot action.
         mirrored: time runs backwards.
-        seat: there is a chair or a stool behind the figure.
-        travel: range of the way that the figure goes forward during the video, in body heights.
+        seat: a chair or a stool is behind the figure.
+        travel: range of the distance that the figure walks during the video, in body heights.
     """
 
     pose: PoseOf
@@ -156,9 +156,9 @@ def _progress(u: float, skew: float) -> float:
 
 
 def make_motion(action: Action, frames: int, fps: int, rng: np.random.Generator) -> Motion:
-    """Draws one performance: speed, start, manner, sway and camera shake come from ``rng``.
+    """Draw one performance: speed, start, manner, sway and camera shake come from ``rng``.
 
-    The same ``rng`` state gives a mirrored action exactly the reversed frames of its twin.
+    With the same ``rng`` state, a mirrored action has exactly the reversed frames of its twin.
     A transition takes 45 to 65 % of the frames about the middle, so that a clip of 32 of 40 frames sees most of it.
     """
     first, second, third = rng.uniform(-1, 1, 3).tolist()

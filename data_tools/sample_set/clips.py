@@ -1,8 +1,7 @@
-"""One video of the sample set: its frames from a seed, and its encoding."""
+"""Render and encode a video of the sample set from its seeds."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from data_tools.sample_set.actions import ACTIONS, make_motion
 from data_tools.sample_set.figures import Camera, draw_figure, joints_of, make_body
 from data_tools.sample_set.scenery import Light, draw_seat, draw_shadow, make_background, make_light
+from octvideo.files import atomic_write
 
 __all__ = ["FPS", "Clip", "clean_frames", "encode", "recorded_frames", "render"]
 
@@ -23,9 +23,9 @@ _OVERSAMPLING = 2  # frames are drawn larger and averaged down: smooth edges
 
 @dataclass(frozen=True)
 class Clip:
-    """Which video: everything in its frames, as they are before encoding, follows from these values.
+    """A video: its frames before encoding follow from these values.
 
-    ``figure`` and ``take`` are seeds: the same figure has the same body and clothes in every video.
+    ``figure`` and ``take`` are seeds. A figure has the same body and clothes in every video.
     """
 
     action: str
@@ -41,13 +41,13 @@ def clean_frames(clip: Clip) -> Iterator[Image.Image]:
     body = make_body(np.random.default_rng(clip.figure))
     action = ACTIONS[clip.action]
     side = clip.size * _OVERSAMPLING
-    margin = side // 16  # what camera shake can bring into the picture
+    margin = side // 16  # which camera shake can bring into the picture
     background = make_background(side + 2 * margin, [body.shirt, body.trousers, body.skin], rng)
     scale = side * rng.uniform(0.68, 0.8)
     yaw = rng.uniform(*action.yaw) * rng.choice([-1, 1])
     tilt, distance = rng.uniform(-2, 10), rng.uniform(2.5, 6)
     x, floor = side * rng.uniform(0.45, 0.55), side * rng.uniform(0.9, 0.95)
-    if action.seat:  # what is to be seen in the middle is figure and seat
+    if action.seat:  # center the figure with its seat
         x += np.sign(yaw) * 0.1 * scale
     mirror, chair = rng.uniform() < 0.5, rng.uniform() < 0.6
     red, green, blue = rng.integers(40, 200, 3).tolist()
@@ -76,25 +76,23 @@ def recorded_frames(clip: Clip) -> Iterator[Image.Image]:
 
 
 def encode(frames: Iterator[Image.Image], path: Path, size: int) -> None:
-    """Write H.264 (yuv420p) to a temporary name, then rename it.
+    """Write H.264 (yuv420p).
 
     The same frames need not give the same bytes: on CPUs with AVX-512, x264's choices depend on what the process has
     encoded before.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
-    with av.open(str(partial), "w", format="mp4") as container:
+    with atomic_write(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "24", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         stream.codec_context.thread_count = 1
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
-    os.replace(partial, path)
 
 
 def render(clip: Clip, path: Path) -> None:
-    """Makes one video file."""
+    """Make one video file."""
     encode(recorded_frames(clip), path, clip.size)

@@ -1,4 +1,4 @@
-"""An articulated figure: a body, a pose, their joints in space, a camera, and how the figure is drawn.
+"""Draw an articulated figure from a body, a pose and a camera.
 
 Space is right-handed with the figure's height near 1: x to its left, y up, z to its front; the floor is y = 0.
 Angles are degrees. A limb has two segments; ``flex`` swings it forward from hanging, ``abduct`` sideways away
@@ -44,8 +44,8 @@ class Limb(NamedTuple):
 class Pose:
     """Angles of all joints; limbs are (left, right).
 
-    ``lift`` raises the feet from the floor, ``advance`` moves the figure forward (both in body heights). Where
-    ``planted``, the feet stay where they are and the pelvis moves; otherwise the pelvis stays above the origin.
+    ``lift`` raises the feet from the floor, ``advance`` moves the figure forward (both in body heights). If
+    ``planted``, the feet stay in place and the pelvis moves; otherwise the pelvis stays above the origin.
     """
 
     arms: tuple[Limb, Limb]
@@ -59,7 +59,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Body:
-    """Who the figure is and what it wears: lengths in units of a body height of 1, colours RGB."""
+    """Proportions and clothes of a figure: lengths in units of a body height of 1, colours RGB."""
 
     height: float
     girth: float
@@ -88,7 +88,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Camera:
-    """Weak perspective onto a square picture; ``scale`` is pixels per body height, (x, y) the origin's pixel."""
+    """A weak perspective onto a square picture; ``scale`` is pixels per body height, (x, y) the pixel of the origin."""
 
     yaw: float
     tilt: float
@@ -98,7 +98,7 @@ class Camera:
     y: float
 
     def project(self, point: Point) -> tuple[float, float, float]:
-        """Pixel x, pixel y and nearness (larger is closer to the camera) of a point in space."""
+        """Return pixel x, pixel y and nearness (larger is closer to the camera) of a point in space."""
         px, py, pz = point
         turn, tilt = radians(self.yaw), radians(self.tilt)
         across = px * cos(turn) + pz * sin(turn)
@@ -113,7 +113,7 @@ def _vivid(rng: np.random.Generator, value: tuple[float, float]) -> Colour:
 
 
 def make_body(rng: np.random.Generator) -> Body:
-    """Draws a body and its clothes at random."""
+    """Draw a body and its clothes at random."""
     return Body(
         height=float(rng.uniform(0.86, 1.04)),
         girth=float(rng.uniform(0.85, 1.3)),
@@ -141,7 +141,7 @@ def _along(start: Point, length: float, side: float, flex: float, abduct: float)
 
 
 def joints_of(body: Body, pose: Pose) -> dict[str, Point]:
-    """Forward kinematics: the joints in space, the lowest ankle resting on the floor (plus ``pose.lift``)."""
+    """Return the joints in space (forward kinematics); the lower ankle is on the floor, plus ``pose.lift``."""
     lean, tilt = radians(pose.lean), radians(pose.side_lean)
     up = (sin(tilt), cos(tilt) * cos(lean), cos(tilt) * sin(lean))
     front = (0.0, -sin(lean), cos(lean))
@@ -209,7 +209,7 @@ class _Pencil:
         self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
 
     def capsule(self, a: Point, b: Point, ra: float, rb: float, colour: Colour) -> None:
-        """A tapered capsule from a (radius ra) to b (radius rb), in units of the body; lit from the upper left."""
+        """Draw a tapered capsule from a (radius ra) to b (radius rb), in units of the body; lit from the upper left."""
         for factor, tint, shift in ((1.0, 0.72, 0.0), (0.72, 1.0, -0.2)):
             r1, r2 = ra * self.unit * factor, rb * self.unit * factor
             ax, ay = a[0] + shift * r1, a[1] + shift * r1
@@ -225,7 +225,7 @@ class _Pencil:
             self.disc(bx, by, r2, r2, fill)
 
     def limb(self, points: list[Point], radii: list[float], covered: float, cloth: Colour, skin: Colour) -> None:
-        """Two segments in skin, and over them the share ``covered`` in cloth, measured from the body."""
+        """Draw two segments in skin, and over them the share ``covered`` in cloth, measured from the body."""
         for index in (1, 0):
             a, b = points[index], points[index + 1]
             ra, rb = radii[index], radii[index + 1]
@@ -239,7 +239,7 @@ class _Pencil:
 
 
 def draw_figure(image: Image.Image, body: Body, joints: dict[str, Point], camera: Camera) -> None:
-    """Draws the figure onto an RGB picture, parts ordered from far to near."""
+    """Draw the figure onto an RGB picture, from far to near parts."""
     seen = {
         name: camera.project((x * body.height, y * body.height, z * body.height)) for name, (x, y, z) in joints.items()
     }

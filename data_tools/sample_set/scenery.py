@@ -1,4 +1,4 @@
-"""Where the figure is: wall, floor and furniture behind it, the seat it uses, light and sensor noise."""
+"""Draw the surroundings of the figure: wall, floor, furniture, its seat, light and sensor noise."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Colour = tuple[int, int, int]
 
 
 def _tone(rng: np.random.Generator, low: int, high: int, tint: int = 35) -> Colour:
-    """A mostly grey colour with a tint."""
+    """Draw a mostly grey colour with a tint."""
     red, green, blue = np.clip(rng.uniform(low, high) + rng.uniform(-tint, tint, 3), 0, 255).astype(int).tolist()
     return red, green, blue
 
 
-def _apart_from(rng: np.random.Generator, clothes: list[Colour]) -> Colour:
-    """A wall that the clothes stand out from; the best of a few draws where none is far enough."""
+def _wall_colour(rng: np.random.Generator, clothes: list[Colour]) -> Colour:
+    """Draw a wall colour that differs from the clothes: the best of a few draws."""
     draws = [_tone(rng, 60, 220) for _ in range(12)]
     return max(draws, key=lambda wall: min(80.0, *(float(np.linalg.norm(np.subtract(wall, c))) for c in clothes)))
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Smooth noise, (height, width, 1), of a random grain and strength."""
+    """Draw smooth noise, (height, width, 1), of random grain and strength."""
     grain = int(rng.integers(4, 40))
     noise = Image.fromarray(rng.normal(size=(grain, grain)).astype(np.float32), mode="F")
     return np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC))[..., None] * rng.uniform(2, 12)
@@ -40,8 +40,8 @@ def _gradient(rng: np.random.Generator, colour: Colour, width: int, height: int)
 
 
 def make_background(side: int, clothes: list[Colour], rng: np.random.Generator) -> Image.Image:
-    """A square RGB picture of a room: wall, floor, and 1 to 3 things that stand or hang there."""
-    wall = _apart_from(rng, clothes)
+    """Draw a square RGB picture of a room: wall, floor, and 1 to 3 pieces of furniture."""
+    wall = _wall_colour(rng, clothes)
     horizon = round(side * rng.uniform(0.6, 0.84))
     canvas = np.empty((side, side, 3))
     canvas[:horizon] = _gradient(rng, wall, side, horizon)
@@ -54,7 +54,7 @@ def make_background(side: int, clothes: list[Colour], rng: np.random.Generator) 
         skirting = side * rng.uniform(0.01, 0.03)
         draw.rectangle((0, horizon - skirting, side, horizon), fill=(*_tone(rng, 30, 240), 255))
     for _ in range(rng.integers(1, 4)):
-        _thing(draw, side, horizon, rng)
+        _draw_furniture(draw, side, horizon, rng)
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 2.5))))
 
 
@@ -69,7 +69,7 @@ def _floor_lines(draw: ImageDraw.ImageDraw, side: int, horizon: int, rng: np.ran
             draw.line((0, y, side, y), fill=colour, width=2)
 
 
-def _thing(draw: ImageDraw.ImageDraw, side: int, horizon: int, rng: np.random.Generator) -> None:
+def _draw_furniture(draw: ImageDraw.ImageDraw, side: int, horizon: int, rng: np.random.Generator) -> None:
     kind = rng.integers(5)
     x, width = side * rng.uniform(-0.1, 1.0), side * rng.uniform(0.08, 0.3)
     colour, dark = (*_tone(rng, 40, 220, 60), 255), (0, 0, 0, 90)
@@ -79,7 +79,7 @@ def _thing(draw: ImageDraw.ImageDraw, side: int, horizon: int, rng: np.random.Ge
         if rng.uniform() < 0.5:
             draw.line((x + width / 2, y, x + width / 2, y + height), fill=dark, width=3)
             draw.line((x, y + height / 2, x + width, y + height / 2), fill=dark, width=3)
-    elif kind == 1:  # cupboard, with doors
+    elif kind == 1:  # cupboard with doors
         top, bottom = horizon - side * rng.uniform(0.15, 0.5), horizon + side * rng.uniform(0.0, 0.06)
         draw.rectangle((x, top, x + width, bottom), fill=colour, outline=dark, width=2)
         for share in (0.33, 0.66):
@@ -104,7 +104,7 @@ def _thing(draw: ImageDraw.ImageDraw, side: int, horizon: int, rng: np.random.Ge
 
 
 def draw_seat(image: Image.Image, body: Body, camera: Camera, back: bool, colour: Colour) -> None:
-    """A chair, or a stool where not ``back``, that fits the body when its feet stand on the origin."""
+    """Draw a chair (with ``back``) or a stool that fits the body when its feet are at the origin."""
     draw = ImageDraw.Draw(image)
     top, middle = 0.04 + body.shin - 0.065 * body.girth, -body.thigh - 0.01
     dark = (colour[0] * 2 // 3, colour[1] * 2 // 3, colour[2] * 2 // 3)
@@ -130,7 +130,7 @@ def draw_seat(image: Image.Image, body: Body, camera: Camera, back: bool, colour
 
 
 def draw_shadow(image: Image.Image, feet: list[tuple[float, float]], reach: float) -> None:
-    """A soft dark spot under each of the given pixels; ``reach`` is its half width in pixels."""
+    """Draw a soft dark spot under each of the given pixels; ``reach`` is its half width in pixels."""
     draw = ImageDraw.Draw(image, "RGBA")
     for share, alpha in ((1.0, 35), (0.7, 45)):
         for x, y in feet:
@@ -140,21 +140,21 @@ def draw_shadow(image: Image.Image, feet: list[tuple[float, float]], reach: floa
 
 @dataclass(frozen=True)
 class Light:
-    """What light and sensor do to a clean picture."""
+    """The effect of light and sensor on a clean picture."""
 
     falloff: Image.Image  # RGB, multiplied
     curve: list[int]  # 3 x 256 values: gain, gamma and white balance
     grain: Image.Image  # RGB noise around 128, larger than the picture
 
     def expose(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """The picture as a camera would record it; the noise is drawn afresh each time."""
+        """Return the picture as a camera would record it; each call draws new noise."""
         lit = ImageChops.multiply(image, self.falloff).point(self.curve)
         x, y = rng.integers(0, self.grain.width - image.width + 1, 2).tolist()
         return ImageChops.add(lit, self.grain.crop((x, y, x + image.width, y + image.height)), 1, -128)
 
 
 def make_light(side: int, rng: np.random.Generator) -> Light:
-    """Draws a light: vignette, a shade from one side, gain, gamma, white balance and noise."""
+    """Draw a light: vignette, a shade from one side, gain, gamma, white balance and noise."""
     y, x = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side), indexing="ij")
     slope = rng.uniform(-0.2, 0.2, 2)
     falloff = 1 - rng.uniform(0, 0.3) * (x**2 + y**2) / 2 + slope[0] * x + slope[1] * y

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import fsspec
 
-from octvideo.data.lists import is_sample, is_video
+from octvideo.data.media import is_media, is_video
 from octvideo.data.shards import HEADER, header_check, reason
 from octvideo.errors import UserError
 
@@ -78,7 +78,7 @@ def _scan(file: IO[bytes], place: str, label: str) -> Iterator[Video]:
                     video.label = text
                     yield video
                 key, video, text = match[1], None, ""
-            if is_sample(info.name):
+            if is_media(info.name):
                 # An image is a sample where there is no video, beside which it is a thumbnail.
                 if video and is_video(video.name) and not is_video(info.name):
                     continue

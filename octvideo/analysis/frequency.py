@@ -17,10 +17,10 @@ from octvideo.analysis.spectrum import MeanSpectrum
 from octvideo.config import load_cfg
 from octvideo.data.dataset import Failure, TestDataset
 from octvideo.data.index import read_index
+from octvideo.data.media import is_media, scan_folder
 from octvideo.data.transforms import normalize_clips
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
-from octvideo.inference.sources import VIDEO_SUFFIXES
 from octvideo.inference.weights import Network, load_network
 from octvideo.models import Stage, build_model
 from octvideo.models.checkpoints import LoadReport
@@ -28,7 +28,6 @@ from octvideo.octave import OctaveTensor
 
 __all__ = ["Spectrum", "find_inputs", "layers_of", "measure", "network_of"]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _LIST_SUFFIXES = (".csv", ".lst", ".txt")
 # Paths of the stages in image networks; the first pattern with a match is used.
 _STAGES = (r"layer\d+", r"features\.denseblock\d+", r"features\.\d+")
@@ -76,11 +75,10 @@ def find_inputs(sources: Sequence[str | Path]) -> VideoIndex:
     paths: list[str] = []
     for source in map(Path, sources):
         if source.is_dir():
-            suffixes = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
-            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+            found = [str(source / path) for path in scan_folder(source, is_media)]
             if not found:
-                raise UserError(f"{source}: no videos or images in this folder (looked for {' '.join(suffixes)})")
-            paths += map(str, found)
+                raise UserError(f"{source}: no videos or images in this folder")
+            paths += found
         elif not source.is_file():
             raise UserError(f"{source}: no such file or folder; give images, videos, folders or lists")
         elif source.suffix.lower() in _LIST_SUFFIXES:

@@ -7,21 +7,17 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from octvideo.cli import to_json
 from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
 from octvideo.errors import UserError
-
-if TYPE_CHECKING:
-    from octvideo.data.checking.video import Checked
+from octvideo.progress import Progress
 
 __all__ = ["main"]
-
-_LINES = 20  # of progress, if there is no terminal
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -80,9 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     counts: Counter[str] = Counter()
     readable: set[str] = set()
-    with CheckReport(arguments.report) as report:
-        found = _progress(report.check(source.paths, arguments.workers, arguments.timeout), len(source.paths), counts)
-        for checked in found:
+    with ExitStack() as stack:
+        report = stack.enter_context(CheckReport(arguments.report))
+        progress = stack.enter_context(Progress("checked", len(source.paths), "videos"))
+        for checked in report.check(source.paths, arguments.workers, arguments.timeout):
+            counts[checked.status] += 1
+            progress.update(text=f"{counts.total() - counts[OK]} do not decode")
             if checked.status == OK:
                 readable.add(checked.path)
             if arguments.json:
@@ -98,24 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"broken, {counts[UNFINISHED]} not finished by a decoder; {known} taken from the report",
         file=sys.stderr if arguments.json else sys.stdout,
     )
+    if source.passed_over:
+        print(f"{arguments.source}: {source.passed_over}", file=sys.stderr)
     return 0
-
-
-def _progress(found: Iterator[Checked], total: int, counts: Counter[str]) -> Iterator[Checked]:
-    """Count by status. Show a bar on a terminal, else about 20 lines."""
-    from tqdm import tqdm
-
-    terminal = sys.stderr.isatty()
-    every = max(1, total // _LINES)
-    with tqdm(total=total, unit="video", disable=not terminal) as bar:
-        for number, checked in enumerate(found, 1):
-            counts[checked.status] += 1
-            bad = number - counts["ok"]
-            bar.set_postfix_str(f"{bad} do not decode", refresh=False)
-            bar.update()
-            if not terminal and number % every == 0:
-                print(f"checked {number}/{total}, {bad} do not decode", file=sys.stderr, flush=True)
-            yield checked
 
 
 def _print(text: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,12 +143,16 @@ def _naming(path: Path, source: str) -> Iterator[None]:
 
 
 def _predict_folder(arguments: argparse.Namespace) -> int:
+    from octvideo.data.media import passed_over_text
     from octvideo.inference.sources import find_videos
 
     folder, output = Path(arguments.source), arguments.output
     if output is not None and (output.suffix.lower() == ".mp4" or output.is_file()):
         raise UserError(f"--output {output}: {folder} is a folder, so the output is a folder too; give a folder's name")
-    videos = find_videos(folder, without=output)
+    passed_over: Counter[str] = Counter()
+    videos = find_videos(folder, output, passed_over)
+    if passed_over:
+        print(f"{folder}: {passed_over_text(passed_over)}", file=sys.stderr)
     targets = dict(zip(videos, _targets(videos, folder, output), strict=True))
     predictor = predictor_from(arguments)
     failed = 0
@@ -185,11 +190,11 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_camera(arguments.webcam))
         from octvideo.inference.overlay import VideoWriter
-        from octvideo.inference.stream import watch
+        from octvideo.inference.stream import predict_stream
 
         predictor = predictor_from(arguments)
         writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
-        updates = watch(
+        updates = predict_stream(
             reader,
             predictor,
             top_k=arguments.top_k,

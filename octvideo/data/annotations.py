@@ -1,4 +1,4 @@
-"""The CSV files that Kinetics is published as: which part of which online video shows what."""
+"""Read the annotation files of Kinetics (CSV)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Segment(NamedTuple):
 
 
 def clip_name(segment: Segment) -> str:
-    """The usual file name, ``ID_SSSSSS_EEEEEE.mp4``: start and end in whole seconds (rounded down), six digits each.
+    """Return the usual file name, ``ID_SSSSSS_EEEEEE.mp4``: start and end in whole seconds, rounded down.
 
     >>> clip_name(Segment("abseiling", "0wR5jVB-WPk", 417.0, 427.0, "val"))
     '0wR5jVB-WPk_000417_000427.mp4'
@@ -43,17 +43,17 @@ def clip_name(segment: Segment) -> str:
 
 
 def read_annotations(file: str | Path) -> list[Segment]:
-    """Reads an official CSV of Kinetics-400, -600 or -700, in the order of its rows.
+    """Read an official CSV of Kinetics-400, -600 or -700, in the order of its rows.
 
-    The first line names the columns: ``youtube_id``, ``time_start``, ``time_end``, ``split`` and, but for a test file,
-    ``label``. Others (Kinetics-400 has ``is_cc``) are passed over; their order is free.
+    The first line names the columns, in any order: ``youtube_id``, ``time_start``, ``time_end``, ``split`` and, except
+    in a test file, ``label``. Other columns (Kinetics-400 has ``is_cc``) are ignored.
 
     Raises:
-        UserError: no such file, a column that is missing, a malformed row (with its line number), or no row at all.
+        UserError: a missing file or column, a malformed row (with its line number), or no rows.
     """
     path = Path(file)
     if not path.is_file():
-        raise UserError(f"{file}: no such file of annotations")
+        raise UserError(f"{file}: no such annotation file; check the path")
     segments: list[Segment] = []
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(stream, strict=True)
@@ -74,7 +74,7 @@ def read_annotations(file: str | Path) -> list[Segment]:
         except (ValueError, csv.Error) as error:
             raise UserError(f"{file}:{max(reader.line_num, 1)}: {error}") from None
     if not segments:
-        raise UserError(f"{file}: no rows below the first line")
+        raise UserError(f"{file}: no rows below the header; check the file")
     return segments
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: each clip by itself, all frames of a clip alike."""
+"""Augment whole batches on their device. Each clip has its own random numbers; all frames of a clip share them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from octvideo.data.seeds import torch_draws
+from octvideo.data.seeds import fork_torch_rng
 
 __all__ = ["Augmentation"]
 
 
 class Augmentation:
-    """RandAugment (Cubuk et al., 2019) and random erasing (Zhong et al., 2017), torchvision's, from a seed a clip.
+    """Apply torchvision's RandAugment (Cubuk et al., 2019) and random erasing (Zhong et al., 2017), one seed per clip.
 
-    What a clip becomes depends on its frames and its seed alone, not on its neighbours, the device's random state or
-    the number of ranks. The statistics that AutoContrast, Equalize and Contrast need are those of each frame.
+    The result depends only on the clip's frames and its seed, not on the batch, the device's random state or the
+    number of ranks. AutoContrast, Equalize and Contrast take their statistics from each frame.
 
     Args:
-        num_ops, magnitude: RandAugment: operations per clip, 0 for none, and their strength, 0 to 30.
-        erasing: probability that a box becomes noise, the same in all frames.
-        fill: colour in [0, 1] of what RandAugment moves in from outside the frame.
+        num_ops, magnitude: RandAugment's operations per clip (0: none) and their strength (0 to 30).
+        erasing: probability that a box becomes noise, the same box in all frames.
+        fill: colour in [0, 1] of areas that RandAugment moves in from outside the frame.
     """
 
     def __init__(
@@ -36,19 +36,19 @@ class Augmentation:
             self._erase = v2.RandomErasing(erasing, value="random", inplace=True)  # type: ignore[arg-type]
 
     def frames(self, frames: Tensor, seeds: Tensor) -> Tensor:
-        """Before normalising: RandAugment of ``(N, T, H, W, 3)`` uint8 with seeds ``(N,)``."""
+        """Apply RandAugment, before normalisation: ``(N, T, H, W, 3)`` uint8 with seeds ``(N,)``."""
         if self._rand is None:
             return frames
         clips = []
         for clip, seed in zip(frames.permute(0, 1, 4, 2, 3), seeds.tolist(), strict=True):
-            with torch_draws(seed):
+            with fork_torch_rng(seed):
                 clips.append(self._rand(clip).permute(0, 2, 3, 1))
         return torch.stack(clips)
 
     def clips(self, clips: Tensor, seeds: Tensor) -> Tensor:
-        """After normalising, in place: erasing of ``(N, 3, T, H, W)`` with seeds ``(N,)``; noise is N(0, 1)."""
+        """Erase boxes in place, after normalisation: ``(N, 3, T, H, W)`` with seeds ``(N,)``; the noise is N(0, 1)."""
         if self._erase is not None:
             for clip, seed in zip(clips.transpose(1, 2), seeds.tolist(), strict=True):
-                with torch_draws(seed ^ 1):  # not the numbers that RandAugment has drawn
+                with fork_torch_rng(seed ^ 1):  # other numbers than RandAugment drew
                     self._erase(clip)
         return clips

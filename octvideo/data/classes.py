@@ -1,4 +1,4 @@
-"""Class names: those of data compared with those of weights, and numbers in the place of names."""
+"""Class names: compare those of data with those of weights; handle numbers instead of names."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ __all__ = [
 
 
 def nfc(name: str) -> str:
-    """The composed Unicode form: macOS writes names of folders decomposed, other systems mostly composed."""
+    """Return the composed Unicode form. macOS decomposes folder names, other systems mostly do not."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_number(name: str) -> bool:
-    """Whether a name, or a label in a list, is a whole number from 0 on."""
+    """Tell whether a name, or a label in a list, is a non-negative integer."""
     return name.isascii() and name.isdigit()
 
 
 def is_numbered(names: Sequence[str]) -> bool:
-    """Whether the names are but the numbers of the classes, as where a list has numbers and nobody gives names."""
+    """Tell whether the names are just the class numbers, as for a list with numbers and no class file."""
     return list(names) == [str(number) for number in range(len(names))]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names sorted: by number where all are numbers (0, 1, 2, 10), else alphabetically."""
+    """Sort names: by number if all are numbers (0, 1, 2, 10), otherwise alphabetically."""
     names = sorted(names)
     return sorted(names, key=int) if all(map(is_number, names)) else names
 
 
 def number_places(names: Sequence[str]) -> dict[int, int]:
-    """Where in ``names`` the class is that a list calls by a number.
+    """Map each number that a list may use as a label to a place in ``names``.
 
-    Where all names are numbers, a number means the class of this name; else it counts the classes from 0. Where names
-    beside others are numbers in a row, the numbers that could mean two different classes are left out ::
+    If all names are numbers, a label is the name of a class; otherwise it is the position, counted from 0. If only
+    some names are consecutive numbers, labels that could mean two different classes are left out ::
 
         hug jump run            0 -> 0, 1 -> 1, 2 -> 2
         0 1 10 2                0 -> 0, 1 -> 1, 10 -> 2, 2 -> 3
@@ -70,9 +70,9 @@ def number_places(names: Sequence[str]) -> dict[int, int]:
 
 
 def match(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """Where in ``known`` each of ``names`` is, None where it is not.
+    """Find the place of each of ``names`` in ``known``; None if it is not there.
 
-    Unicode forms do not matter, nor underscores in the place of blanks. Numbers without names: see ``number_places`` ::
+    Unicode forms do not matter, nor do underscores instead of blanks. For numbers see ``number_places`` ::
 
         names  jump run         known  hug jump run         -> [1, 2]
         names  0 1 2            known  0 1 10 2             -> [0, 1, 3]
@@ -87,7 +87,7 @@ def match(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """What to add to a sentence on an unknown name: the nearest known one, or ""."""
+    """Return a hint to append to a message about an unknown name: the nearest known one, or ""."""
     alike = next((other for other in known if other.casefold() == name.casefold()), None)
     if alike is not None:
         return f'; it differs from "{alike}" only in capitals.'
@@ -96,54 +96,54 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def check_distinct(names: Iterable[str], source: str, *, capitals: bool = True) -> None:
-    """Raises UserError where two names are one to the eye: in another Unicode form, or with other capitals."""
+    """Raise UserError if two names look alike: other Unicode forms, or other capitals."""
     composed: dict[str, str] = {}
     folded: dict[str, str] = {}
     for name in names:
         if nfc(name) in composed:
-            raise UserError(f"{source}: class {nfc(name)!r} is there twice, in two Unicode forms; make the two one")
+            raise UserError(f"{source}: duplicate class {nfc(name)!r}, in two Unicode forms; merge the two")
         composed[nfc(name)] = name
         other = folded.setdefault(nfc(name).casefold(), name)
         if capitals and other != name:
             raise UserError(
-                f"{source}: classes {other!r} and {name!r} differ only in capitals; make the two one, or list both "
+                f"{source}: classes {other!r} and {name!r} differ only in capitals; merge them, or list both "
                 "names in a file and set DATA.CLASSES to it"
             )
 
 
 def begin_at_one(labels: np.ndarray, count: int) -> bool:
-    """Whether labels count from 1: of ``count`` classes none is 0 and the largest is ``count``."""
+    """Tell whether labels count from 1: with ``count`` classes none is 0 and the largest is ``count``."""
     known = labels[labels >= 0]
     return bool(len(known)) and known.min() >= 1 and known.max() == count
 
 
 def outputs_of(payload: Any) -> int:
-    """How many classes the network of a checkpoint has by its configuration; 0 where it has none."""
+    """Return the number of classes in a checkpoint's configuration; 0 if it has none."""
     text = payload.get("config") if isinstance(payload, Mapping) else None
     if not isinstance(text, str):
         return 0
     try:
         return int(CfgNode.load_cfg(text).MODEL.NUM_CLASSES)
-    except Exception:  # whatever the text is; who needs the configuration reads it with its own errors
+    except Exception:  # a caller that needs the configuration reads it and reports errors
         return 0
 
 
 def classes_of(payload: Any, path: str | Path) -> list[str]:
-    """The class names of a checkpoint, as many as its network has outputs; [] where it has no names.
+    """Return the class names of a checkpoint, one per output of its network; [] if it has no names.
 
     Raises:
-        UserError: they are no names, or more than the outputs.
+        UserError: they are not names, or there are more names than outputs.
     """
     names = payload.get("classes") if isinstance(payload, Mapping) else None
     if not names:
         return []
     if not (isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{path}: its classes are not a list of names: remove or correct that entry")
+        raise UserError(f"{path}: its classes are not a list of names; remove or correct that entry")
     return extended(names, outputs_of(payload) or len(names), str(path))
 
 
 def extended(names: Sequence[str], outputs: int, source: str) -> list[str]:
-    """Names for all outputs of a network; those without one, as in older checkpoints, are called by their numbers.
+    """Return names for all outputs of a network. In older checkpoints some have no name and get their number.
 
     Raises:
         UserError: there are more names than outputs.

@@ -1,11 +1,11 @@
-"""Which videos there are, and what they show. An image is a video of one frame."""
+"""Find the videos of a data set and their classes. An image is a video of one frame."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, nfc
-from octvideo.data.lists import is_image, is_sample, is_video, names_in, read_rows
+from octvideo.data.lists import names_in, read_rows
+from octvideo.data.media import is_hidden, is_image, is_media, is_video, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded, read_shards
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
@@ -24,15 +25,14 @@ __all__ = [
     "class_number",
     "read_classes",
     "read_index",
-    "scan_videos",
 ]
 
 
 def read_classes(file: str | Path) -> list[str]:
-    """Class names, one a line; a bare name such as ``kinetics400_classes.txt`` is also looked for in the package.
+    """Read class names, one per line. The package has ``kinetics400_classes.txt`` and others, found by bare name.
 
     Raises:
-        UserError: no such file, no name in it, or a name that is there twice.
+        UserError: the file is missing or empty, or a name occurs twice.
     """
     path = Path(file)
     shipped = resources.files("octvideo") / "assets" / str(file)
@@ -44,21 +44,21 @@ def read_classes(file: str | Path) -> list[str]:
         raise UserError(f"{file}: no such file of class names; check the path (DATA.CLASSES)")
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
-        raise UserError(f"{file}: no class name in it; write one a line")
+        raise UserError(f"{file}: no class names; write one per line")
     if len(set(names)) < len(names):
         (name, _), *_ = Counter(names).most_common(1)
-        raise UserError(f"{file}: class name {name!r} stands there twice; remove one")
+        raise UserError(f"{file}: duplicate class name {name!r}; remove one")
     if (line := _numbered_line(names)) is not None:
         raise UserError(
-            f"{file}: each line has a number and a name, such as {line!r}, like UCF-101's classInd.txt: keep the names "
-            f"alone (cut -d' ' -f2- {file} > classes.txt). Labels count from 0: subtract 1 where a list begins at 1"
+            f"{file}: each line has a number and a name, such as {line!r}, like UCF-101's classInd.txt. Keep only the "
+            f"names (cut -d' ' -f2- {file} > classes.txt). Labels count from 0: subtract 1 if a list begins at 1"
         )
     check_distinct(names, str(file), capitals=False)
     return [nfc(name) for name in names]
 
 
 def _numbered_line(lines: list[str]) -> str | None:
-    """The first line of a file where a number that counts the lines is in front of each name, but for a header."""
+    """Return the first line of a file that numbers its names, after a header if it has one; None otherwise."""
     for rows in (lines, lines[1:]):
         found = [re.fullmatch(r"(\d+)[\s,;:.)\]]+\D.*", row) for row in rows]
         numbers = sorted(int(match[1]) for match in found if match)
@@ -71,25 +71,24 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a list in UTF-8 (byte {error.start}); give a text file, or a folder") from None
+        raise UserError(f"{file}: not UTF-8 text (byte {error.start}); pass a text file or a folder") from None
 
 
 def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
-    """Reads a list file, a folder of class folders, or the index of tar shards (``octvideo.data.shards``).
+    """Read a list file, a folder with one subfolder per class, or an index of tar shards (``octvideo.data.shards``).
 
-    A line of a list file is ``path label``, see ``read_rows``. A file whose lines have no label at all is a list for
-    prediction (labels -1).
+    A list has one ``path label`` per line; see ``read_rows``. A list without labels is for prediction (labels -1).
 
     Args:
-        source: the list file, or a folder with one subfolder per class, in alphabetical order, by number where all
-            names are numbers, or in the order of ``classes_file``; folders whose names begin with a dot are none.
-            Images in them count where there are no videos, beside which they would be, say, thumbnails. Or an index
-            of shards, or the folder or URL that has it.
-        root: put before relative paths; "" is the list's own folder.
+        source: a list; a folder with one subfolder per class; or an index of shards, or its folder or URL. Classes of
+            folders are in alphabetical order, by number if all names are numbers, or in the order of
+            ``classes_file``. Images in class folders are used only if there are no videos: beside videos they are
+            thumbnails.
+        root: prefix of relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
 
     Raises:
-        UserError: what is missing, malformed or empty, with its line number.
+        UserError: names what is missing, malformed or empty, with the line number.
     """
     if not str(source):
         raise UserError("the name of the list or folder is empty")
@@ -101,53 +100,27 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
         return _read_folder(path, classes)
     if not path.is_file():
         raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
-    if is_sample(path.name):
-        raise UserError(f"{source}: this is a video or an image; give a list with lines of `path label`, or a folder")
+    if is_media(path.name):
+        raise UserError(
+            f"{source}: this is a video or an image; pass a list with one `path label` per line, or a folder"
+        )
     return _read_list(path, Path(root) if root else path.parent, classes, classes_file)
 
 
-def scan_videos(folder: str | Path, wanted: Callable[[str], bool] = is_video) -> Iterator[str]:
-    """The videos below a folder, or other files of ``wanted`` names, relative to it, in the order of their names.
-
-    Each folder is listed once and no file is looked at. Links to folders are followed, but not in a circle.
-
-    Raises:
-        UserError: a folder cannot be listed.
-    """
-    yield from _scan(str(folder), "", frozenset(), wanted)
-
-
-def _scan(folder: str, prefix: str, above: frozenset[tuple[int, int]], wanted: Callable[[str], bool]) -> Iterator[str]:
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            children = [
-                (entry.name, is_folder) for entry in entries if (is_folder := entry.is_dir()) or wanted(entry.name)
-            ]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for name, is_folder in sorted(children, key=lambda child: nfc(child[0])):
-        if is_folder:
-            yield from _scan(os.path.join(folder, name), f"{prefix}{name}/", above | {here}, wanted)
-        else:
-            yield prefix + name
-
-
 def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
-    """The class that a folder's name stands for; some copies of Kinetics have underscores in place of blanks."""
+    """Return the class number of a folder name. Some copies of Kinetics have underscores instead of blanks."""
     folder = nfc(folder)
     return numbers.get(folder, numbers.get(folder.replace("_", " ")))
 
 
 def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
-    children = (child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    children = (child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
     names = sorted(children, key=nfc)
     odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
     if odd is not None:
-        raise UserError(f"{folder}: folder {odd!r}: its name is not UTF-8, and class names are written; rename it")
+        raise UserError(
+            f"{folder}: folder {odd!r}: its name is not UTF-8; rename it, since class names are written to files"
+        )
     check_distinct(names, str(folder), capitals=not classes)
     order = classes or in_order(map(nfc, names))
     numbers = {name: number for number, name in enumerate(order)}
@@ -157,13 +130,15 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
         hint = did_you_mean(unknown, classes)
         raise UserError(f"{folder}: folder {unknown!r} is not among the class names{hint}; check DATA.CLASSES")
     for wanted in (is_video, is_image):
+        passed_over: Counter[str] = Counter()
         rows = (
             (os.fsencode(f"{name}/{path}"), label or 0)
             for name, label in zip(names, labels)
-            for path in scan_videos(folder / name, wanted)
+            for path in scan_folder(folder / name, wanted, passed_over)
         )
         index = VideoIndex.from_rows(rows, order, root=str(folder))
         if len(index):
+            index.passed_over = passed_over_text(passed_over)
             return index
     raise UserError(f"{folder}: no videos or images in class folders; expected {folder}/CLASS/VIDEO.mp4")
 
@@ -180,14 +155,14 @@ def _read_list(file: Path, root: Path, classes: list[str], classes_file: str) ->
 
 
 def build_index(cfg: CfgNode, split: str) -> VideoIndex:
-    """The index of ``split``, one of train, val and test (which is val where DATA.TEST is not set).
+    """Read the videos of a split: train, val or test (val if DATA.TEST is not set).
 
     Raises:
-        UserError: the key is not set, or training videos have more classes than MODEL.NUM_CLASSES, where that is set.
+        UserError: the key is not set, or the training videos have more classes than MODEL.NUM_CLASSES.
     """
     key = {"train": "TRAIN", "val": "VAL", "test": "TEST" if cfg.DATA.TEST else "VAL"}[split]
     if not cfg.DATA[key]:
-        raise UserError(f"DATA.{key} is not set: give a list file or a folder of class folders")
+        raise UserError(f"DATA.{key} is not set: pass a list, or a folder with one subfolder per class")
     index = read_index(cfg.DATA[key], root=cfg.DATA.ROOT, classes_file=cfg.DATA.CLASSES)
     if split == "train":
         check_labels(index, cfg.MODEL.NUM_CLASSES, f"DATA.{key} ({cfg.DATA[key]})")
@@ -195,7 +170,7 @@ def build_index(cfg: CfgNode, split: str) -> VideoIndex:
 
 
 def check_labels(index: VideoIndex, count: int, source: str) -> None:
-    """Raises UserError where videos have more classes than ``count`` (0: any), or numbers that begin at 1."""
+    """Raise UserError if the videos have more classes than ``count`` (0: any), or labels that begin at 1."""
     most = int(index.labels.max(initial=-1))
     if index.numbered and (count or np.isin(range(1, most + 1), index.labels).all()) and most > 0:
         if begin_at_one(index.labels, count or most):

@@ -1,9 +1,8 @@
-"""List files: one video or image a line, ``path label``; read in any of the usual styles, written to be read."""
+"""Read and write list files: one ``path label`` per line, in any of the usual styles."""
 
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,28 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from octvideo.data.classes import begin_at_one, did_you_mean, is_number, nfc, number_places
+from octvideo.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_media
 from octvideo.errors import UserError
 from octvideo.files import atomic_write
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
     "format_row",
-    "is_image",
-    "is_sample",
-    "is_video",
     "names_in",
     "read_rows",
     "write_lines",
 ]
 
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v .flv .wmv .ts .3gp".split())
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff".split())
+_MAX_CLASSES = 100_000  # without class names: a larger number is not a label but, say, a time
 
-_MAX_CLASSES = 100_000  # where no names say how many there are: a larger number is no label but, say, a time
-
-# What nearly all lines are, in one match: ASCII, nothing quoted, no comma in the path, which has a known suffix. Any
-# other line, or one with another label than the expected, is taken apart in Python.
+# Matches nearly all lines at once: ASCII, no quotes, no comma in the path, a known suffix. Other lines, and lines with
+# an unexpected label, are parsed in Python.
 _PLAIN = re.compile(
     rb'([^\s\0",#\x80-\xff][^\0\t-\r",\x80-\xff]*(?:%s))(?:[ \t,]([^\t-\r",\x80-\xff]+?))?\s*'
     % b"|".join(re.escape(suffix.encode()) for suffix in sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)),
@@ -48,26 +40,11 @@ _SUFFIXED_PATH = re.compile(
 )
 
 
-def is_video(name: str) -> bool:
-    """Whether a file's name has the suffix of a video."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name has the suffix of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
-def is_sample(name: str) -> bool:
-    """Whether a file's name has the suffix of a video or an image."""
-    return is_video(name) or is_image(name)
-
-
 class _Labels:
-    """What a label, a number or a name, stands for; called with its text, gives the class number, or None.
+    """Translate a label, a number or a name, to its class number; None if it is unknown.
 
     Raises:
-        ValueError: a number that does not tell which class it is.
+        ValueError: an ambiguous number.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -77,7 +54,7 @@ class _Labels:
         self.limit = len(classes) or _MAX_CLASSES
 
     def plain(self) -> dict[bytes | None, int]:
-        """The labels of nearly all lines, as they are in the file."""
+        """Return the usual labels, as bytes in the file."""
         expected: dict[bytes | None, int] = {name.encode(): number for name, number in self.names.items()}
         places = self.places if self.classes else dict(zip(range(10_000), range(10_000)))
         expected |= {str(number).encode(): place for number, place in places.items()}
@@ -92,21 +69,20 @@ class _Labels:
         if not self.classes or number in self.places:
             return self.places.get(number, number)
         if not self.names:
-            raise ValueError(f"label {number} is none of the classes, which are {', '.join(self.classes[:4])}, ...")
+            raise ValueError(f"label {number} is not one of the classes {', '.join(self.classes[:4])}, ...")
         if number < len(self.classes):
             raise ValueError(
-                f"label {number} can be the class of this name or number {number}, {self.classes[number]!r}: give "
-                "the classes other names, not numbers"
+                f"label {number} is ambiguous: a class has this name, and class number {number} is "
+                f"{self.classes[number]!r}; give the classes names that are not numbers"
             )
         return number
 
 
 def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CLASSES") -> Iterator[tuple[bytes, int]]:
-    """Path (UTF-8) and label (-1 where the list has none) of each line, in order; nothing else is kept.
+    """Yield the path (UTF-8) and the label of each line, in order; -1 if the list has no labels.
 
-    Comma, tab or blank separate the two, the last one counts, so that paths may have blanks; quotes around the path
-    (and ``""`` for a quote in it) are taken off. A label is a number or a name in ``classes``. ``#`` starts a comment
-    line ::
+    A comma, a tab or a blank separates the two. The last one counts, so paths may have blanks. Quotes around a path are
+    removed (``""`` stands for a quote in it). A label is a number or a name in ``classes``. ``#`` starts a comment ::
 
         clips/a b.mp4 3               clips/a b.mp4, 3
         "a, ""b"".mp4",3              a, "b".mp4, 3
@@ -114,8 +90,8 @@ def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CL
 
     Args:
         file: the list.
-        classes: names, in the order of the numbers; () for numbers alone.
-        origin: where the names are from, for messages.
+        classes: names by class number; () if labels are numbers.
+        origin: where the names come from, for messages.
 
     Raises:
         UserError: a malformed line, with its number.
@@ -128,7 +104,7 @@ def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CL
         if labelled is None:
             labelled = label >= 0
         elif labelled != (label >= 0):
-            raise UserError(f"{file}:{line_number}: some lines have a label and some have none; expected `path label`")
+            raise UserError(f"{file}:{line_number}: some lines have a label and some do not; expected `path label`")
         yield path, label
 
 
@@ -163,14 +139,14 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _text(file: Path, line_number: int, line: bytes) -> str:
-    """A line as text; "" for an empty line or a comment."""
+    """Decode a line; "" for an empty line or a comment."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
         raise UserError(f"{file}:{line_number}: not UTF-8 text; convert it, e.g. with iconv") from None
     if "\0" in text:
         raise UserError(
-            f"{file}:{line_number}: a null character in it: no text file, or one in UTF-16; expected `path label`"
+            f"{file}:{line_number}: it has a null character: not a text file, or UTF-16; expected `path label`"
         )
     return "" if text.startswith("#") else text.strip()
 
@@ -186,13 +162,13 @@ def _beyond(file: Path, labels: _Labels, label: int, origin: str) -> str:
 
 
 def names_in(file: Path) -> list[str]:
-    """The class names that the labels of a list are, sorted; [] where these are numbers, or where it has none.
+    """Return the sorted class names that a list uses as labels; [] if it has numbers or no labels.
 
-    The first line tells, so a list of numbers is not read here. Names need paths with the suffix of a video or an
-    image, or in quotes, as a path and a name may both have blanks.
+    The first line decides, so a list of numbers is not read further. In a list with names each path needs the suffix
+    of a video or an image, or quotes, since paths and names may both have blanks.
 
     Raises:
-        UserError: the line of a header, of a number among names, of a name that differs from another in capitals.
+        UserError: a header, a number among names, or names that differ only in capitals; with the line number.
     """
     spellings: dict[bytes | None, None] = {}  # as in the file
     names: dict[str, tuple[str, int]] = {}  # by the name without capitals: the name, and its first line
@@ -221,19 +197,19 @@ def names_in(file: Path) -> list[str]:
 
 
 def _name(text: str, *, first: bool) -> str | None:
-    """The class name at the end of a line; None where the first line has a number, or no label.
+    """Return the class name at the end of a line; None if the first line has a number or no label.
 
     Raises:
-        ValueError: the line does not fit a list with class names.
+        ValueError: the line does not belong in a list with class names.
     """
     found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
-    if found is None and not is_sample(text):
+    if found is None and not is_media(text):
         if first and _NUMBER_BEHIND.fullmatch(text):
             return None
         raise ValueError(
             (_header(text) if first else None)
-            or f"{text!r}: where does the path end? Separate path and label by a comma, a tab or a blank, and put a "
-            "path without the suffix of a video or an image in quotes"
+            or f"{text!r}: cannot tell where the path ends; separate path and label by a comma, a tab or a blank, "
+            "and quote a path without the suffix of a video or an image"
         )
     label = ((found and found[2]) or "").strip()
     if not label or _NUMBERS.fullmatch(label):
@@ -243,15 +219,14 @@ def _name(text: str, *, first: bool) -> str | None:
         raise ValueError(f"{what}, but the lines before have class names; expected `path name`")
     if label[0] != '"' and ("," in label or "\t" in label):
         raise ValueError(
-            f'label "{label}" has a comma or a tab in it: a line has a path and one label; put the name in quotes if '
-            "it is one"
+            f'label "{label}" has a comma or a tab: a line has a path and one label; quote the name if it has one'
         )
     return nfc(_unquoted(label))
 
 
 def _header(text: str) -> str | None:
-    """What is wrong with the first line, where it names columns."""
-    if is_sample(text) or _SUFFIXED_PATH.fullmatch(text) or _NUMBER_BEHIND.fullmatch(text) or text[0] == '"':
+    """Return what is wrong with the first line if it names columns; None otherwise."""
+    if is_media(text) or _SUFFIXED_PATH.fullmatch(text) or _NUMBER_BEHIND.fullmatch(text) or text[0] == '"':
         return None
     if not re.search(r"[\s,]", text):
         return None
@@ -259,7 +234,7 @@ def _header(text: str) -> str | None:
 
 
 def _unknown(text: str, classes: Sequence[str], origin: str) -> str | None:
-    """What is wrong with a line that has a path and no known class."""
+    """Return what is wrong with a line that has a path and an unknown class; None otherwise."""
     found = _QUOTED_PATH.fullmatch(text) or _SUFFIXED_PATH.fullmatch(text)
     label = _unquoted(found[2] or "") if found else ""
     if not classes or not label or _NUMBERS.fullmatch(label):
@@ -269,10 +244,10 @@ def _unknown(text: str, classes: Sequence[str], origin: str) -> str | None:
 
 
 def _split(text: str, labels: _Labels) -> tuple[str, int]:
-    """Path and label; -1 where there is no label.
+    """Split a line into path and label; -1 if it has no label.
 
     Raises:
-        ValueError: what is behind the path is neither a number nor a class name, or there are several numbers.
+        ValueError: neither a number nor a class name follows the path, or several numbers do.
     """
     if quoted := _QUOTED_PATH.fullmatch(text):
         path, rest = quoted[1].replace('""', '"'), quoted[2]
@@ -283,15 +258,15 @@ def _split(text: str, labels: _Labels) -> tuple[str, int]:
         label = labels(rest)
         if label is None:
             continue
-        if not is_sample(path) and _NUMBER_BEHIND.fullmatch(path):
+        if not is_media(path) and _NUMBER_BEHIND.fullmatch(path):
             raise ValueError(
-                f"{text!r} has several numbers behind the path: folders of frames (`folder total_frames label`, "
-                "rawframes) and several labels a video are not supported"
+                f"{text!r} has several numbers after the path: folders of frames (`folder total_frames label`, "
+                "rawframes) and several labels per video are not supported"
             )
-        if not is_sample(path) and _SUFFIXED_PATH.fullmatch(text):
-            raise ValueError(f"{text!r} has more behind the path than one label")
+        if not is_media(path) and _SUFFIXED_PATH.fullmatch(text):
+            raise ValueError(f"{text!r} has more than one label after the path")
         return path, label
-    if not is_sample(text):
+    if not is_media(text):
         raise ValueError(
             f"{text!r} ends in neither a class number, nor a class name, nor the suffix of a video or an image"
         )
@@ -299,17 +274,17 @@ def _split(text: str, labels: _Labels) -> tuple[str, int]:
 
 
 def _cuts(text: str) -> Iterator[tuple[str, str]]:
-    """Where a path may end and a label begin, the likeliest first."""
+    """Yield the possible splits into path and label, the likeliest first."""
     if quoted := _QUOTED_LABEL.fullmatch(text):
         yield quoted[1], quoted[2]
     for separator in ",\t":
         path, found, rest = text.rpartition(separator)
         if found:
             yield path.strip(), rest
-    # A class name may have blanks, and its last word may be the name of another class: suffixes tell.
+    # A class name may have blanks, and its last word may be another class: suffixes decide.
     blanks = [place for place, letter in enumerate(text) if letter in " \t"]
     cuts = [(text[:place].strip(), text[place:]) for place in reversed(blanks)]
-    yield from (cut for cut in cuts if is_sample(cut[0]))
+    yield from (cut for cut in cuts if is_media(cut[0]))
     yield from cuts
 
 
@@ -321,20 +296,20 @@ def _unquoted(text: str) -> str:
 
 
 def format_row(path: str, label: int = -1) -> str:
-    """A line that ``read_rows`` reads as this path and label: ``path,label``, quoted only where it must be.
+    """Format a line for ``read_rows``: ``path,label``, quoted only if necessary.
 
     Raises:
         UserError: the path has a line break, or is not Unicode.
     """
     if "\n" in path or not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
-        raise UserError(f"{path!r}: a list cannot hold a name with a line break or of another encoding; rename it")
-    if any(letter in path for letter in ',"#') or path != path.strip() or not is_sample(path):
+        raise UserError(f"{path!r}: a list cannot hold a name with a line break or not in UTF-8; rename the file")
+    if any(letter in path for letter in ',"#') or path != path.strip() or not is_media(path):
         path = '"' + path.replace('"', '""') + '"'
     return path if label < 0 else f"{path},{label}"
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Writes a text file, which gets its name when it is whole and on the disk.
+    """Write a text file atomically.
 
     Raises:
         UserError: it cannot be written.

@@ -1,4 +1,4 @@
-"""From a configuration to loaders of training batches and of test videos."""
+"""Build the loaders of training batches and of test videos."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from octvideo.signals import end_with_parent, undisturbed_children
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
-_TIMEOUT = 300.0  # seconds a worker may take for a batch before it counts as hanging, where reading has no limit
+_TIMEOUT = 300.0  # seconds a worker may take for a batch if reading has no limit
 
 
 class TrainSampler(Sampler[list[tuple[int, int]]]):
-    """Endless batches of keys ``(index, draw)`` for one rank, a pure function of seed and step.
+    """Yield endless batches of keys ``(index, draw)`` for one rank, a pure function of seed and step.
 
-    The videos are shuffled anew for each pass over them (``draw`` counts the passes) and laid end to end; the global
-    batch of step s is the s-th slice, and each rank takes its part of it ::
+    The videos are shuffled for each pass (``draw`` counts passes) and the passes joined. The global batch of step s is
+    the s-th slice; each rank takes its part of it ::
 
         pass 0            pass 1
         3 1 4 0 2 | 2 0 3 1 4 | ...        batch size 4, 2 ranks
         r0--r1--  r0--r1--
 
-    With ``repeats`` R, a batch has 1 / R as many videos, all of them R times with draws of their own: first each once,
-    then each again, so that neighbours, which mixup pairs, are different videos ::
+    With ``repeats`` R, a batch has 1 / R as many videos, each of them R times with different draws. Neighbours, which
+    mixup pairs, are different videos ::
 
         step 0      step 1      batch size 4, R = 2: two videos a step
         3 1 3 1  |  4 0 4 0     video
         0 0 1 1  |  0 0 1 1     draw: in the next pass 2 and 3
 
     Args:
-        num_videos: of the index.
-        batch_size: of all ranks together, divisible by ``world_size`` and by ``repeats``.
-        seed: of the order.
-        rank, world_size: which part.
-        start_step: the first step; a resumed run goes on where it was.
+        num_videos: length of the index.
+        batch_size: clips over all ranks, divisible by ``world_size`` and by ``repeats``.
+        seed: decides the order.
+        rank, world_size: choose the part.
+        start_step: the first step; where a run resumes.
         repeats: how often a batch has each of its videos.
     """
 
@@ -85,7 +85,7 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Loader(DataLoader[Any]):
-    """Whose workers leave signals to the main process."""
+    """A loader whose workers leave signals to the main process."""
 
     def __iter__(self) -> Any:
         with undisturbed_children():
@@ -97,8 +97,7 @@ def _received(items: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from items
     except (ConnectionError, EOFError):
-        # A worker that crashes cuts the connection first. The news of its death, which torch turns into an exception
-        # that says how, is about to come.
+        # A crashed worker first breaks its connection. Shortly after, torch raises an exception that names the cause.
         time.sleep(1)
         raise
 
@@ -107,12 +106,12 @@ def _start_worker(_: int) -> None:
     end_with_parent()
     torch.set_num_threads(1)
     sys.excepthook = _no_word_of_broken_connections
-    # By default the queue prints the error and drops the batch, for which the main process would wait for ever.
+    # By default the queue prints the error and drops the batch; the main process would wait for it forever.
     Queue._on_queue_feeder_error = staticmethod(_cannot_send)  # type: ignore[attr-defined]
 
 
 def _no_word_of_broken_connections(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """The main process was stopped while this one handed a batch over: multiprocessing reports that here."""
+    """Stay silent if the main process stopped while this one sent a batch; multiprocessing reports that here."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
@@ -129,9 +128,9 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
     return {
         "num_workers": cfg.NUM_WORKERS,
         "worker_init_fn": _start_worker,
-        # Forked, whatever Python's default is: workers inherit that signals are blocked, and fork decoders themselves.
+        # Always forked: workers inherit the blocked signals, and fork their decoders.
         "multiprocessing_context": "fork" if sys.platform == "linux" else None,
-        # Where each attempt has its limit, a batch may take many of them; a worker that dies is noticed without this.
+        # With a limit for each attempt no limit for a batch is needed. A dead worker is noticed without one.
         "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
     }
@@ -140,12 +139,12 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
 def build_train_loader(
     cfg: CfgNode, *, index: VideoIndex | None = None, rank: int = 0, world_size: int = 1, start_step: int = 0
 ) -> DataLoader[Any]:
-    """Endless ``Batch``es of TRAIN.BATCH_SIZE / world_size clips, from ``start_step`` on.
+    """Build the loader of endless ``Batch``es of TRAIN.BATCH_SIZE / world_size clips, from ``start_step`` on.
 
-    ``index`` is that of DATA.TRAIN where it is there already.
+    ``index`` is DATA.TRAIN if it has been read already.
 
     Raises:
-        UserError: the batch does not divide by the number of ranks, has nothing to mix, or a video has no label.
+        UserError: the batch is not divisible by the ranks or too small to mix, or a video has no label.
     """
     check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, "train")
@@ -156,7 +155,7 @@ def build_train_loader(
             f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, one clip for each rank: TRAIN.MIXUP and TRAIN.CUTMIX need two"
         )
     if (index.labels < 0).any():
-        raise UserError(f"{cfg.DATA.TRAIN}: its videos have no labels; training needs `path label` lines")
+        raise UserError(f"{cfg.DATA.TRAIN}: videos without labels; training needs `path label` lines")
     dataset = TrainDataset(
         index,
         num_frames=cfg.DATA.NUM_FRAMES,
@@ -194,10 +193,11 @@ def build_test_loader(
     num_crops: int | None = None,
     num_videos: int = 0,
 ) -> DataLoader[Any]:
-    """A ``VideoViews`` a video, TEST.NUM_CLIPS x TEST.NUM_CROPS views; rank r has the videos r, r + world_size, ...
+    """Build the loader of one ``VideoViews`` per video, with TEST.NUM_CLIPS x TEST.NUM_CROPS views.
 
-    Every video is in exactly one rank's part, however uneven. ``index`` is that of the split where it is there already.
-    With ``num_videos`` it is so many videos, spread evenly over the list, which may be in the order of the classes.
+    Rank r has the videos r, r + world_size, ...: every video is in exactly one rank's part. ``index`` is the split if
+    it has been read already. ``num_videos`` limits the number of videos; they are spread evenly over the list, which
+    may be sorted by class.
     """
     check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, split)

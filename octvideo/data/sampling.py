@@ -1,13 +1,13 @@
-"""Which frames make a clip: arithmetic on frame numbers, ours and that of two peers.
+"""Choose the frames of clips: our rule and those of two peers.
 
-``sampling`` names the rule (DATA.SAMPLING); L frames at f per second, clips of n frames, one of every r, N clips:
+``sampling`` names the rule (DATA.SAMPLING). A video has L frames at f per second; N clips of n frames, stride r:
 
-- ``even``: a clip is n frames exactly r apart, whatever f is, so it spans ``(n - 1) * r + 1`` frames. Training draws
-  its start evenly from all that fit; testing spreads the starts from the first to the last that fits, one clip is the
-  middle. Videos that are too short repeat their last frame.
+- ``even``: the n frames are exactly r apart, whatever f is, so a clip spans ``(n - 1) * r + 1`` frames. Training draws
+  the start uniformly from all that fit. Testing spreads the starts from the first to the last that fits; a single clip
+  is the middle one. Videos that are too short repeat their last frame.
 - ``pyslowfast``: a clip is ``S = n * r * f / 30`` frames, as if the video had 30 a second; its first frame is at
   ``start``, its last at ``start + S - 1``, the others evenly between (8 x 8 at 30 frames a second: 9 apart). Training
-  draws ``start`` evenly from 0 to ``D = max(L - S, 0)``; test clip i starts at ``D * i / N``, so the last clip ends
+  draws ``start`` uniformly from 0 to ``D = max(L - S, 0)``; test clip i starts at ``D * i / N``, so the last clip ends
   before the video does, and a single one is the first. Frame numbers beyond the end become the last frame. (Its
   ``decoder.py``, where it decodes the whole video.)
 - ``pytorchvideo``: a clip is ``n * r / 30`` seconds; n frames are spread over those that begin in it. Starts as for
@@ -25,11 +25,11 @@ import torch
 
 __all__ = ["TARGET_FPS", "clip_indices", "random_clip", "uniform_clips"]
 
-TARGET_FPS = 30.0  # both peers count a clip's length in frames of this rate
+TARGET_FPS = 30.0  # both peers measure a clip's length in frames at this rate
 
 
 def clip_indices(start: int, video_frames: int, num_frames: int, rate: int) -> np.ndarray:
-    """Frame numbers of the clip that begins at ``start``: int64 ``(num_frames,)``.
+    """Return the frame numbers of the clip that starts at ``start``: int64 ``(num_frames,)``.
 
     >>> clip_indices(5, 100, 4, 8).tolist(), clip_indices(0, 10, 4, 4).tolist()
     ([5, 13, 21, 29], [0, 4, 8, 9])
@@ -46,7 +46,7 @@ def random_clip(
     sampling: str = "even",
     fps: float = TARGET_FPS,
 ) -> np.ndarray:
-    """A clip whose start is uniform over all that fit: int64 ``(num_frames,)``; ``fps`` is the video's."""
+    """Draw a clip whose start is uniform over all that fit: int64 ``(num_frames,)``; ``fps`` is the video's."""
     if sampling == "pyslowfast":
         size = _slowfast_size(num_frames, rate, fps)
         return _slowfast_clip(rng.uniform(0, max(video_frames - size, 0)), size, video_frames, num_frames)
@@ -61,9 +61,9 @@ def random_clip(
 def uniform_clips(
     video_frames: int, num_frames: int, rate: int, num_clips: int, *, sampling: str = "even", fps: float = TARGET_FPS
 ) -> np.ndarray:
-    """Clips spread over a video of ``fps`` frames a second: int64 ``(num_clips, num_frames)``.
+    """Spread clips over a video of ``fps`` frames per second: int64 ``(num_clips, num_frames)``.
 
-    Example: 30 frames at 30 a second, 3 clips of 4 frames, one of every 4 ::
+    Example: 30 frames at 30 per second, 3 clips of 4 frames, stride 4 ::
 
         even           last start 30 - 13 = 17; starts 0, 17/2 -> 8, 17
                        0 4 8 12 | 8 12 16 20 | 17 21 25 29
@@ -98,7 +98,7 @@ def _slowfast_size(num_frames: int, rate: int, fps: float) -> float:
 
 
 def _spread(first: float, last: float, count: int) -> np.ndarray:
-    """``count`` numbers from ``first`` to ``last``; float32 as the peers', which decides what is cut to which frame."""
+    """Return ``count`` numbers from ``first`` to ``last``, in float32 like the peers: rounding decides the frames."""
     return torch.linspace(first, last, count).numpy()
 
 
@@ -107,7 +107,7 @@ def _slowfast_clip(start: float, size: float, video_frames: int, num_frames: int
 
 
 def _seconds_clip(start: Fraction, seconds: float, video_frames: int, num_frames: int, fps: float) -> np.ndarray:
-    """``num_frames`` spread over the frames that begin in ``[start, start + seconds)``; exact starts, as the peer's."""
+    """Spread ``num_frames`` over the frames that begin in ``[start, start + seconds)``; exact starts, like the peer."""
     first = min(math.ceil(fps * start), video_frames - 1)
     count = min(math.ceil(fps * (start + Fraction(seconds))), video_frames) - first
     return first + _spread(0, max(count - 1, 0), num_frames).astype(np.int64)

@@ -1,15 +1,15 @@
-"""Videos in tar shards (WebDataset's layout), read one by one in any order, from disk or through fsspec.
+"""Read videos from tar shards (WebDataset's layout) in random order, from disk or through fsspec.
 
-An index file says where each video lies, so that a read takes its bytes and nothing else ::
+An index file says where each video lies, so a read takes only its bytes ::
 
     000000.tar   | header | cls | header | json | header | video ..... | header | cls | ...
                                                 ^ offset - 512          ^ offset + size
                                                          ^ offset
 
-The 512 bytes in front are the video's tar header, with its name, size and time. They are read along, and their checksum
-must be that of the index: a shard that has been changed is noticed, however it was.
+The 512 bytes before a video are its tar header: name, size and time. They are read too, and their checksum must be that
+of the index, so a changed shard is noticed.
 
-The index file is CSV under one line of JSON: the shards with their sizes, the class names, the number of rows ::
+The index file is CSV after one line of JSON: shards with their sizes, class names, number of rows ::
 
     # octvideo shards {"samples": 2, "shards": {"000000.tar": 30720}, "classes": ["bow", "jump"]}
     shard,offset,size,header,label,name
@@ -50,8 +50,8 @@ __all__ = [
     "write_shards",
 ]
 
-SHARD_INDEX = "shards.csv"  # what the index of a folder of shards is called
-SHARD_MAGIC = "# octvideo shards "  # how it begins
+SHARD_INDEX = "shards.csv"  # name of the index in a folder of shards
+SHARD_MAGIC = "# octvideo shards "  # its first characters
 
 HEADER = 512  # bytes of a tar header
 _COLUMNS = ["shard", "offset", "size", "header", "label", "name"]
@@ -60,7 +60,7 @@ _REMAKE = "make its index again: data_tools/make_shards.py --index-only"
 
 
 def is_sharded(source: str | Path) -> bool:
-    """Whether it is an index of tar shards, or a folder that has one; a URL can be nothing else."""
+    """Tell whether a source is an index of tar shards, or a folder or URL that has one."""
     if "://" in str(source):
         return True
     path = Path(source)
@@ -73,7 +73,7 @@ def is_sharded(source: str | Path) -> bool:
 
 
 class Member(NamedTuple):
-    """Where a video lies: the number of its shard, the bytes, the checksum of its tar header; label -1 is none."""
+    """The place of a video: shard number, bytes, checksum of its tar header; its label, -1 if unknown, and name."""
 
     shard: int
     offset: int
@@ -84,10 +84,10 @@ class Member(NamedTuple):
 
 
 class ShardIndex(VideoIndex):
-    """Videos in shards, in four more arrays than ``VideoIndex`` has: a million cost some 60 MB.
+    """A ``VideoIndex`` of videos in shards; about 60 MB more for a million videos.
 
     Args:
-        members: the videos, taken one by one and not kept.
+        members: the videos; the iterator is not kept.
         shards: paths or URLs.
         classes: see ``VideoIndex``.
     """
@@ -107,39 +107,39 @@ class ShardIndex(VideoIndex):
         self._files = _OpenFiles()
 
     def path(self, index: int) -> str:
-        """What errors and reports call a video: ``SHARD.tar!NAME.mp4``."""
+        """Return the name of a video in messages: ``SHARD.tar!NAME.mp4``."""
         return f"{self.shards[self._places[index, 0]]}!{super().path(index)}"
 
     def source(self, index: int) -> bytes:
-        """The content of a video.
+        """Return the content of a video.
 
         Raises:
-            DecodeError: its shard is missing, too short, or not the one that the index was made of.
+            DecodeError: its shard is missing, too short, or has changed since it was indexed.
         """
         number, offset, size, header = self._places[index].tolist()
         try:
             data = self._files.read(self.shards[number], offset - HEADER, HEADER + size)
-        except Exception as error:  # each kind of storage has errors of its own
+        except Exception as error:  # each storage raises other errors
             raise DecodeError(self.path(index), f"the shard cannot be read: {reason(error)}") from error
         if len(data) < HEADER + size:
-            raise DecodeError(self.path(index), f"the shard ends before byte {offset + size}: it is cut short")
+            raise DecodeError(self.path(index), f"the shard ends before byte {offset + size}: it is truncated")
         if len(data) > HEADER + size:
-            raise DecodeError(self.path(index), "the server gave more bytes than were asked for: it serves no ranges")
+            raise DecodeError(self.path(index), "the server ignored the requested range; use one that serves ranges")
         if header_check(data) != header:
-            raise DecodeError(self.path(index), f"the shard has been changed since it was indexed; {_REMAKE}")
+            raise DecodeError(self.path(index), f"the shard has changed since it was indexed; {_REMAKE}")
         return data[HEADER:]
 
 
 def header_check(data: bytes) -> int:
-    """The checksum of the tar header that ``data`` begins with."""
+    """Return the checksum of the tar header at the start of ``data``."""
     return zlib.crc32(data[:HEADER])
 
 
 class _OpenFiles:
-    """Reads ranges of files. Local ones stay open, since opening is what a cluster's file system is slow at.
+    """Read ranges of files. Local files stay open, since opening one is slow on a cluster's file system.
 
-    Forked processes may share them: ``pread`` neither uses nor moves the place in a file. What fsspec holds is not kept
-    here, as its connections do not survive a fork; it makes new ones in each process.
+    Forked processes may share them: ``pread`` neither uses nor moves the file position. Connections of fsspec do not
+    survive a fork, so they are not kept here.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _OpenFiles:
             os.close(file)
 
     def read(self, place: str, start: int, size: int) -> bytes:
-        """Up to ``size`` bytes from ``start`` on, fewer where the file ends."""
+        """Read ``size`` bytes from ``start``; fewer at the end of the file."""
         if "://" in place or not hasattr(os, "pread"):  # Windows has none
             from fsspec.core import url_to_fs
 
@@ -167,29 +167,29 @@ class _OpenFiles:
             while len(data) < size and (more := os.pread(file, size - len(data), start + len(data))):
                 data += more
         except OSError:
-            os.close(file)  # a handle can go stale; the next attempt opens it anew
+            os.close(file)  # a handle can go stale; the next attempt reopens it
             raise
-        self._open[place] = file  # at the end: the first one is the one that was not used for longest
+        self._open[place] = file  # at the end: the first entry is the least recently used
         if len(self._open) > _MAX_OPEN:
             os.close(self._open.pop(next(iter(self._open))))
         return data
 
 
 def reason(error: Exception) -> str:
-    """One line that says what an error of a storage is about."""
+    """Describe an error of a storage in one line."""
     return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def read_shards(place: str, *, root: str = "", classes: Sequence[str] = ()) -> ShardIndex:
-    """Reads an index file. Shards on a local disk must be there, with the sizes that it tells.
+    """Read an index file. Local shards must exist and have the recorded sizes.
 
     Args:
-        place: path or URL of the index, or of the folder that has it as ``shards.csv``.
+        place: path or URL of the index, or of a folder with ``shards.csv``.
         root: the folder or URL of the shards; "" is the index's own folder.
-        classes: class names; labels get their numbers. () for those in the index.
+        classes: class names, whose numbers the labels get; () for the names in the index.
 
     Raises:
-        UserError: it cannot be read, is malformed or cut short, or does not fit its shards or the class names.
+        UserError: it cannot be read, is malformed or truncated, or does not match its shards or the class names.
     """
     if os.path.isdir(place) or "://" in place and not place.endswith(".csv"):
         place = _join(place, SHARD_INDEX)
@@ -201,12 +201,12 @@ def read_shards(place: str, *, root: str = "", classes: Sequence[str] = ()) -> S
     numbers = {name: number for number, name in enumerate(header["shards"])}
     index = ShardIndex(_members(place, lines, numbers), shards, header["classes"])
     if len(index) != header["samples"]:
-        raise UserError(f"{place}: cut short: {len(index)} of {header['samples']} rows are there; {_REMAKE}")
+        raise UserError(f"{place}: truncated: {len(index)} of {header['samples']} rows are there; {_REMAKE}")
     return _with_classes(index, place, classes)
 
 
 def read_header(place: str) -> dict[str, Any]:
-    """What the first line of an index file says; see ``read_shards``."""
+    """Return the first line of an index file, parsed; see ``read_shards``."""
     return _parse_header(place, next(_lines(place), ""))
 
 
@@ -246,7 +246,7 @@ def _lines(place: str) -> Iterator[str]:
 def _check_sizes(place: str, shards: Sequence[str], sizes: Iterable[int]) -> None:
     for shard, size in zip(shards, sizes):
         if "://" in shard:
-            continue  # asking for thousands takes minutes; each read is checked
+            continue  # asking for thousands takes minutes; each read is checked anyway
         try:
             found = os.stat(shard).st_size
         except OSError as error:
@@ -273,7 +273,7 @@ def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> Shar
         raise UserError(f"{place}: no videos in these shards; make them again with data_tools/make_shards.py")
     if (index.labels < 0).any() and most >= 0:
         raise UserError(
-            f"{place}: some videos have a label and some have none; make the shards of a list where all have one"
+            f"{place}: some videos have a label and some do not; make the shards from a list in which all have one"
         )
     if named and classes:
         try:
@@ -299,14 +299,14 @@ def _with_classes(index: ShardIndex, place: str, classes: Sequence[str]) -> Shar
 def write_shards(
     file: Path, members: Sequence[Member], shards: Mapping[str, int], classes: Sequence[str] = (), plan: str = ""
 ) -> None:
-    """Writes an index file, which gets its name when it is whole.
+    """Write an index file atomically.
 
     Args:
         file: its path.
         members: the rows, in order.
         shards: size of each shard by its name: relative to the index's folder, or an absolute path or URL.
-        classes: names in the order of the labels, () where they are not known.
-        plan: any text that says what the shards were made of.
+        classes: names by label; () if unknown.
+        plan: text that identifies the content of the shards.
 
     Raises:
         UserError: it cannot be written.
@@ -318,7 +318,7 @@ def write_shards(
 
 def _rows(members: Sequence[Member], shards: Sequence[str]) -> Iterator[str]:
     class _Line:
-        """What ``csv.writer`` wants: something with ``write``, here one that gives the text back."""
+        """A file for ``csv.writer`` that returns the text."""
 
         write = staticmethod(str)
 

@@ -16,25 +16,26 @@ __all__ = ["VideoIndex", "pack_rows"]
 
 
 class VideoIndex:
-    """Paths and labels of videos, in three arrays: a million of them cost some 80 MB, once.
+    """Paths and labels of videos in three arrays: about 80 MB for a million videos.
 
-    Processes that are forked share the arrays, as nothing in them is counted or touched when it is read; a spawned one
-    is sent them as they are ::
+    Forked processes share the arrays, since reading them changes no reference count ::
 
         _bytes   a.mp4b/c.mp4d.mp4        labels   0 2 0
         _ends         5      12   17      path(1) = root / _bytes[5:12]
 
     Args:
-        paths: one a video.
-        labels: class numbers, -1 where unknown.
-        classes: names, in the order of the numbers; empty where they are not known.
-        root: put before relative paths.
+        paths: one per video.
+        labels: class numbers; -1 means unknown.
+        classes: names by class number; empty if unknown.
+        root: prefix of relative paths.
 
     Attributes:
-        numbered: whether nobody gave names: ``classes`` are the numbers up to the largest label then.
+        numbered: there are no class names; ``classes`` are the numbers up to the largest label.
+        passed_over: what the scan of a folder left out, for messages; "" for nothing.
     """
 
     numbered = False
+    passed_over = ""
 
     def __init__(
         self, paths: Iterable[str], labels: Iterable[int], classes: Sequence[str] = (), *, root: str = ""
@@ -44,7 +45,7 @@ class VideoIndex:
 
     @classmethod
     def from_rows(cls, rows: Iterable[tuple[bytes, int]], classes: Sequence[str] = (), *, root: str = "") -> VideoIndex:
-        """The index of (path, label) pairs, which are taken one by one and not kept."""
+        """Build an index from (path, label) pairs without keeping them."""
         index = cls((), (), classes, root=root)
         index._bytes, index._ends, index.labels = pack_rows(rows)
         return index
@@ -53,23 +54,23 @@ class VideoIndex:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """The path of a video."""
+        """Return the path of a video."""
         start = self._ends[index - 1] if index else 0
         return os.path.join(self.root, os.fsdecode(self._bytes[start : self._ends[index]].tobytes()))
 
     def source(self, index: int) -> str | bytes:
-        """What ``open_video`` opens: the path, or the content of a video that is no file of its own."""
+        """Return what ``open_video`` opens: the path, or the content of a video inside a shard."""
         return self.path(index)
 
     def label(self, index: int) -> int:
-        """The class number of a video, -1 where it is unknown."""
+        """Return the class number of a video; -1 means unknown."""
         return int(self.labels[index])
 
     def fingerprint(self) -> str:
-        """A SHA-256 of paths and labels in their order.
+        """Return a SHA-256 of paths and labels in their order.
 
-        Of the paths counts what is below the folder that all of them share: videos that have moved together, with their
-        list or without, are the same. So are names in another Unicode form, which a copy to another system may bring.
+        Paths count relative to the folder that all of them share, so a data set keeps its fingerprint when it moves.
+        The Unicode form of names does not matter: a copy to another system may change it.
         """
         data = self._bytes.tobytes()
         paths = [_composed(data[start:end]) for start, end in zip([0, *self._ends[:-1].tolist()], self._ends.tolist())]
@@ -81,10 +82,10 @@ class VideoIndex:
         return digest.hexdigest()
 
     def renumber(self, classes: Sequence[str]) -> None:
-        """Makes the labels the numbers of their classes in ``classes``, see ``octvideo.data.classes.match``.
+        """Change the labels to the numbers of their classes in ``classes``; see ``octvideo.data.classes.match``.
 
         Raises:
-            KeyError: the number of a video whose class is not in ``classes``.
+            KeyError: holds the number of a video whose class is not in ``classes``.
         """
         places = [-2 if place is None else place for place in match(self.classes, classes)]
         labels = np.array([*places, -1], dtype=np.int64)[self.labels]  # label -1 finds the last entry, -1
@@ -93,7 +94,7 @@ class VideoIndex:
         self.labels, self.classes, self.numbered = labels, list(classes), False
 
     def renumbered(self, classes: Sequence[str]) -> VideoIndex:
-        """A copy that is renumbered; see ``renumber``."""
+        """Return a renumbered copy; see ``renumber``."""
         index = copy.copy(self)
         index.renumber(classes)
         return index
@@ -106,7 +107,7 @@ def _composed(path: bytes) -> bytes:
 
 
 def pack_rows(rows: Iterable[tuple[bytes, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All paths in one row of bytes, where each of them ends, and the labels."""
+    """Return all paths joined, the end of each one, and the labels."""
     data, ends, labels = bytearray(), array("q"), array("q")
     for path, label in rows:
         data += path

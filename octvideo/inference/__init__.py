@@ -1,4 +1,4 @@
-"""Predicting actions: from a video, a folder, a camera or a stream, with PyTorch, OpenVINO or ONNX Runtime."""
+"""Predict actions in videos, folders, cameras and streams, with PyTorch, OpenVINO or ONNX Runtime."""
 
 from typing import TYPE_CHECKING
 

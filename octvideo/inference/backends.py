@@ -1,9 +1,8 @@
-"""What runs a network: PyTorch, ONNX Runtime or OpenVINO; and the files that the others read.
+"""Run a network with PyTorch, ONNX Runtime or OpenVINO, and export it to files.
 
-All three take float32 clips ``(N, 3, T, H, W)`` with any N and give logits ``(N, classes)``. T, H and W are those that
-the network was exported for. Both other runtimes start from the graph of ``torch.export``; for one session nothing
-is written to disk. Batch norms are folded first (``octvideo.octave.fuse``). On a CPU all three compute with
-``torch.get_num_threads()`` threads.
+All backends take float32 clips ``(N, 3, T, H, W)`` with any N and return logits ``(N, classes)``. An exported network
+has fixed T, H and W. Exports start from the graph of ``torch.export``; running one writes nothing to disk. Batch norms
+are folded first (``octvideo.octave.fuse``). On a CPU all backends use ``torch.get_num_threads()`` threads.
 """
 
 from __future__ import annotations
@@ -40,23 +39,23 @@ __all__ = [
 
 Runner = Callable[[Tensor], Tensor]
 BACKENDS = ("torch", "openvino", "onnxruntime")
-FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # and how their files are named
-TOLERANCE = 1e-4  # of ``relative_difference``: what rounding in float32 explains
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # and the suffixes of their files
+TOLERANCE = 1e-4  # of ``relative_difference``: float32 rounding
 
 _EXTRA = "it is not installed; install it with: pip install 'octvideo[export]'"
 
 
 def create_runner(backend: str, model: nn.Module, clip_shape: Sequence[int], device: torch.device) -> Runner:
-    """A network made ready to run.
+    """Prepare a network to run.
 
     Args:
         backend: one of ``BACKENDS``. OpenVINO and ONNX Runtime run on the CPU.
-        model: in evaluation mode.
+        model: the network, in evaluation mode.
         clip_shape: (T, H, W) of the clips.
-        device: for torch.
+        device: of the torch backend.
 
     Raises:
-        UserError: unknown backend, not installed, or the network cannot be exported for it.
+        UserError: the backend is unknown or not installed, or the network cannot be exported for it.
     """
     model = fold_batch_norm(model)
     if backend == "torch":
@@ -72,11 +71,10 @@ def create_runner(backend: str, model: nn.Module, clip_shape: Sequence[int], dev
 
 
 def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path: Path) -> None:
-    """Exports a network in evaluation mode to a file; OpenVINO also writes the weights, next to it as ``.bin``.
+    """Export a network in evaluation mode to a file. OpenVINO also writes the weights to a ``.bin`` next to it.
 
     Raises:
-        UserError: unknown format, a name that does not fit it, a missing package, a place that cannot be written, or
-            the network does not export.
+        UserError: unknown format, wrong suffix, missing package, unwritable place, or a failed export.
     """
     if format not in FORMATS:
         raise UserError(f"--format {format}: it must be one of {', '.join(FORMATS)}")
@@ -93,13 +91,13 @@ def save_exported(model: nn.Module, clip_shape: Sequence[int], format: str, path
         elif format == "openvino":
             _save_openvino(_openvino_model(program, clip_shape), partial, path.with_suffix(".bin"))
         else:
-            buffer = io.BytesIO()  # a full disk ends torch's own writer, and Python with it
+            buffer = io.BytesIO()  # on a full disk torch's own writer aborts Python
             torch.export.save(program, buffer)
             partial.write_bytes(buffer.getbuffer())
 
 
 def _save_openvino(model: Any, partial: Path, weights: Path) -> None:
-    """``partial`` gets the graph, ``weights`` what belongs to it."""
+    """Write the graph to ``partial`` and its weights to ``weights``."""
     import openvino
 
     written = partial.with_suffix(".bin")
@@ -113,7 +111,7 @@ def _save_openvino(model: Any, partial: Path, weights: Path) -> None:
 
 
 def load_exported(format: str, path: Path) -> Runner:
-    """The runner of a file that ``save_exported`` wrote."""
+    """Load a file that ``save_exported`` wrote."""
     if format == "onnx":
         return _onnx_runner(str(path))
     if format == "openvino":
@@ -124,7 +122,7 @@ def load_exported(format: str, path: Path) -> Runner:
 
 
 def relative_difference(logits: Tensor, expected: Tensor) -> float:
-    """The largest difference of two networks' logits, relative to the largest expected one; nan where one is nan."""
+    """Return the largest difference of logits, relative to the largest expected one; nan if one is nan."""
     difference = (logits - expected).abs().max()
     return (difference / expected.abs().max()).item() if difference else 0.0
 
@@ -167,14 +165,14 @@ def _openvino_runner(model: Any) -> Runner:
 
 
 def _export(model: nn.Module, clip_shape: Sequence[int]) -> ExportedProgram:
-    """The graph of the network with a free number of clips."""
-    # Two clips: sizes of 1 would be taken for constants.
+    """Export the graph of a network with a free number of clips."""
+    # Two clips: the exporter treats sizes of 1 as constants.
     example = torch.zeros(2, 3, *clip_shape)
     views = torch.export.Dim("views", min=1, max=4096)
     with _quiet(), torch.no_grad():
         try:
             return torch.export.export(model.cpu(), (example,), dynamic_shapes=({0: views},))
-        except Exception as error:  # the exporter raises exceptions of many kinds
+        except Exception as error:  # the exporter raises many kinds of exceptions
             raise UserError(f"the network cannot be exported: {_first_line(error)}; use --backend torch") from error
 
 
@@ -213,7 +211,7 @@ def _require(*packages: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters print progress and warn about their own insides; standard output belongs to the caller."""
+    """Silence exporters, which print progress and internal warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Drawing predictions on frames, and writing frames as a video that plays everywhere."""
+"""Draw predictions on frames, and write frames as a video that plays everywhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
 
-_MAX_SIDE = 4096  # pixels, of enlarged frames: H.264 players and encoders have their limits
-_MIN_SHORT_SIDE = 320  # pixels: below this text is not readable, and players show the video enlarged and blurred
+_MAX_SIDE = 4096  # pixels of an enlarged frame: limit of H.264 players and encoders
+_MIN_SHORT_SIDE = 320  # pixels: below this text is unreadable
 # Drawing replaces what is below, transparency included, so all of these are nearly opaque.
 _PANEL = (12, 14, 20, 185)
 _TRACK = (84, 90, 102, 215)
@@ -30,7 +30,7 @@ _QUIET_BAR = (58, 136, 172, 255)
 
 
 def output_scale(width: int, height: int) -> int:
-    """The whole factor by which frames of this size are enlarged before text is drawn on them."""
+    """Return the integer factor by which frames of this size are enlarged before text is drawn."""
     wanted = -(-_MIN_SHORT_SIDE // min(width, height))
     return max(1, min(wanted, _MAX_SIDE // max(width, height)))
 
@@ -41,7 +41,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """The text, cut with an ellipsis where it is longer than ``width`` pixels."""
+    """Shorten a text to ``width`` pixels with an ellipsis."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -50,7 +50,7 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
 
 
 def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "") -> np.ndarray:
-    """A copy of a frame with a panel of labels, score bars and percentages in the lower left corner::
+    """Return a copy of a frame with a panel of labels, score bars and percentages in the lower left corner::
 
         +--------------------------------+
         |                                |
@@ -63,8 +63,8 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
 
     Args:
         frame: uint8 ``(H, W, 3)``. Small frames are enlarged by ``output_scale``.
-        predictions: best first; as many are drawn as fit into the frame. Empty: only the note.
-        note: a line on top of the panel, such as the time that the predictions are for.
+        predictions: best first; those that fit are drawn. Empty: only the note.
+        note: a line at the top of the panel.
 
     Returns:
         uint8 ``(H * scale, W * scale, 3)``.
@@ -80,7 +80,7 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
     bar, line = max(4, round(size * 0.32)), round(size * 1.25)
     row = line + bar + round(size * 0.5)
     note_height = round(size * 1.15) if note else 0
-    # Less than half of the frame, so that the action stays in sight.
+    # Less than half of the frame: the action stays visible.
     shown = predictions[: max(1, int((0.42 * height - 2 * pad - note_height) // row))]
     panel_width = min(width - 2 * margin, round(size * 17))
     panel_height = 2 * pad + note_height + row * len(shown) - (round(size * 0.5) if shown else 0)
@@ -101,7 +101,7 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
         y += line
         draw.rounded_rectangle((pad, y, right, y + bar), radius=bar / 2, fill=_TRACK)
         length = (right - pad) * min(1.0, prediction.score)
-        if length >= bar:  # shorter than it is high, a rounded bar cannot be drawn
+        if length >= bar:  # a shorter rounded bar cannot be drawn
             draw.rounded_rectangle((pad, y, pad + length, y + bar), radius=bar / 2, fill=_QUIET_BAR if rank else _BAR)
         y += bar + round(size * 0.5)
     image.paste(layer, (margin, height - margin - panel_height), layer)
@@ -109,9 +109,9 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
 
 
 class VideoWriter:
-    """Writes frames as H.264 in .mp4 (yuv420p, even size, index at the front). A context manager.
+    """Write frames as H.264 in .mp4 (yuv420p, even size, index at the front). A context manager.
 
-    The file has the first frame's size, rounded up to even, and gets its name at the end.
+    The video has the first frame's size, rounded up to even. The file appears when it is complete.
 
     Args:
         path: ends in .mp4; missing folders are made.
@@ -123,7 +123,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: Fraction) -> None:
         if path.suffix.lower() != ".mp4":
-            raise UserError(f"--output {path}: the annotated video is an .mp4; give a name that ends in .mp4")
+            raise UserError(f"--output {path}: the annotated video is an .mp4; choose a name that ends in .mp4")
         self.path, self.fps, self.frames = path, fps, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +140,10 @@ class VideoWriter:
         return self
 
     def write(self, frame: np.ndarray) -> None:
-        """Adds a frame: uint8 ``(H, W, 3)``, of the first one's size."""
+        """Add a frame: uint8 ``(H, W, 3)``, of the first one's size."""
         height, width = frame.shape[:2]
         if self._stream is None:
-            # The time base is finer than a frame, so that rates such as 30000/1001 are kept exactly.
+            # The time base is finer than a frame: rates such as 30000/1001 stay exact.
             self._stream = self._container.add_stream("libx264", rate=self.fps)
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = "yuv420p"
@@ -166,7 +166,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Finishes the file, which gets its name now; where there is no frame, or anything failed, none is left."""
+        """Finish the file. Without a frame, or after a failure, no file is left."""
         try:
             if self._stream is not None and not self._failed:
                 self._mux(None)

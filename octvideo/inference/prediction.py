@@ -1,4 +1,4 @@
-"""What a prediction is."""
+"""Predictions: classes with their probabilities."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class Prediction(NamedTuple):
 
 
 def top_predictions(scores: np.ndarray, classes: Sequence[str], top_k: int) -> list[Prediction]:
-    """The ``top_k`` best of the scores ``(K,)``, best first; all where there are fewer classes."""
+    """Return the ``top_k`` best classes by scores ``(K,)``, best first; all if there are fewer."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [Prediction(classes[index], float(scores[index])) for index in order]

@@ -1,4 +1,4 @@
-"""The network behind one object: videos or frames in, class names and probabilities out."""
+"""Predict class names and probabilities from videos or frames."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from octvideo.inference.weights import load_network
 
 __all__ = ["Predictor"]
 
-_MOST_VIEWS = 10_000  # of a video, all in memory
-_CHUNK = 32  # frames that are held at full size: 200 MB at 1080p
+_MOST_VIEWS = 10_000  # per video; all are in memory
+_CHUNK = 32  # frames held at full size: 200 MB at 1080p
 
 
 class Predictor:
-    """Predicts the action in videos.
+    """Predict the actions in videos.
 
-    Several clips are spread evenly over a video and averaged as TEST.AVERAGE says. Each clip is the centre crop.
+    Clips are spread evenly over a video, centre-cropped, and averaged according to TEST.AVERAGE.
 
     Args:
-        checkpoint: path or URL of a checkpoint of octvideo, or of bare weights, also of other projects, together with
-            ``cfg``; None: the small network that ships with octvideo.
-        cfg: a configuration or its file; None: that of the checkpoint.
+        checkpoint: path or URL of an octvideo checkpoint, or of bare weights, also of other projects, together with
+            ``cfg``; None: the small network shipped with octvideo.
+        cfg: a configuration or its file; None: the checkpoint's own.
         backend: ``"torch"``, ``"openvino"`` or ``"onnxruntime"``.
-        device: for torch: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
-        views: clips of a video; None: ``TEST.NUM_CLIPS``.
+        device: for torch: ``"auto"`` (CUDA if available), ``"cpu"`` or ``"cuda"``.
+        views: clips per video; None: ``TEST.NUM_CLIPS``.
 
     Attributes:
-        classes: the names of the classes, in the network's order.
-        span: frames of a video that one clip reaches over.
+        classes: class names, in the network's order.
+        span: number of video frames that a clip covers.
 
     Raises:
-        UserError: a file is missing or does not fit, or the backend is not installed.
+        UserError: a file is missing or does not match the network, or the backend is not installed.
 
     Example::
 
@@ -78,7 +78,7 @@ class Predictor:
         self._run = create_runner(backend, network.model, network.clip_shape, where)
 
     def predict(self, path: str | Path, top_k: int = 5) -> list[Prediction]:
-        """The ``top_k`` best classes of a video file, best first; the scores of all classes sum to 1.
+        """Predict a video file: the ``top_k`` best classes, best first. Scores of all classes sum to 1.
 
         Raises:
             UserError: the file is missing or cannot be decoded.
@@ -95,12 +95,12 @@ class Predictor:
         return top_predictions(scores, self.classes, top_k)
 
     def predict_frames(self, frames: np.ndarray | Tensor, top_k: int = 5) -> list[Prediction]:
-        """As ``predict``, of consecutive frames in memory: uint8 ``(T, H, W, 3)`` RGB, any T, at the video's own rate.
+        """Predict consecutive frames in memory: uint8 ``(T, H, W, 3)`` RGB, any T, at the video's own rate.
 
-        Where DATA.SAMPLING asks for frames per second, 30 are assumed.
+        Sampling rules that use frames per second assume 30.
 
         Raises:
-            ValueError: another type or shape.
+            ValueError: wrong type or shape.
         """
         tensor = torch.as_tensor(frames)
         if tensor.dtype != torch.uint8 or tensor.dim() != 4 or tensor.shape[3] != 3 or 0 in tensor.shape:
@@ -110,25 +110,25 @@ class Predictor:
         return top_predictions(scores, self.classes, top_k)
 
     def crop(self, frame: np.ndarray) -> Tensor:
-        """What the network sees of a frame: uint8 ``(H, W, 3)`` to ``(size, size, 3)``."""
+        """Resize and crop a frame for the network: uint8 ``(H, W, 3)`` to ``(size, size, 3)``."""
         return self._crops(torch.from_numpy(frame)[None])[0]
 
     def predict_window(self, crops: Sequence[Tensor], top_k: int = 5) -> list[Prediction]:
-        """The best classes of one clip, the last of a window of consecutive frames that ``crop`` has cropped."""
+        """Predict the last clip in a window of consecutive frames, each from ``crop``."""
         start = max(0, len(crops) - self.span)
         indices = clip_indices(start, len(crops), self._num_frames, self._rate)
         clip = torch.stack([crops[index] for index in indices])
         return top_predictions(self._score(clip[None]), self.classes, top_k)
 
     def _clips(self, video_frames: int, fps: float) -> np.ndarray:
-        """The frame numbers that testing takes: ``(views, T)``."""
+        """Return the frame numbers of the test clips: ``(views, T)``."""
         return uniform_clips(video_frames, self._num_frames, self._rate, self.views, sampling=self._sampling, fps=fps)
 
     def _crops(self, frames: Tensor) -> Tensor:
-        """Centre crops ``(n, size, size, 3)`` of frames ``(n, H, W, 3)``, in memory of their own."""
+        """Resize and centre-crop frames ``(n, H, W, 3)`` to ``(n, size, size, 3)``, as a copy."""
         return spatial_crops(resize_short_side(frames, self._short_side), self._crop_size, 1)[0].contiguous()
 
     def _score(self, clips: Tensor) -> np.ndarray:
-        """Probabilities ``(K,)`` of a video by its clips, uint8 ``(V, T, size, size, 3)``."""
+        """Return the probabilities ``(K,)`` of a video from its clips, uint8 ``(V, T, size, size, 3)``."""
         parts = [self._run(normalize_clips(part, self._mean, self._std)) for part in clips.split(self._batch)]
         return average_views(torch.cat(parts), self._average).numpy()

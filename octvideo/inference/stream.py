@@ -1,4 +1,4 @@
-"""Predictions over time: a window slides over a video or a stream, and frames are shown with what it saw.
+"""Predict over time: slide a window over a video or a stream.
 
 ::
 
@@ -7,8 +7,8 @@
                          [-------------- span --------------]
              |<- every ->|
 
-A stream knows the past alone: a frame gets the prediction of the last complete window. In a file a window may also look
-ahead: a frame gets the prediction of the window that it is in the middle of.
+In a stream only the past is known: a frame gets the prediction of the last complete window. In a file a window may look
+ahead: a frame gets the prediction of the window around it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from octvideo.inference.prediction import Prediction
 from octvideo.inference.predictor import Predictor
 from octvideo.inference.sources import FrameReader
 
-__all__ = ["Update", "annotate_video", "timeline", "watch"]
+__all__ = ["StreamPrediction", "annotate_video", "timeline", "predict_stream"]
 
 
-class Update(NamedTuple):
-    """A prediction of a stream.
+class StreamPrediction(NamedTuple):
+    """A prediction during a stream.
 
     Attributes:
-        frame: frames read so far.
-        seconds: their time at the rate of the source.
+        frame: number of frames read so far.
+        seconds: their duration at the frame rate of the source.
         predictions: best first.
     """
 
@@ -44,7 +44,7 @@ class Update(NamedTuple):
     predictions: list[Prediction]
 
 
-def watch(
+def predict_stream(
     reader: FrameReader,
     predictor: Predictor,
     *,
@@ -53,20 +53,20 @@ def watch(
     max_frames: int | None = None,
     max_seconds: float | None = None,
     writer: VideoWriter | None = None,
-) -> Iterator[Update]:
-    """Predicts a stream while it comes.
+) -> Iterator[StreamPrediction]:
+    """Predict a stream as its frames arrive.
 
-    The first prediction is made when the window is full, or at the end of a stream that is shorter than it.
+    The first prediction comes when the window is full, or at the end of a shorter stream.
 
     Args:
-        reader: where frames come from. Where it is live and the network slower than the camera, predictions are made
-            less often, so that they stay about the present.
+        reader: source of the frames. If it is live and the network slower than the camera, predictions become rarer, so
+            that they stay current.
         predictor: the network.
-        top_k: predictions in an update.
+        top_k: number of classes per prediction.
         every: frames between predictions; None: half of the window.
-        max_frames: stop after so many frames.
-        max_seconds: stop after so many seconds by the clock.
-        writer: gets every frame, with the predictions drawn on it.
+        max_frames: stop after this many frames.
+        max_seconds: stop after this many seconds of real time.
+        writer: receives every frame with the predictions drawn on it.
     """
     span = predictor.span
     every = every or max(1, span // 2)
@@ -82,23 +82,23 @@ def watch(
             predictions = predictor.predict_window(window, top_k)
             busy = math.ceil((time.monotonic() - begin) * float(reader.fps)) if reader.live else 0
             due = count + max(every, busy)
-            yield Update(count, count / float(reader.fps), predictions)
+            yield StreamPrediction(count, count / float(reader.fps), predictions)
         if writer is not None:
             writer.write(annotate(frame, predictions, "" if predictions else "waiting for frames"))
         if count == max_frames or (max_seconds is not None and time.monotonic() - start >= max_seconds):
             break
     if not predictions:
-        yield Update(count, count / float(reader.fps), predictor.predict_window(window, top_k))
+        yield StreamPrediction(count, count / float(reader.fps), predictor.predict_window(window, top_k))
 
 
 def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: int, every: int | None = None) -> int:
-    """Writes a video file with the predictions drawn on every frame, at its own frame rate.
+    """Write a video file with the predictions drawn on every frame, at the source's frame rate.
 
     Args:
         source: a video file.
         output: the .mp4 to write.
         predictor: the network.
-        top_k: predictions in the panel.
+        top_k: number of classes in the panel.
         every: frames between predictions; None: half of the window.
 
     Returns:
@@ -116,9 +116,9 @@ def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: i
 
 
 def timeline(source: Path, predictor: Predictor, *, top_k: int, every: int) -> list[list[Prediction]]:
-    """Predictions along a video file: entry k is for the frames from ``k * every`` on.
+    """Predict along a video file; entry k is for the frames from ``k * every`` on.
 
-    Its window has those frames in the middle, as far as the ends of the video allow it.
+    Those frames are in the middle of its window, except near the ends of the video.
 
     Raises:
         UserError: the file cannot be read.
@@ -132,6 +132,6 @@ def timeline(source: Path, predictor: Predictor, *, top_k: int, every: int) -> l
             window.append(predictor.crop(frame))
             while count >= max(predictor.span, len(found) * every + every // 2 + predictor.span // 2):
                 found.append(predictor.predict_window(window, top_k))
-    if len(found) * every < count:  # the windows left would reach over the end: they are the last one that does not
+    if len(found) * every < count:  # later windows would exceed the end: use the last complete one
         found.append(predictor.predict_window(window, top_k))
     return found

@@ -1,4 +1,4 @@
-"""From a checkpoint to a network that is ready to predict."""
+"""Load the network of a checkpoint for prediction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 @dataclass(frozen=True)
 class Network:
-    """A network in evaluation mode, on the CPU, and what is needed to use it."""
+    """A network in evaluation mode, on the CPU, with its configuration and classes."""
 
     model: nn.Module
     cfg: CfgNode
@@ -34,36 +34,36 @@ class Network:
 
     @property
     def clip_shape(self) -> tuple[int, int, int]:
-        """(T, H, W) of the clips that it is tested with."""
+        """(T, H, W) of test clips."""
         return self.cfg.DATA.NUM_FRAMES, self.cfg.DATA.TEST_CROP, self.cfg.DATA.TEST_CROP
 
 
 def default_checkpoint() -> Path:
-    """The small network that ships with octvideo.
+    """Return the path of the small network shipped with octvideo.
 
     Raises:
-        UserError: it is not there.
+        UserError: the file is missing.
     """
     path = _ASSETS / "oct_i3d_weizmann.pt"
     if not path.is_file():
-        raise UserError(f"{path}: the model that ships with octvideo is not there; give one with --checkpoint")
+        raise UserError(f"{path}: the model shipped with octvideo is missing; pass another one with --checkpoint")
     return path
 
 
 def load_network(
     checkpoint: str | Path | None = None, cfg: str | Path | CfgNode | None = None, *, as_2d: bool | None = None
 ) -> Network:
-    """Builds the network of a checkpoint and loads its weights.
+    """Build the network of a checkpoint and load its weights.
 
     Args:
-        checkpoint: path or URL of a checkpoint of octvideo, which carries its configuration and its classes, or of
-            bare weights, also of other projects (``docs/checkpoints.md``); None: ``default_checkpoint()``.
-        cfg: a configuration, or its file; None: that of the checkpoint.
-        as_2d: run 3D convolutions as 2D ones or not, in place of ``MODEL.CONV_AS_2D``: PyTorch on a CPU is faster with
-            it, and exports do not depend on it; None: as the configuration says.
+        checkpoint: path or URL of an octvideo checkpoint, which contains its configuration and classes, or of bare
+            weights, also of other projects (``docs/checkpoints.md``); None: ``default_checkpoint()``.
+        cfg: a configuration or its file; None: the checkpoint's own.
+        as_2d: overrides ``MODEL.CONV_AS_2D``: run 3D convolutions as 2D ones, which is faster in PyTorch on a CPU.
+            Exports do not depend on it.
 
     Raises:
-        UserError: a file is missing or unreadable, there is no configuration, or the weights are of another network.
+        UserError: a file is missing or unreadable, there is no configuration, or the weights do not match the network.
     """
     path = local_file(checkpoint) if checkpoint is not None else default_checkpoint()
     content = read_checkpoint(path)
@@ -75,7 +75,7 @@ def load_network(
     elif isinstance(content.get("config"), str):
         settings = _cfg_from_text(content["config"], path)
     else:
-        raise UserError(f"{path}: these are weights without a configuration; give it with --cfg FILE")
+        raise UserError(f"{path}: these weights have no configuration; pass it with --cfg FILE")
     classes = _classes(content, settings, path)
     if as_2d is not None:
         settings.defrost()
@@ -96,7 +96,7 @@ def _cfg_from_text(text: str, path: Path) -> CfgNode:
 
 
 def _classes(content: Any, cfg: CfgNode, path: Path) -> tuple[str, ...]:
-    """The names of all outputs of the network; sets MODEL.NUM_CLASSES where it is 0."""
+    """Return the names of all outputs of the network; set MODEL.NUM_CLASSES if it is 0."""
     names, outputs = classes_of(content, path), outputs_of(content)
     if not names and cfg.DATA.CLASSES:
         names = read_classes(cfg.DATA.CLASSES)

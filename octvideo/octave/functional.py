@@ -38,12 +38,15 @@ def downsample(x: Tensor, mode: str = "avg") -> Tensor:
     """
     if x.dim() == 5 and not exporting():
         return _per_frame(x, mode)
-    window = (1,) * (x.dim() - 4) + (2, 2)
-    # In other runtimes ceil_mode can cost a padded copy: exports have it only where it matters.
-    ceil = not exporting() or any(edge % 2 for edge in x.shape[-2:])
+    window, ceil = (2, 2), True
+    if exporting():
+        # In other runtimes ceil_mode can cost a padded copy; the exporter refuses windows larger than the map.
+        height, width = x.shape[-2:]
+        window, ceil = (min(2, height), min(2, width)), height % 2 == 1 or width % 2 == 1
+    kernel = (1,) * (x.dim() - 4) + window
     if mode == "max":
-        return (F.max_pool3d if x.dim() == 5 else F.max_pool2d)(x, window, ceil_mode=ceil)
-    return (F.avg_pool3d if x.dim() == 5 else F.avg_pool2d)(x, window, ceil_mode=ceil, count_include_pad=False)
+        return (F.max_pool3d if x.dim() == 5 else F.max_pool2d)(x, kernel, ceil_mode=ceil)
+    return (F.avg_pool3d if x.dim() == 5 else F.avg_pool2d)(x, kernel, ceil_mode=ceil, count_include_pad=False)
 
 
 def _per_frame(x: Tensor, mode: str) -> Tensor:

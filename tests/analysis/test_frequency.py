@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_network import small_cfg
 
 from octvideo.analysis.frequency import find_inputs, layers_of, measure, network_of
 from octvideo.analysis.frequency_report import as_numbers
 from octvideo.cli import run
 from octvideo.cli.analyze_frequency import main
-from octvideo.config import CfgNode, load_cfg, save_cfg
+from octvideo.config import load_cfg, save_cfg
 from octvideo.models import build_model
 from octvideo.octave import OctaveTensor
 
@@ -61,7 +61,7 @@ def test_low_maps_have_low_frequencies(data: Path) -> None:
         assert row["cumulative"] == sorted(row["cumulative"]) and row["cumulative"][-1] == pytest.approx(1)
 
 
-def test_spectra_match_the_layers_outputs(small_cfg: Callable[..., CfgNode], data: Path, tmp_path: Path) -> None:
+def test_spectra_match_the_layers_outputs(data: Path, tmp_path: Path) -> None:
     # 72 pixels: maps of res3 are 9x9 and 5x5.
     save_cfg(small_cfg("DATA.TEST_CROP", "72", "DATA.TEST_SHORT_SIDE", "72"), tmp_path / "cfg.yaml")
     network = network_of(None, tmp_path / "cfg.yaml")
@@ -82,7 +82,7 @@ def test_spectra_match_the_layers_outputs(small_cfg: Callable[..., CfgNode], dat
         assert np.allclose(found.energy.mean.numpy(), shares.mean(0), atol=1e-6)
 
 
-def test_layers_are_found_by_name(small_cfg: Callable[..., CfgNode]) -> None:
+def test_layers_are_found_by_name() -> None:
     model = build_model(small_cfg())
     assert list(layers_of(model)) == ["res2", "res3", "res4", "res5"]
     assert list(layers_of(model, ["res[34]", r"blocks\.0"])) == ["res3", "res4", "blocks.0"]

@@ -226,7 +226,7 @@ def test_file_may_have_dotted_keys(tmp_path: Path) -> None:
 
 def test_empty_class_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n")
-    with pytest.raises(UserError, match=r"classes\.txt: no class name in it; write one a line"):
+    with pytest.raises(UserError, match=r"classes\.txt: no class names; write one per line"):
         read_classes(tmp_path / "classes.txt")
 
 

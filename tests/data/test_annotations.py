@@ -80,7 +80,7 @@ def test_files_that_are_no_annotations(tmp_path):
         read_annotations(write(tmp_path, "a.mp4 0"))
     with pytest.raises(UserError, match="k.csv: no rows"):
         read_annotations(write(tmp_path, HEADER))
-    with pytest.raises(UserError, match="absent.csv: no such file"):
+    with pytest.raises(UserError, match="absent.csv: no such annotation file"):
         read_annotations(tmp_path / "absent.csv")
     (tmp_path / "latin.csv").write_bytes(f"{HEADER}\nä,x,1,2,val\n".encode("latin-1"))
     with pytest.raises(UserError, match="latin.csv: not UTF-8"):

@@ -9,7 +9,7 @@ import torch
 from octvideo.config import load_cfg
 from octvideo.data import normalize_clips
 from octvideo.data.augment import Augmentation
-from octvideo.data.seeds import seed_of, torch_draws
+from octvideo.data.seeds import fork_torch_rng, seed_of
 from octvideo.data.transforms import random_resized_crop
 from octvideo.errors import UserError
 
@@ -37,9 +37,9 @@ def test_drawing_leaves_the_random_state_as_it_was():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with torch_draws(1):
+    with fork_torch_rng(1):
         first = torch.rand(3)
-    with torch_draws(1):
+    with fork_torch_rng(1):
         assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.rand(3), expected)
 

@@ -17,7 +17,7 @@ from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
 from octvideo.errors import UserError
 
-REASONS = {"hangs.mp4": "took longer than 5 s", "crashes.mp4": "the decoder crashed (signal 11)"}
+REASONS = {"hangs.mp4": "timed out after 5 s", "crashes.mp4": "the decoder crashed (signal 11)"}
 
 
 @pytest.fixture

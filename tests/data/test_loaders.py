@@ -180,5 +180,5 @@ def test_mixing_needs_two_clips_on_each_rank(video_folder):
 
 def test_training_needs_labels(video_folder, tmp_path):
     (tmp_path / "list.txt").write_text("a.mp4\n")
-    with pytest.raises(UserError, match="no labels"):
+    with pytest.raises(UserError, match="without labels"):
         build_train_loader(cfg_of(video_folder, "DATA.TRAIN", str(tmp_path / "list.txt")))

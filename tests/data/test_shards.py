@@ -230,7 +230,7 @@ def test_a_shard_that_is_cut_loses_what_is_behind(copy):
     }
     last = max(where, key=lambda number: where[number][0])
     os.truncate(copy / "000000.tar", where[last][0] + 100)
-    assert failures(loader) == {last: f"the shard ends before byte {sum(where[last])}: it is cut short"}
+    assert failures(loader) == {last: f"the shard ends before byte {sum(where[last])}: it is truncated"}
 
 
 def test_another_shard_under_the_same_name_and_of_the_same_size(copy, packed):
@@ -248,7 +248,7 @@ def test_another_shard_under_the_same_name_and_of_the_same_size(copy, packed):
         try:
             assert index.source(number) == whole.source(number), "the right video or an error"
         except DecodeError as error:
-            assert str(error).startswith(index.path(number)) and "has been changed since it was indexed" in str(error)
+            assert str(error).startswith(index.path(number)) and "has changed since it was indexed" in str(error)
             named.append(number)
     assert named and set(named) <= set(inside(index, "000000.tar"))
 
@@ -272,7 +272,7 @@ def test_servers_that_do_not_play_along(copy, packed):
         number = inside(index, "000001.tar")[0]
         name = rf"^{server.url}/000001.tar!{number:06d}.mp4: the "
         server.ranges = False
-        with pytest.raises(DecodeError, match=f"{name}server gave more bytes than were asked for"):
+        with pytest.raises(DecodeError, match=f"{name}server ignored the requested range"):
             index.source(number)
         server.ranges = True
         os.truncate(copy / "000001.tar", places(copy / "shards.csv")[f"{number:06d}.mp4"][0] + 7)
@@ -298,13 +298,13 @@ def test_servers_that_do_not_play_along(copy, packed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "cut short: 7 of 8 rows are there"),
+        (lambda lines: lines[:-1], "truncated: 7 of 8 rows are there"),
         (lambda lines: [*lines[:-1], lines[-1][:20]], r"shards.csv:10: expected shard,offset"),
         (lambda lines: [*lines[:3], lines[3].replace("0000", "x000", 1), *lines[4:]], r"shards.csv:4: expected shard"),
         (lambda lines: [lines[0], *lines[2:]], r"shards.csv:2: expected the columns shard,offset"),
         (lambda lines: ["# octvideo shards {", *lines[1:]], "not an index of shards; .*--index-only makes one"),
         (lambda lines: [re.sub(r'"classes": .*', '"classes": 5}', lines[0]), *lines[1:]], "not an index of shards"),
-        (lambda lines: [*lines[:9], lines[9].replace(",1,", ",,")], "some videos have a label and some have none"),
+        (lambda lines: [*lines[:9], lines[9].replace(",1,", ",,")], "some videos have a label and some do not"),
         (lambda lines: [*lines[:9], lines[9].replace(",1,", ",2,")], "label 2 is not below the number of classes, 2"),
     ],
 )
@@ -323,7 +323,7 @@ def test_other_addresses_end_in_one_line(packed, capsys):
         assert run(lambda _, source=source: build_train_loader(cfg_of(source)) and 0) == 2
         err = capsys.readouterr().err
         assert text in err and err.count("\n") == 1 and "check DATA.TRAIN" in err
-    with pytest.raises(UserError, match="these are tar shards; check the videos that they were made of"):
+    with pytest.raises(UserError, match="these are tar shards; check the videos that they were made from"):
         read_source(packed / "shards.csv")
 
 

@@ -1,4 +1,4 @@
-"""Preparing videos: every frame, its time, upright, short GOPs; and what a broken run leaves."""
+"""Prepare videos: every frame, its time, upright, short GOPs; interrupted runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,20 +17,18 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from processes import ROOT, environment
 
-from data_tools.kinetics.jobs import Crashed, Helper, Stopped
 from data_tools.kinetics.media import output_size, transcode
 from data_tools.kinetics.prepare import main
 from octvideo.cli import run
 from octvideo.data.decoders.decode import open_video
 
-ROOT = Path(__file__).resolve().parents[2]
-
 SCRIPT = ROOT / "data_tools" / "kinetics_prepare.py"
 
 
 def prepare(source: Path, output: Path, *more: str) -> int:
-    """Runs the command in this process; the exit code."""
+    """Run the command in this process; return the exit code."""
     return run(main, ["--input", str(source), "--output", str(output), "--workers", "1", *more])
 
 
@@ -80,9 +77,7 @@ def made(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
 
 
-def test_the_same_tree_and_only_what_changed_is_made_again(
-    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_changed_videos_are_prepared_again(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert prepare(tree, output, "--short-side", "48") == 0
     assert set(made(output)) == PREPARED
@@ -113,7 +108,7 @@ def test_the_same_tree_and_only_what_changed_is_made_again(
     assert made(output) == after
 
 
-def test_what_is_written(tree: Path, tmp_path: Path) -> None:
+def test_output_format(tree: Path, tmp_path: Path) -> None:
     assert prepare(tree, tmp_path / "out", "--short-side", "48", "--gop", "8") == 0
     for name in PREPARED:
         path = tmp_path / "out" / name
@@ -154,7 +149,7 @@ def test_real_files_keep_frames_and_pictures(name: str, data: Path, tmp_path: Pa
         assert np.abs(np.asarray(small).astype(int) - other).mean() < 6, "another picture, or not upright"
 
 
-def test_a_corrupt_file_keeps_what_can_be_decoded(data: Path, tmp_path: Path) -> None:
+def test_corrupt_file_keeps_decodable_frames(data: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(data / "clips" / "formats" / "decord_corrupted.mp4", tmp_path / "in")
     assert prepare(tmp_path / "in", tmp_path / "out", "--short-side", "64") == 0
@@ -178,7 +173,7 @@ def test_times_out_of_order_are_sorted(data: Path, tmp_path: Path) -> None:
     assert times(tmp_path / "o.mp4") == pytest.approx([number / 25 for number in range(164)], abs=1e-3)
 
 
-def test_a_part_is_cut_at_the_right_times(tmp_path: Path) -> None:
+def test_cut_is_at_the_right_times(tmp_path: Path) -> None:
     seconds = [0.1 * number for number in range(40)]
     source = write_at(tmp_path / "v.mp4", seconds)
     result = transcode(source, tmp_path / "o.mp4", start=1.25, end=2.55)
@@ -199,33 +194,27 @@ def test_a_part_is_cut_at_the_right_times(tmp_path: Path) -> None:
         ((1, 1), 340, False, (2, 2)),
     ],
 )
-def test_sizes(size: tuple[int, int], short: int, upscale: bool, expected: tuple[int, int]) -> None:
+def test_output_sizes(size: tuple[int, int], short: int, upscale: bool, expected: tuple[int, int]) -> None:
     assert output_size(*size, short, upscale) == expected
 
 
-def test_a_helper_that_dies_loses_one_call_and_a_stop_kills_it() -> None:
-    stop = threading.Event()
-    helper = Helper(stop)
-    try:
-        with pytest.raises(Crashed, match="SIGABRT"):
-            helper.call(os.abort)
-        assert helper.call(divmod, 7, 2) == (3, 1)
-        with pytest.raises(ZeroDivisionError):
-            helper.call(divmod, 7, 0)
-        child = helper.call(os.getpid)
-        stop.set()
-        with pytest.raises(Stopped):
-            helper.call(time.sleep, 600)
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
-    finally:
-        helper.close()
+def test_crash_loses_one_video(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(source: Path, target: Path, **settings: object) -> object:
+        if source.name == "two.avi":
+            target.touch()
+            os.abort()
+        return transcode(source, target, **settings)
+
+    monkeypatch.setattr("data_tools.kinetics.prepare.transcode", crash)
+    assert prepare(tree, tmp_path / "out") == 0
+    report = read_report(tmp_path / "out" / "report.jsonl")
+    failed = {clip: line["reason"] for clip, line in report.items() if line["status"] == "failed"}
+    assert set(failed) == {"a b/two.avi", "a/broken.mp4"} and "crashed (signal 6)" in failed["a b/two.avi"]
+    assert not (tmp_path / "out" / ".partial").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_ended_run_leaves_nothing_half_and_is_completed(
-    how: signal.Signals, make_video: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_killed_run_is_resumed(how: signal.Signals, make_video: Callable[..., Path], tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     frames = np.random.default_rng(0).integers(0, 255, (60, 96, 128, 3), dtype=np.uint8)
     make_video(source / "00.mp4", frames)
@@ -233,7 +222,7 @@ def test_an_ended_run_leaves_nothing_half_and_is_completed(
         os.link(source / "00.mp4", source / f"{number:02d}.mp4")
     command = [sys.executable, str(SCRIPT), "--input", str(source), "--output", str(output), "--workers", "2"]
     # A session of its own, so that what is killed is this run and nothing else.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 240
     while len(made(output)) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -255,12 +244,12 @@ def test_an_ended_run_leaves_nothing_half_and_is_completed(
     assert not (output / ".partial").exists()
 
 
-def test_a_full_disk_ends_the_run_in_one_line(tree: Path, tmp_path: Path) -> None:
+def test_full_disk_ends_the_run(tree: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20000,) * 2)"
     code = f"{limit}; import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, str(SCRIPT), "--input", str(tree), "--output", str(output), "--crf", "0"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if not line.startswith("preparing ")]
     assert len(errors) == 1 and "cannot be written (File too large)" in errors[0] and str(output) in errors[0]
@@ -274,7 +263,7 @@ def test_wrong_options_end_in_one_line(tree: Path, tmp_path: Path, capsys: pytes
         assert error.count("\n") == 1 and words in error
 
     fails("no such folder", tmp_path / "none", tmp_path / "out")
-    fails("is in --input", tree, tree / "out")
+    fails("is below --input", tree, tree / "out")
     fails("must be even", tree, tmp_path / "out", "--short-side", "255")
     fails("--crf", tree, tmp_path / "out", "--crf", "52")
     (tmp_path / "empty").mkdir()
@@ -284,7 +273,7 @@ def test_wrong_options_end_in_one_line(tree: Path, tmp_path: Path, capsys: pytes
     assert not (tmp_path / "out").exists()
 
 
-def test_help_says_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0 and "exit code is 0" in capsys.readouterr().out

@@ -192,7 +192,7 @@ def test_mistakes_are_named(tmp_path, capsys):
     )
     with pytest.raises(SystemExit):
         error("--videos", "")  # which is not the working directory
-    assert "absent.csv: no such file" in error("--annotations", str(tmp_path / "absent.csv"))
+    assert "absent.csv: no such annotation file" in error("--annotations", str(tmp_path / "absent.csv"))
 
 
 def test_from_the_official_csv_to_frames(tmp_path, data, video_folder):

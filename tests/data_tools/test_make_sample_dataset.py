@@ -1,4 +1,4 @@
-"""The quickstart's videos: made from the seed, whole, split by figure, two pairs that only time tells apart."""
+"""The quickstart's videos follow from the seed, are whole and split by figure; two pairs differ only in time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from processes import ROOT, environment
 
 from data_tools.sample_set.actions import ACTIONS, make_motion
 from data_tools.sample_set.clips import FPS, Clip, clean_frames, recorded_frames
 from data_tools.sample_set.figures import joints_of, make_body
 from data_tools.sample_set.make_sample_dataset import MARKER, plan
-
-ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = ROOT / "data_tools" / "make_sample_dataset.py"
 TWINS = (("sit_down", "stand_up"), ("arms_open", "arms_close"))
@@ -35,7 +34,9 @@ def command(output: Path, *more: str, **options: int) -> list[str]:
 
 
 def call(output: Path, *more: str, **options: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(output, *more, **options), capture_output=True, text=True, cwd=output.parent)
+    return subprocess.run(
+        command(output, *more, **options), env=environment(), capture_output=True, text=True, cwd=output.parent
+    )
 
 
 def stack(frames) -> np.ndarray:
@@ -44,7 +45,7 @@ def stack(frames) -> np.ndarray:
 
 
 def distance(path: Path, clip: Clip) -> float:
-    """Mean difference between what a file shows and the clip's frames, of 255. An encoder's bytes depend on the CPU."""
+    """Mean difference between a file's and the clip's frames, of 255. An encoder's bytes depend on the CPU."""
     with av.open(str(path)) as container:
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     frames = stack(recorded_frames(clip))
@@ -74,10 +75,10 @@ def test_lists_name_exactly_the_files(dataset: Path, rows: list[dict[str, str]])
     assert (dataset / "classes.txt").read_text().split() == sorted(ACTIONS)
     assert {row["path"] for row in rows} == {str(path.relative_to(dataset)) for path in dataset.rglob("*.mp4")}
     assert len(rows) == len(ACTIONS) * (3 + 2)
-    assert not [path for path in dataset.rglob("*") if path.name.endswith((".part", ".tmp"))]
+    assert [path.name for path in dataset.rglob(".*")] == [MARKER]
 
 
-def test_every_video_is_h264_with_all_its_frames(dataset: Path, rows: list[dict[str, str]]) -> None:
+def test_videos_are_h264_with_all_frames(dataset: Path, rows: list[dict[str, str]]) -> None:
     for row in rows:
         with av.open(str(dataset / row["path"])) as container:
             stream = container.streams.video[0]
@@ -119,7 +120,7 @@ def test_twins_are_each_other_reversed(forward: str, backward: str) -> None:
 
 
 @pytest.mark.parametrize("action", [name for twins in TWINS for name in twins])
-def test_any_clip_sees_most_of_the_transition(action: str) -> None:
+def test_clips_see_most_of_the_transition(action: str) -> None:
     """Clips of 8 frames, one of every 4, begin at frames 0 to 11 of 40."""
     joint = "head" if ACTIONS[action].seat else "left_wrist"
     for seed in range(40):
@@ -131,8 +132,8 @@ def test_any_clip_sees_most_of_the_transition(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", [name for name, action in ACTIONS.items() if action.rate])
-def test_periodic_actions_go_on(action: str) -> None:
-    """Every stretch of half a video has as much movement as the action needs to be known."""
+def test_periodic_actions_never_stop(action: str) -> None:
+    """Every half of a video has enough movement to recognise the action."""
     for seed in range(10):
         rng = np.random.default_rng(seed)
         body = make_body(rng)
@@ -142,7 +143,7 @@ def test_periodic_actions_go_on(action: str) -> None:
             assert np.ptp(path[start : start + 20], axis=0).max() > 0.08
 
 
-def test_figures_stand_on_the_floor_and_hold_together() -> None:
+def test_figures_stand_and_hold_together() -> None:
     rng = np.random.default_rng(0)
     for action in ACTIONS.values():
         body = make_body(rng)
@@ -174,10 +175,12 @@ def test_second_run_does_nothing(dataset: Path) -> None:
 
 def test_interrupted_run_is_completed(tmp_path: Path) -> None:
     output, options = tmp_path / "set", {**TINY, "train_per_class": 6, "size": 64, "frames": 24}
-    # A session of its own, so that what is killed is this run and its workers and nothing else.
-    process = subprocess.Popen(command(output, workers=2, **options), stderr=subprocess.DEVNULL, start_new_session=True)
+    # In its own session, so that the kill hits this run and its workers alone.
+    process = subprocess.Popen(
+        command(output, workers=2, **options), env=environment(), stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 240
-    while not any(output.rglob("*.mp4")) and process.poll() is None and time.monotonic() < deadline:
+    while not any(output.rglob("[!.]*.mp4")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""Shards that the webdataset library reads; whole files or none; nothing is left out in silence."""
+"""Pack shards that the webdataset library reads; interrupted runs; unreadable videos."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import webdataset
+from processes import ROOT
 
 from data_tools.shards import make_shards
 from data_tools.shards.make_shards import main
@@ -23,12 +24,10 @@ from octvideo.cli import run
 from octvideo.data import VideoIndex, read_index
 from octvideo.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """A list of 20 files of 10 to 200 kB; what is in them does not matter here."""
+    """A list of 20 files of 10 to 200 kB, which are not videos."""
     (tmp_path / "v").mkdir()
     lines = []
     for number in range(20):
@@ -73,7 +72,7 @@ def test_webdataset_reads_the_shards(listed, more):
     assert (keys == sorted(keys)) == ("--shuffle" not in more)
 
 
-def test_which_video_goes_where(tmp_path):
+def test_plan_fills_shards(tmp_path):
     sizes = [300_000, 300_000, 900_000, 200_000, 200_000, 200_000, 200_000]
     for number, size in enumerate(sizes):
         (tmp_path / f"{number}.mp4").write_bytes(bytes(size))
@@ -84,38 +83,38 @@ def test_which_video_goes_where(tmp_path):
     assert sorted(sum(shuffled[0], [])) == list(range(7))
 
 
-def test_the_same_list_gives_the_same_bytes(listed):
+def test_same_list_gives_same_bytes(listed):
     first = content(pack(listed, "--shuffle", "1", "--max-count", "4"))
     again = content(pack(listed, "--shuffle", "1", "--max-count", "4", "--workers", "1", output="t"))
     assert first == again and len(first) == 6
 
 
-def test_a_finished_folder_is_kept_and_another_one_refused(listed, capsys):
+def test_finished_folder_is_kept(listed, capsys):
     folder = pack(listed)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     capsys.readouterr()
     assert pack(listed) == folder
-    assert "20 videos in 1 shards are there already" in capsys.readouterr().out
+    assert "20 videos in 1 shards exist already" in capsys.readouterr().out
     with pytest.raises(UserError, match="with other settings; choose another --output"):
         pack(listed, "--max-count", "3")
     whole = content(folder)
     (folder / "000000.tar").unlink()
-    assert content(pack(listed)) == whole, "a shard that was removed is made again"
+    assert content(pack(listed)) == whole, "a removed shard is packed again"
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     (listed.parent / "v" / "clip 0.mp4").write_bytes(b"changed")
-    with pytest.raises(UserError, match="of files that changed since"):
+    with pytest.raises(UserError, match="of files that have changed"):
         pack(listed)
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    with pytest.raises(UserError, match="these are shards already"):
+    with pytest.raises(UserError, match="this is an index of shards already"):
         main(["--list", str(folder), "--output", str(listed.parent / "t")])
     (listed.parent / "other").mkdir()
     (listed.parent / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds files that this did not make"):
+    with pytest.raises(UserError, match="has files that this command did not make"):
         pack(listed, output="other")
     assert content(listed.parent / "other") == {"thesis.txt": b"mine"}
 
 
-def test_what_cannot_be_read_is_named(listed, capsys):
+def test_unreadable_videos_are_listed(listed, capsys):
     (listed.parent / "v" / "clip 3.MKV").unlink()
     (listed.parent / "v" / "clip 4.mp4").unlink()
     (listed.parent / "v" / "clip 4.mp4").mkdir()
@@ -134,15 +133,15 @@ def test_what_cannot_be_read_is_named(listed, capsys):
         main(["--list", str(empty), "--output", str(listed.parent / "t")])
 
 
-def test_a_file_that_goes_while_it_is_packed_is_named(listed, capsys, monkeypatch):
+def test_file_removed_during_the_run_is_listed(listed, capsys, monkeypatch):
     plan = make_shards.make_plan
 
-    def then_it_goes(*args):
+    def plan_and_remove(*args):
         made = plan(*args)
         (listed.parent / "v" / "clip 7.MKV").unlink()
         return made
 
-    monkeypatch.setattr(make_shards, "make_plan", then_it_goes)
+    monkeypatch.setattr(make_shards, "make_plan", plan_and_remove)
     folder = pack(listed)
     assert "19 videos in 1 shards" in capsys.readouterr().out
     (row,) = map(json.loads, (folder / "left_out.jsonl").read_text().splitlines())
@@ -150,7 +149,7 @@ def test_a_file_that_goes_while_it_is_packed_is_named(listed, capsys, monkeypatc
 
 
 COMMAND = """
-import sys
+import sys, time
 sys.path[:0] = [{root!r}]
 from data_tools.shards import make_shards
 from octvideo.cli import run
@@ -158,19 +157,19 @@ pack = make_shards.Packer.pack
 made = 0
 def pausing(self, shard):
     global made
-    outcome = pack(self, shard)
+    failed = pack(self, shard)
     made += 1
     if made == {shards}:
         print("pause", flush=True)
-        self.stop.wait()
-    return outcome
+        time.sleep(600)
+    return failed
 make_shards.Packer.pack = pausing
 sys.exit(run(make_shards.main))
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 130), (signal.SIGINT, 130)])
-def test_an_interrupted_run_goes_on(listed, number, code):
+def test_interrupted_run_is_resumed(listed, number, code):
     whole = content(pack(listed, "--max-count", "2", output="whole"))
     output = listed.parent / "s"
     arguments = f"--list {listed} --classes {listed.parent / 'classes.txt'} --output {output} --max-count 2 --workers 1"
@@ -181,23 +180,23 @@ def test_an_interrupted_run_goes_on(listed, number, code):
     process.communicate()
     assert process.returncode == code
     there = {path: path.stat().st_mtime_ns for path in output.glob("*.tar")}
-    assert len(there) == 3 and not (output / "shards.csv").exists()
+    assert len(there) == 2 and not (output / "shards.csv").exists()
     for path in there:
-        assert path.read_bytes() == whole[path.name], "what has its name is whole"
-    with pytest.raises(UserError, match="it is not finished: remove it, or choose another --output"):
+        assert path.read_bytes() == whole[path.name], "a shard under its final name is whole"
+    with pytest.raises(UserError, match="they are unfinished: remove the folder, or choose another --output"):
         pack(listed, "--max-count", "3")
     assert content(pack(listed, "--max-count", "2")) == whole
-    assert there == {path: path.stat().st_mtime_ns for path in there}, "they were not written again"
+    assert there == {path: path.stat().st_mtime_ns for path in there}, "finished shards were written again"
 
 
-def test_two_runs_at_once_do_not_mix(listed):
+def test_second_run_is_refused(listed):
     output = listed.parent / "s"
     arguments = f"--list {listed} --output {output} --max-count 2 --workers 1"
     script = COMMAND.format(root=str(ROOT), shards=1)
     process = subprocess.Popen([sys.executable, "-c", script, *arguments.split()], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None and process.stdout.readline() == b"pause\n"
-        with pytest.raises(UserError, match="another run is at work there"):
+        with pytest.raises(UserError, match="another run uses this folder"):
             main(arguments.split())
     finally:
         process.kill()
@@ -205,7 +204,7 @@ def test_two_runs_at_once_do_not_mix(listed):
     assert not (output / "shards.csv").exists() and main(arguments.split()) == 0 and len(read_index(output)) == 20
 
 
-def test_a_full_disk_ends_in_one_line_and_leaves_no_half_shard(listed, monkeypatch, capsys):
+def test_full_disk_leaves_whole_shards(listed, monkeypatch, capsys):
     fsync, calls = os.fsync, iter(range(100))
 
     def full(file):
@@ -225,7 +224,7 @@ def test_a_full_disk_ends_in_one_line_and_leaves_no_half_shard(listed, monkeypat
 
 
 def write_tar(path: Path, members: dict[str, bytes], **options) -> Path:
-    """Shards of another program: GNU tar's or POSIX's long names, folders among the members."""
+    """Write a shard like other programs: GNU tar's or POSIX's long names, folders among the members."""
     with tarfile.open(path, "w", **options) as archive:
         folder = tarfile.TarInfo("train")
         folder.type = tarfile.DIRTYPE
@@ -238,7 +237,7 @@ def write_tar(path: Path, members: dict[str, bytes], **options) -> Path:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_shards_of_others_get_an_index(tmp_path, format):
+def test_index_of_other_shards(tmp_path, format):
     stem = "train/" + ("väter " * 30 if format != tarfile.USTAR_FORMAT else "v")
     for shard in range(2):
         members = {}
@@ -260,7 +259,7 @@ def test_shards_of_others_get_an_index(tmp_path, format):
     assert set(read_index(tmp_path / "none.csv").labels.tolist()) == {-1}
 
 
-def test_an_index_of_shards_elsewhere(listed, tmp_path):
+def test_index_of_remote_shards(listed, tmp_path):
     folder = pack(listed, "--max-count", "7")
     system = fsspec.filesystem("memory")
     for path in folder.glob("*.tar"):
@@ -276,7 +275,7 @@ def test_an_index_of_shards_elsewhere(listed, tmp_path):
         system.rm("/bucket", recursive=True)
 
 
-def test_an_index_made_again_is_the_same(listed):
+def test_index_is_reproducible(listed):
     folder = pack(listed, "--shuffle", "2", "--max-count", "7")
     first = read_index(folder)
     assert main(["--index-only", str(folder), "--output", str(folder)]) == 0
@@ -286,7 +285,7 @@ def test_an_index_made_again_is_the_same(listed):
     assert [again.source(number) for number in range(20)] == [first.source(number) for number in range(20)]
 
 
-def test_images_are_samples_where_there_are_no_videos(tmp_path):
+def test_images_are_samples_without_videos(tmp_path):
     members = {"0.jpg": b"thumbnail", "0.mp4": b"video", "1.mp4": b"video", "1.jpg": b"thumbnail", "2.JPEG": b"image"}
     path = write_tar(tmp_path / "a.tar", members)
     assert main(["--index-only", str(path), "--output", str(tmp_path / "a.csv")]) == 0
@@ -328,8 +327,8 @@ def test_bad_shards_are_named(tmp_path, spoil, message):
 def test_bad_arguments_end_in_one_line(listed, tmp_path, capsys):
     for arguments, text in (
         (f"--list {listed} --output {listed}", "cannot be written"),
-        (f"--index-only {tmp_path / 'v'} --output {tmp_path}", "no tar files there"),
-        (f"--index-only {tmp_path}/x.tar --output {listed}", "there is a file that is no index of shards"),
+        (f"--index-only {tmp_path / 'v'} --output {tmp_path}", "no tar files"),
+        (f"--index-only {tmp_path}/x.tar --output {listed}", "the file exists and is not an index of shards"),
     ):
         assert run(main, arguments.split()) == 2
         err = capsys.readouterr().err
@@ -347,7 +346,7 @@ def test_bad_arguments_end_in_one_line(listed, tmp_path, capsys):
             main(["--list", str(listed), "--output", "x", *wrong])
 
 
-def test_what_is_not_installed_is_named():
+def test_missing_package_is_named():
     code = f"""
 from importlib import util
 import runpy

@@ -146,12 +146,12 @@ def test_names_of_another_encoding(folder, tmp_path, capsys):
     report = tmp_path / "r.csv"
     for known in (0, 9):
         assert main([str(folder), "--report", str(report)]) == 0
-        assert f"{known} of them known" in capsys.readouterr().out
+        assert f"{known} taken from the report" in capsys.readouterr().out
     assert os.fsencode(odd) in report.read_bytes()
     report.write_bytes(report.read_bytes().replace(b",24,", b",1 000,"))  # as a spreadsheet may leave it
     assert main([str(folder), "--report", str(report)]) == 0
     assert run(main, [str(folder), "--clean-list", str(tmp_path / "clean.txt")]) == 2
-    assert "rename it" in capsys.readouterr().err and not (tmp_path / "clean.txt").exists()
+    assert "rename" in capsys.readouterr().err and not (tmp_path / "clean.txt").exists()
 
 
 def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
@@ -180,7 +180,7 @@ def test_odd_names_in_a_folder(folder, tmp_path, capsys):
     (folder / "down" / "line\nbreak.mp4").write_bytes((folder / SOUND[0]).read_bytes())
     assert main([str(folder)]) == 0  # it can be checked, not listed
     capsys.readouterr()
-    with pytest.raises(UserError, match="rename it"):
+    with pytest.raises(UserError, match="rename"):
         main([str(folder), "--clean-list", str(clean)])
 
 
@@ -222,8 +222,8 @@ def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp
         assert main([str(folder), *report, "--timeout", "10", "--workers", "2"]) == 0
     rows = {str(Path(row["path"]).relative_to(folder)): row for row in rows_of(tmp_path / "report.csv")}
     unfinished = {name: row["error"] for name, row in rows.items() if row["status"] == "unfinished"}
-    assert unfinished == {SOUND[0]: "took longer than 10 s", SOUND[3]: "the decoder crashed (signal 11)"}
-    assert "3 ok, 3 broken, 2 that a decoder did not finish" in capsys.readouterr().out
+    assert unfinished == {SOUND[0]: "timed out after 10 s", SOUND[3]: "the decoder crashed (signal 11)"}
+    assert "3 ok, 3 broken, 2 not finished by a decoder" in capsys.readouterr().out
     assert main([str(folder), *report]) == 0
     assert "5 ok, 3 broken, 0 that a decoder did not finish; 6 of them" in capsys.readouterr().out
 
@@ -240,7 +240,7 @@ def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
     half = check_files._json_line(rows[1])[:70]
     (tmp_path / "report.csv.part").write_text(part + half)
     assert main([str(folder), "--report", str(report)]) == 0
-    assert "8 videos checked" in (out := capsys.readouterr().out) and "1 of them known" in out
+    assert "8 videos checked" in (out := capsys.readouterr().out) and "1 taken from the report" in out
     assert len(rows_of(report)) == 8 and not list(tmp_path.glob("*.part"))
 
 
@@ -250,16 +250,16 @@ def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
         (["absent"], "absent: no such list file or folder"),
         (["empty"], "empty: no videos in this folder"),
         (["videos", "--report", "r.txt"], "r.txt: give a name that ends in .csv or .jsonl"),
-        (["videos", "--report", "other.csv"], "other.csv: there is a file already"),
-        (["videos", "--report", "other.jsonl"], "other.jsonl: there is a file already"),
+        (["videos", "--report", "other.csv"], "other.csv: this file exists"),
+        (["videos", "--report", "other.jsonl"], "other.jsonl: this file exists"),
         (["videos", "--report", "folder.csv"], "folder.csv: cannot be written (it is a folder)"),
         (["videos", "--report", "r.csv", "--clean-list", "r.csv"], "r.csv: this is the --report"),
         (["videos", "--report", "no/where/r.csv"], "no/where/r.csv: cannot be written"),
         (["videos", "--clean-list", "no/where/c.txt"], "no/where/c.txt: cannot be written"),
         (["videos", "--clean-list", "bad.txt/c.txt"], "bad.txt/c.txt: cannot be written"),
-        (["nul.txt"], "nul.txt:1: a null character"),
+        (["nul.txt"], "nul.txt:1: it has a null character"),
         (["videos", "--clean-list", "empty"], "empty: cannot be written"),
-        (["videos/down/video 0.mp4"], "video 0.mp4: this is a video; give the folder"),
+        (["videos/down/video 0.mp4"], "video 0.mp4: this is a video; pass its folder"),
         (["videos/list.txt", "--clean-list", "videos/list.txt"], "this is the list itself"),
         (["videos/list.txt", "--clean-list", "c.txt"], "relative to its own folder"),
         (["bad.txt"], "bad.txt:1: "),

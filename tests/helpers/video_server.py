@@ -12,9 +12,11 @@ class VideoServer(ThreadingHTTPServer):
 
     Attributes:
         files: bytes by name; others are 404.
-        versions: ETags by name; without one there is no ETag, and parts are not served.
-        faults: by name, what happens to the first, second, ... request instead of a good answer: see ``_Handler``.
-        requests: (name, value of the Range header, seconds) of all that came.
+        versions: ETags by name; without one there is no ETag.
+        next_files, next_versions: replace these after the first request for a name.
+        ranges: serve parts of files without an ETag, too.
+        faults: by name, what goes wrong with the first, second, ... request; "" for nothing; see ``_Handler``.
+        requests: (name, Range header, seconds) of every request.
         reached: set when an answer with the fault "hang" has sent its first half; it ends with ``release``.
     """
 
@@ -24,6 +26,9 @@ class VideoServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, str] = {}
+        self.next_files: dict[str, bytes] = {}
+        self.next_versions: dict[str, str] = {}
+        self.ranges = False
         self.faults: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str | None, float]] = []
         self.reached, self.release = threading.Event(), threading.Event()
@@ -44,8 +49,8 @@ class VideoServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Faults: a status; ``429 SECONDS`` (Retry-After); drop, hang (amid the body); page (a text); endless (no
-    length, half of the body).
+    """Faults: a status; ``429 SECONDS`` (Retry-After); drop, hang (in the middle of the body); page (a text); endless
+    (no length, half of the body); other part (than the Range header asks for).
     """
 
     protocol_version = "HTTP/1.1"
@@ -67,19 +72,21 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._file(name, fault)
 
-    def do_HEAD(self) -> None:
-        name = self.path.strip("/").removesuffix(".mp4")
-        self._head(200 if name in self.server.files else 404, len(self.server.files.get(name, b"")))
-
     def _file(self, name: str, fault: str) -> None:
-        data, version = self.server.files[name], self.server.versions.get(name)
-        start = 0
+        server = self.server
+        data, version = server.files[name], server.versions.get(name)
+        server.files[name] = server.next_files.pop(name, data)
+        server.versions |= {key: server.next_versions.pop(key) for key in [name] if key in server.next_versions}
         wanted = self.headers.get("Range", "")
         same = self.headers.get("If-Range") in (None, version)
         more = {"ETag": version} if version else {}
-        if version and wanted.startswith("bytes=") and same:
+        if (version or server.ranges) and wanted.startswith("bytes=") and same:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start, end = int(first), min(len(data) - 1, int(last or len(data)))
+            if start > end:
+                self._head(416, 0, **{"Content-Range": f"bytes */{len(data)}"})
+                return
+            start = 0 if fault == "other part" else start
             self._head(206, end + 1 - start, **more, **{"Content-Range": f"bytes {start}-{end}/{len(data)}"})
             data = data[start : end + 1]
         elif fault == "endless":

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_network import CLASSES, small_cfg
 
-from octvideo.config import CfgNode
 from octvideo.data import build_test_loader, open_video
 from octvideo.data.transforms import normalize_clips
 from octvideo.engine.tester import score_videos
@@ -25,12 +24,12 @@ def predictor(checkpoint: Path) -> Predictor:
     return Predictor(checkpoint, device="cpu")
 
 
-def test_scores_are_probabilities_and_sorted(predictor: Predictor, data: Path, classes: list[str]) -> None:
+def test_scores_are_probabilities_and_sorted(predictor: Predictor, data: Path) -> None:
     found = predictor.predict(data / CLIP, top_k=100)
-    assert sorted(label for label, _ in found) == sorted(classes)
+    assert sorted(label for label, _ in found) == sorted(CLASSES)
     assert sum(score for _, score in found) == pytest.approx(1, abs=1e-5)
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
-    assert 1.2 / len(classes) < found[0].score < 0.999
+    assert 1.2 / len(CLASSES) < found[0].score < 0.999
     assert predictor.predict(data / CLIP, top_k=2) == found[:2]
 
 
@@ -51,9 +50,7 @@ def test_scores_are_the_mean_of_softmax_over_the_views(checkpoint: Path, predict
         assert score == pytest.approx(scores[network.classes.index(label)].item(), abs=2e-3)
 
 
-def test_average_of_logits_is_that_of_testing(
-    checkpoint: Path, small_cfg: Callable[..., CfgNode], data: Path, tmp_path: Path
-) -> None:
+def test_average_of_logits_is_that_of_testing(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     """A video whose best class is another one by either average; both are those of ``score_videos``."""
     payload = torch.load(checkpoint, weights_only=True)
     weight, bias = (payload["model"][f"blocks.6.proj.{name}"] for name in ("weight", "bias"))
@@ -92,9 +89,7 @@ def test_average_of_logits_is_that_of_testing(
     assert best == {"logits": "bend", "softmax": "jack"}
 
 
-def test_prediction_takes_the_frames_of_testing(
-    checkpoint: Path, small_cfg: Callable[..., CfgNode], data: Path, tmp_path: Path
-) -> None:
+def test_prediction_takes_the_frames_of_testing(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{data / CLIP}\n")
     seen = []
     for sampling in ("even", "pyslowfast", "pytorchvideo"):

@@ -88,8 +88,11 @@ def test_find_videos_goes_into_folders_and_sorts(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in find_videos(tmp_path)] == ["c.avi", "b.MP4", "z.webm"]
-    with pytest.raises(UserError, match="no video files"):
+    with pytest.raises(UserError, match="cannot be listed"):
         find_videos(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no video files"):
+        find_videos(tmp_path / "empty")
 
 
 def test_local_copy_downloads_and_cleans_up(server: str, data: Path) -> None:

@@ -1,29 +1,27 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from small_network import CLASSES, small_cfg
 
-from octvideo.config import CfgNode, save_cfg
+from octvideo.config import save_cfg
 from octvideo.errors import UserError
 from octvideo.inference import weights
 from octvideo.inference.weights import default_checkpoint, load_network
 
 
-def test_checkpoint_carries_configuration_and_classes(checkpoint: Path, classes: list[str]) -> None:
+def test_checkpoint_carries_configuration_and_classes(checkpoint: Path) -> None:
     network = load_network(checkpoint)
-    assert network.classes == tuple(classes)
+    assert network.classes == tuple(CLASSES)
     assert network.clip_shape == (8, 64, 64)
     assert not network.model.training
     assert network.cfg.OCTAVE.ALPHA == 0.25
 
 
 @pytest.mark.parametrize("key", [None, "model_state", "state_dict"])
-def test_bare_weights_need_a_configuration(
-    checkpoint: Path, small_cfg: Callable[..., CfgNode], tmp_path: Path, key: str | None
-) -> None:
+def test_bare_weights_need_a_configuration(checkpoint: Path, tmp_path: Path, key: str | None) -> None:
     state = torch.load(checkpoint, weights_only=True)["model"]
     file, cfg = tmp_path / "bare.pt", tmp_path / "small.yaml"
     torch.save({key: state} if key else {f"module.{name}": value for name, value in state.items()}, file)
@@ -35,7 +33,7 @@ def test_bare_weights_need_a_configuration(
     assert all(torch.equal(value, state[name]) for name, value in network.model.state_dict().items())
 
 
-def test_weights_of_another_network_are_refused(checkpoint: Path, small_cfg: Callable[..., CfgNode]) -> None:
+def test_weights_of_another_network_are_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="another network"):
         load_network(checkpoint, small_cfg("MODEL.BLOCKS", "[1,2,1,1]"))
     with pytest.raises(UserError, match="check --cfg"):

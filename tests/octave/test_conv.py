@@ -456,6 +456,18 @@ def test_pooling_and_upsampling(height, width, mode):
     torch.testing.assert_close(downsample(last, mode), y)
 
 
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (5, 2)])
+def test_exported_pooling_takes_any_size(mode, size):
+    class Pool(nn.Module):
+        def forward(self, x):
+            return downsample(x, mode)
+
+    x = torch.randn(2, 3, 4, *size)
+    exported = torch.export.export(Pool(), (x,)).module()
+    torch.testing.assert_close(exported(x), downsample(x, mode))
+
+
 def test_few_channels_with_a_stride_keep_the_memory_whole():
     """In a process of its own, which the gradient of torch's own convolution would end."""
     code = """

@@ -1,4 +1,4 @@
-"""The files around a check of videos: what is to be checked, the report, the list of those that are sound."""
+"""Check many videos: their list, the report, and the list of intact ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import IO
 
 from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.index import read_index
-from octvideo.data.lists import VIDEO_SUFFIXES, format_row
+from octvideo.data.lists import format_row
+from octvideo.data.media import is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
 from octvideo.files import discard, write_text
@@ -28,26 +30,28 @@ _FIELDS = {field.name: {"str": str, "int": int, "float": float}[str(field.type)]
 
 @dataclass(frozen=True)
 class Source:
-    """Videos to be checked.
+    """Videos to check.
 
     Attributes:
         file: the list or the folder.
-        lines: of a list of them, each with the path of its video, None for a comment.
+        lines: of a list; each with the path of its video, None for a comment.
         own_root: whether paths in the lines are relative to the list's own folder.
+        passed_over: what the scan of a folder left out, for messages.
     """
 
     file: Path
     lines: list[tuple[str, str | None]]
     own_root: bool
+    passed_over: str = ""
 
     @property
     def paths(self) -> list[str]:
-        """Each video once, in order."""
+        """Return each video once, in order."""
         return list(dict.fromkeys(path for _, path in self.lines if path is not None))
 
     def check_target(self, target: Path) -> None:
-        """Raises UserError where a list of these lines in file ``target`` cannot be written or means other videos."""
-        # Known before hours of decoding.
+        """Raise UserError if ``target`` cannot be written, or if these lines would mean other videos there."""
+        # Before hours of decoding, not after them.
         if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
             raise UserError(f"--clean-list {target}: cannot be written; name a file in a folder that can be written to")
         if self.file.is_file() and target.resolve() == self.file.resolve():
@@ -60,56 +64,56 @@ class Source:
 
 
 def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool = False) -> Source:
-    """A list file, a folder of class folders, or any other folder with videos in it (whose lines have no labels).
+    """Read a list, a folder with one subfolder per class, or any folder with videos (whose lines have no labels).
 
     Args:
-        file: where the videos are.
+        file: the list or the folder.
         root: DATA.ROOT of a list.
         classes: DATA.CLASSES.
-        listable: whether a list is to be written; else the lines of a folder are empty.
+        listable: a list will be written; otherwise the lines of a folder are empty.
 
     Raises:
-        UserError: there is none, or no video in it, or a name that no list can hold.
+        UserError: it is missing or has no videos, or a name does not fit into a list.
     """
     if is_sharded(file):
-        raise UserError(f"{file}: these are tar shards; check the videos that they were made of")
-    if file.is_file() and file.suffix.lower() in VIDEO_SUFFIXES:
-        raise UserError(f"{file}: this is a video; give the folder that it is in, or a list with lines of `path label`")
+        raise UserError(f"{file}: these are tar shards; check the videos that they were made from")
+    if file.is_file() and is_video(file.name):
+        raise UserError(f"{file}: this is a video; pass its folder, or a list with one `path label` per line")
     if not file.is_dir():
         index = read_index(file, root=root, classes_file=classes)
         numbers = iter(range(len(index)))
         lines: list[tuple[str, str | None]] = []
-        # Not `splitlines`: a path may have what that takes for the end of a line, too.
+        # Not `splitlines`: a path may contain other line separators.
         for line in file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n"):
             line = line.removesuffix("\r")
             is_comment = not line.strip() or line.startswith("#")  # as for read_index
             lines.append((line, None if is_comment else index.path(next(numbers))))
         relative = any(path is not None and not (os.path.isabs(path) and path in line) for line, path in lines)
         return Source(file, lines, relative and not root)
-    found = sorted(path for path in file.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    passed_over: Counter[str] = Counter()
+    found = list(scan_folder(file, passed_over=passed_over))
     if not found:
-        raise UserError(f"{file}: no videos in this folder (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
-    if any(path.parent == file for path in found):
-        labelled = [(str(path), -1) for path in found]
+        raise UserError(f"{file}: no videos in this folder (looked for {list_suffixes()})")
+    if any("/" not in path for path in found):
+        labelled = [(str(file / path), -1) for path in found]
     else:
         index = read_index(file, classes_file=classes)
         labelled = [(index.path(number), index.label(number)) for number in range(len(index))]
     lines = [(format_row(os.path.abspath(path), label) if listable else "", path) for path, label in labelled]
-    return Source(file, lines, False)
+    return Source(file, lines, False, passed_over_text(passed_over))
 
 
 class CheckReport:
-    """Checks videos, and keeps what was found in a file. A context manager.
+    """Check videos and write a report. A context manager.
 
-    What is found goes at once into ``FILE.part`` (JSON lines); ``FILE`` is written whole, in order, when all is done.
-    An interrupted check goes on from there, and files that are in either, unchanged, are not decoded again. Those that
-    a decoder did not finish are.
+    Results are appended to ``FILE.part`` (JSON lines) at once; ``FILE`` is written at the end, in order. An interrupted
+    check resumes from it: unchanged files in either are not decoded again, except those that timed out or crashed.
 
     Args:
         path: .csv or .jsonl; None for no file.
 
     Raises:
-        UserError: it is a file of something else, or cannot be written.
+        UserError: the file is not a report, or cannot be written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -124,13 +128,13 @@ class CheckReport:
             if path.is_dir():
                 raise IsADirectoryError(0, "it is a folder")
             if path.is_file():
-                self._learn(_from_json(path) if _is_json(path) else _from_csv(path))
+                self._add_known(_from_json(path) if _is_json(path) else _from_csv(path))
             if self._part.is_file():
-                self._learn(_from_json(self._part))
+                self._add_known(_from_json(self._part))
             self._journal = self._part.open("a", encoding="utf-8", buffering=1)
-            self._journal.write("\n")  # ends half a line, where writing was interrupted
+            self._journal.write("\n")  # ends a line that an interruption cut
 
-    def _learn(self, rows: Iterator[Checked]) -> None:
+    def _add_known(self, rows: Iterator[Checked]) -> None:
         self._known.update((row.path, row) for row in rows)
 
     def __enter__(self) -> CheckReport:
@@ -148,8 +152,8 @@ class CheckReport:
             discard(self._part)
 
     def check(self, paths: Sequence[str], workers: int, timeout: float) -> Iterator[Checked]:
-        """What is found in each file, in order: ``workers`` processes, ``timeout`` seconds a file."""
-        known = [self._still_true(path) for path in paths]
+        """Yield the result of each file, in order, from ``workers`` processes with ``timeout`` seconds per file."""
+        known = [self._known_result(path) for path in paths]
         self.reused = sum(row is not None for row in known)
         todo = [path for path, row in zip(paths, known) if row is None]
         results = map_in_workers(check_video, todo, workers=workers, timeout=timeout)
@@ -163,7 +167,7 @@ class CheckReport:
             self._rows.append(row)
             yield row
 
-    def _still_true(self, path: str) -> Checked | None:
+    def _known_result(self, path: str) -> Checked | None:
         row = self._known.get(path)
         if row is None or row.status == UNFINISHED or not row.mtime or (row.size, row.mtime) != stamp(path):
             return None
@@ -200,10 +204,10 @@ def _as_csv(rows: Sequence[Checked]) -> str:
 
 
 def _from_json(file: Path) -> Iterator[Checked]:
-    """Rows of JSON lines; a line may be half of one."""
+    """Parse JSON lines; skip a line that is cut."""
     lines = [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line]
     if lines and not lines[0].startswith('{"path": '[: len(lines[0])]):
-        raise _foreign(file)
+        raise _not_a_report(file)
     for line in lines:
         with contextlib.suppress(ValueError, TypeError):
             yield Checked(**json.loads(line))
@@ -213,13 +217,11 @@ def _from_csv(file: Path) -> Iterator[Checked]:
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
         rows = csv.reader(text)
         if next(rows, []) != list(_FIELDS):
-            raise _foreign(file)
+            raise _not_a_report(file)
         for row in rows:
-            with contextlib.suppress(ValueError):  # a row that somebody has changed: its video is decoded again
+            with contextlib.suppress(ValueError):  # an edited row: its video is decoded again
                 yield Checked(**{name: kind(value) for (name, kind), value in zip(_FIELDS.items(), row, strict=True)})
 
 
-def _foreign(file: Path) -> UserError:
-    return UserError(
-        f"--report {file}: there is a file already that is not a report of this command; give another name"
-    )
+def _not_a_report(file: Path) -> UserError:
+    return UserError(f"--report {file}: this file exists and is not a report of this command; choose another name")

@@ -1,7 +1,7 @@
-"""Whether a video file decodes from the first frame to the last: the loader asks less, and takes what it can get.
+"""Check whether a video file decodes completely; the loader is more lenient.
 
-FFmpeg conceals most damage: it fills what is missing from other frames and goes on, and a file that ends too early is
-simply shorter. Here the first error ends the check, and what came is held against what the file's header promises.
+FFmpeg conceals most damage: it fills gaps from other frames, and a truncated file is simply shorter. This check ends at
+the first error, and compares the result with the file's header.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from fractions import Fraction
 
 import av
 
-from octvideo.data.decoders.pyav import open_input
+from octvideo.data.decoders.stream import open_stream
 
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
-OK = "ok"  # decodes from the first frame to the last
+OK = "ok"  # decodes completely
 BROKEN = "broken"
-UNFINISHED = "unfinished"  # the decoder took too long or crashed
+UNFINISHED = "unfinished"  # the decoder timed out or crashed
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found in a file; 0 and "" where it is not known.
+    """The result for one file; 0 and "" mean unknown.
 
     Attributes:
-        path: of the file.
+        path: the file.
         status: ``OK``, ``BROKEN`` or ``UNFINISHED``.
         codec: the decoder's name.
-        width, height: pixels of a frame that is turned upright.
+        width, height: pixels of an upright frame.
         fps: average frames per second.
-        frames_header: frames that the file's header promises.
-        frames: frames that were decoded, up to the first error.
-        duration: seconds, by the header where it says so.
-        size, mtime: bytes, and nanoseconds: by these a file is known to be unchanged.
+        frames_header: number of frames according to the header.
+        frames: decoded frames, up to the first error.
+        duration: seconds, according to the header if it has them.
+        size, mtime: bytes and nanoseconds; if both are the same, the file has not changed.
         error: what is wrong.
     """
 
@@ -53,7 +53,7 @@ class Checked:
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """Size and modification time of a file, ``(0, 0)`` where there is none."""
+    """Return size and modification time of a file; ``(0, 0)`` if it is missing."""
     try:
         found = os.stat(path)
     except OSError:
@@ -62,7 +62,7 @@ def stamp(path: str) -> tuple[int, int]:
 
 
 def check_video(path: str) -> Checked:
-    """Decodes all of a file. It may take long, hang or crash: call it through a ``WorkerProcess``."""
+    """Decode a file completely. This may hang or crash: call it through a ``WorkerProcess``."""
     size, mtime = stamp(path)
     found = _Found()
     try:
@@ -70,7 +70,7 @@ def check_video(path: str) -> Checked:
             raise _Broken("no such file")
         if not size:
             raise _Broken("the file is empty")
-        found.read(os.path.abspath(path))  # FFmpeg takes a relative `a:b.mp4` for an address
+        found.read(path)
     except _Broken as error:
         reason = str(error)
     except Exception as error:  # decoders raise errors of many kinds
@@ -96,7 +96,7 @@ def check_video(path: str) -> Checked:
 
 
 class _Broken(Exception):
-    """The message says what is wrong."""
+    """The file is broken; the message says how."""
 
 
 class _Found:
@@ -108,28 +108,24 @@ class _Found:
         self.fps = self.duration = Fraction(0)
 
     def read(self, path: str) -> None:
-        """Raises ``_Broken``, or what PyAV raises, at the first thing that is wrong."""
-        with open_input(path) as container:
-            stream = container.streams.best("video")
-            if not isinstance(stream, av.VideoStream):
-                raise _Broken("no video stream")
+        """Decode; raise ``_Broken`` or PyAV's errors at the first fault."""
+        container, stream = open_stream(path, threads=2)  # with one, VP8's errors are lost
+        with container:
             context = stream.codec_context
             if context is None:
                 raise _Broken("no decoder for its codec")
-            # Frame threads can hang on a corrupt file; without threads, VP8's errors are lost.
-            context.thread_type, context.thread_count = "SLICE", 2
             context.options = {"err_detect": "explode"}
             self.codec, self.width, self.height = context.name, context.width, context.height
             self.fps, self.frames_header = Fraction(stream.average_rate or 0), stream.frames
             self.duration = Fraction(container.duration or 0, av.time_base)
             packets, end = 0, Fraction(0)
-            # All streams are read, not decoded: the header's duration is that of the longest one.
+            # All streams are demuxed: the header's duration is that of the longest one.
             for packet in container.demux():
                 if packet.pts is not None and packet.time_base is not None:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
                 if packet.stream is not stream:
                     continue
-                packets += packet.dts is not None  # the last one is empty, to get the decoder's last frames
+                packets += packet.dts is not None  # the last one is empty and flushes the decoder
                 for frame in context.decode(packet):
                     self.frames += 1
                     if self.frames == 1 and frame.rotation % 180:
@@ -139,11 +135,11 @@ class _Found:
             self._compare(packets, end - min(Fraction(0), Fraction(container.start_time or 0, av.time_base)))
 
     def _compare(self, packets: int, end: Fraction) -> None:
-        """Holds packets and seconds that came against the header; frames may be fewer, as some are not to be shown."""
+        """Compare packets and seconds with the header. Frames may be fewer, since some are hidden."""
         if self.frames_header - packets > max(1, self.frames_header // 100):
-            raise _Broken(f"cut short: {packets} of {self.frames_header} frames are there")
+            raise _Broken(f"truncated: has {packets} of {self.frames_header} frames")
         missing = self.duration - end
-        # Without a count, durations are all there is, and they are less exact.
+        # Without a count only durations can be compared, and they are less exact.
         if not self.frames_header and missing > max(1.5 / float(self.fps or 1), float(self.duration) / 100):
-            raise _Broken(f"cut short: {float(end):.2f} of {float(self.duration):.2f} s are there")
+            raise _Broken(f"truncated: has {float(end):.2f} of {float(self.duration):.2f} s")
         self.duration = self.duration or end

@@ -1,11 +1,10 @@
-"""Frames of a video by number, whatever the decoder: the same frames for the same numbers, upright.
+"""Read frames of a video by number. Every decoder gives the same upright frames for the same numbers.
 
-A file with the suffix of an image is a video of one frame, which Pillow reads.
-Which decoder reads a file with ``decoder="auto"``:
+A file with the suffix of an image is a video of one frame, read by Pillow. For videos ``decoder="auto"`` takes:
 
-- decord, where the file's header shows that it numbers the frames right (``mp4``) and it is installed;
-- PyAV otherwise, or where decord fails, by timestamps;
-- PyAV by decoding everything from the beginning, where timestamps are missing or wrong.
+1. decord, if it is installed and the file's header shows that it numbers the frames correctly (``mp4.py``);
+2. otherwise, or if decord fails, PyAV, by timestamps;
+3. if timestamps are missing or wrong, PyAV, by decoding from the beginning.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ import numpy as np
 from octvideo.data.decoders.decord import DecordReader, is_installed
 from octvideo.data.decoders.image import ImageReader
 from octvideo.data.decoders.mp4 import is_plain_mp4
-from octvideo.data.decoders.pyav import PYAV, PyAVReader, SequentialReader
+from octvideo.data.decoders.pyav import PyAVReader, SequentialReader
 from octvideo.data.decoders.reader import DecodeError, Reader
+from octvideo.data.decoders.stream import PYAV
 from octvideo.data.decoders.torchcodec import TorchcodecReader, why_not
-from octvideo.data.lists import is_image
+from octvideo.data.media import is_image
 from octvideo.errors import UserError
 
 __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
@@ -35,10 +35,10 @@ _PYAV: tuple[_Opener, ...] = (PyAVReader, SequentialReader)
 
 
 class Video:
-    """An open video. Use as a context manager; indices out of order and repeated are read once.
+    """An open video, used as a context manager.
 
     Attributes:
-        path: of the file, or the name that was given for its content.
+        path: path of the file, or the name given for its content.
         fps: average frames per second.
     """
 
@@ -48,7 +48,7 @@ class Video:
         self.fps = self._reader.fps
 
     def _open(self, openers: Sequence[_Opener]) -> tuple[Reader, Sequence[_Opener]]:
-        """The first of ``openers`` that succeeds, and those after it."""
+        """Return the first reader that opens the file, and the openers after it."""
         for number, opener in enumerate(openers, 1):
             try:
                 return opener(self._source, self._short_side), openers[number:]
@@ -69,13 +69,12 @@ class Video:
         return len(self._reader)
 
     def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames ``indices`` (any order, repeats allowed) as uint8 RGB ``(n, H, W, 3)``.
+        """Read frames as uint8 RGB ``(n, H, W, 3)``; ``indices`` may be in any order and repeat.
 
-        Where the file breaks its promise of so many frames, ``len`` becomes what can be decoded, and the indices are
-        stretched over that.
+        If fewer frames can be decoded than the header promises, ``len`` shrinks and the indices are scaled to it.
 
         Raises:
-            IndexError: a number is not below the number of frames.
+            IndexError: a frame number is out of range.
             DecodeError: the data cannot be decoded.
         """
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
@@ -98,11 +97,11 @@ class Video:
 
 
 def check_decoder(decoder: str) -> None:
-    """Check that this machine has the decoder that is asked for.
+    """Check that a decoder can be used on this machine.
 
     Raises:
         UserError: it is not installed, its libraries cannot be loaded, or PyAV is too old.
-        ValueError: there is no decoder of that name.
+        ValueError: unknown name.
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
@@ -120,18 +119,18 @@ def check_decoder(decoder: str) -> None:
 def open_video(
     source: str | bytes, decoder: str = "auto", *, name: str = "video in memory", short_side: int | None = None
 ) -> Video:
-    """Opens a video, or an image as a video of one frame.
+    """Open a video, or an image as a video of one frame.
 
     Args:
         source: a path, or the content of a file.
-        decoder: ``"auto"`` (see above), ``"decord"`` (the same, but what decord cannot decode is an error), ``"pyav"``
-            or ``"torchcodec"`` (MP4 and Matroska; other kinds of files are read by PyAV).
-        name: what errors call a ``source`` of bytes; its suffix tells whether it is an image.
-        short_side: the frames come scaled so that their shorter side has so many pixels, the other one in proportion;
-            cheaper than scaling them afterwards, but each decoder has its own filter. None: as they are in the file.
+        decoder: ``"auto"`` (see above), ``"decord"`` (the same, but no fallback if decord fails), ``"pyav"`` or
+            ``"torchcodec"`` (MP4 and Matroska; PyAV for other files).
+        name: for messages, if ``source`` is bytes; its suffix tells images from videos.
+        short_side: scale frames so that their shorter side has this many pixels. Cheaper than scaling afterwards, but
+            each decoder has its own filter. None: as in the file.
 
     Raises:
-        DecodeError: it is missing, or the decoder cannot read it.
+        DecodeError: the file is missing, or the decoder cannot read it.
         UserError: see ``check_decoder``.
     """
     check_decoder(decoder)
@@ -144,7 +143,7 @@ def open_video(
 
 
 def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:
-    """What reads a file, in the order in which it is tried."""
+    """Return the readers of a file in the order in which they are tried."""
     if decoder == "torchcodec" and _has_timestamps(source):
         return (TorchcodecReader,)
     if decoder in ("auto", "decord") and is_installed() and is_plain_mp4(source):
@@ -153,7 +152,7 @@ def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:
 
 
 def _has_timestamps(source: str | bytes) -> bool:
-    """MP4, MOV, Matroska and WebM say when each frame is shown; torchcodec numbers frames of other kinds wrong."""
+    """Tell whether a file is MP4, MOV, Matroska or WebM. torchcodec numbers frames of other containers wrong."""
     if isinstance(source, bytes):
         start = source[:12]
     else:

@@ -1,4 +1,4 @@
-"""decord, where it is installed."""
+"""Read videos with decord, if it is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from octvideo.data.decoders.reader import scaled_size
 
-# decord repeats a read at the end of a file this many times before it gives up; its default takes half a minute.
+# How often decord repeats a read at the end of a file. Its default takes half a minute.
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "2048")
 
 try:
@@ -28,7 +28,7 @@ def is_installed() -> bool:
 
 
 class DecordReader:
-    """Frames by packet. Wrong numbers where frames are hidden or a GOP is open: see ``decoders.mp4``."""
+    """Read frames by packet. Frame numbers are wrong for hidden frames and open GOPs; see ``mp4.py``."""
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._reader = _open(source)

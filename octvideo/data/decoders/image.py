@@ -1,4 +1,4 @@
-"""Image files, as videos of one frame."""
+"""Read image files as videos of one frame."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from octvideo.data.decoders.reader import scaled_size
 
 __all__ = ["ImageReader"]
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow knows others, and starts programs for some
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow starts external programs for some others
 
 
 class ImageReader:
-    """An image, decoded when it is opened. What is inside decides: some of ImageNet's .JPEG files are PNG.
+    """Decode an image at opening. Its content decides the format: some of ImageNet's .JPEG files are PNG.
 
-    Greyscale, palettes and CMYK become RGB as Pillow does it; of 16 bits a channel the upper 8 are kept, and
-    transparency is dropped. It is turned upright where its EXIF data say so.
+    Pillow converts greyscale, palettes and CMYK to RGB. Of 16 bits per channel the upper 8 are kept, transparency is
+    dropped, and the EXIF orientation is applied.
     """
 
     fps = 1.0
@@ -40,11 +40,11 @@ class ImageReader:
         return np.stack([self._frame for _ in indices])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: the file is closed."""
 
 
 def _upright_rgb(image: Image.Image, short_side: int | None) -> np.ndarray:
-    image.load()  # here, so that what is wrong with the pixels is not taken for damaged EXIF data
+    image.load()  # here, so that damaged pixels are not mistaken for damaged EXIF data
     upright: Image.Image = image
     with contextlib.suppress(Exception):  # EXIF data can be damaged in many ways
         upright = ImageOps.exif_transpose(image)

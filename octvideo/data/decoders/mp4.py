@@ -1,8 +1,8 @@
-"""Which MP4 files decord numbers right: read from the header alone, in a fraction of a millisecond.
+"""Tell from its header whether decord numbers the frames of an MP4 file correctly, in under a millisecond.
 
-decord numbers every packet and seeks to every keyframe. That is right unless an edit list hides frames, a keyframe is
-followed by frames that are shown before it (an open GOP) or needs earlier ones (intra refresh), or the header does not
-list the frames (fragments).
+decord numbers every packet and seeks to every keyframe. That is wrong if an edit list hides frames, if frames after a
+keyframe are shown before it (open GOP) or need earlier frames (intra refresh), or if the header does not list the
+frames (fragments).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["is_plain_mp4"]
 
 _MAX_HEADER = 64 << 20  # bytes
 _MAX_FRAMES = 1 << 24
-_KEYFRAMES = 3  # that are looked at, after the first one: an encoder makes all of them in the same way
+_KEYFRAMES = 3  # checked after the first one: an encoder makes all of them alike
 _EIGHT_BIT = (66, 77, 88, 100)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
 
 
 class _Unusual(Exception):
-    """Something that needs a closer look than this one."""
+    """The header has something that this parser does not handle."""
 
 
 def is_plain_mp4(source: str | bytes) -> bool:
-    """True for a whole MP4 or MOV file with one video stream of 8-bit H.264, closed GOPs and no frame cut away.
+    """Tell whether a file is a complete MP4 or MOV with one 8-bit H.264 stream, closed GOPs and no hidden frames.
 
     Args:
         source: a path, or the content of a file.
@@ -42,7 +42,7 @@ def is_plain_mp4(source: str | bytes) -> bool:
 
 
 def _header(file: BinaryIO, size: int) -> bytes:
-    """The content of the ``moov`` box; every box must end within the file."""
+    """Return the content of the ``moov`` box; every box must end within the file."""
     place, header = 0, b""
     while place < size:
         file.seek(place)
@@ -65,7 +65,7 @@ def _header(file: BinaryIO, size: int) -> bytes:
 
 
 def _boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box in ``data``."""
+    """Yield kind and content of each box in ``data``."""
     while start + 8 <= len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         if length < 8 or start + length > len(data):
@@ -79,7 +79,7 @@ def _integer(data: bytes, start: int, length: int) -> int:
 
 
 def _timescale(data: bytes) -> int:
-    """Of an ``mvhd`` or ``mdhd`` box: ticks a second."""
+    """Return the ticks per second of an ``mvhd`` or ``mdhd`` box."""
     return _integer(data, 20 if data[0] else 12, 4)
 
 
@@ -112,20 +112,20 @@ def _is_plain(file: BinaryIO, size: int) -> bool:
 
 
 def _h264_settings(description: bytes) -> bytes:
-    """The ``avcC`` box in an ``stsd`` box that knows one kind of sample, H.264."""
+    """Return the ``avcC`` box of an ``stsd`` box with H.264 samples only."""
     if _integer(description, 4, 4) != 1 or description[12:16] not in (b"avc1", b"avc3"):
         raise _Unusual
     return dict(_boxes(description[16 : 8 + _integer(description, 8, 4)], 78))[b"avcC"]
 
 
 def _table(content: bytes, columns: int) -> np.ndarray:
-    """Rows of 32-bit numbers after a 4-byte version and a 4-byte count: int64 ``(rows, columns)``."""
+    """Parse rows of 32-bit numbers after a 4-byte version and a 4-byte count: int64 ``(rows, columns)``."""
     rows = _integer(content, 4, 4)
     return np.frombuffer(content, ">u4", rows * columns, 8).astype(np.int64).reshape(rows, columns)
 
 
 def _times(tables: dict[bytes, bytes]) -> np.ndarray:
-    """When each sample is shown, in file order, in ticks of the media: int64 ``(samples,)``."""
+    """Return the display time of each sample, in file order, in ticks of the media: int64 ``(samples,)``."""
     counts, durations = _table(tables[b"stts"], 2).T
     if counts.sum() > _MAX_FRAMES:
         raise _Unusual
@@ -139,9 +139,9 @@ def _times(tables: dict[bytes, bytes]) -> np.ndarray:
 
 
 def _places(tables: dict[bytes, bytes]) -> np.ndarray:
-    """Where each sample begins in the file: int64 ``(samples,)``.
+    """Return the file offset of each sample: int64 ``(samples,)``.
 
-    Samples lie in chunks, which begin at ``stco``; in each chunk they lie end to end ::
+    Samples lie end to end in chunks, which begin at the offsets of ``stco`` ::
 
         stco [100, 900]   samples in a chunk [2, 1]   stsz [10, 20, 30]   ->   [100, 110, 900]
     """
@@ -162,11 +162,11 @@ def _places(tables: dict[bytes, bytes]) -> np.ndarray:
 
 
 def _is_fresh_start(file: BinaryIO, place: int, wide: int) -> bool:
-    """Whether the first picture data of a sample are of an IDR picture, after which nothing refers to earlier frames.
+    """Tell whether a sample begins with an IDR picture, after which no frame refers to earlier ones.
 
     Args:
-        place: where the sample begins.
-        wide: bytes of the length before each unit.
+        place: file offset of the sample.
+        wide: size in bytes of the length field before each unit.
     """
     while True:
         file.seek(place)
@@ -180,7 +180,7 @@ def _is_fresh_start(file: BinaryIO, place: int, wide: int) -> bool:
 
 
 def _edit(content: bytes, scale: float) -> tuple[float, float]:
-    """The first tick of the media that is shown, and the first that is not any more.
+    """Return the first visible tick of the media, and the first tick after the visible part.
 
     Args:
         content: of the ``edts`` box.

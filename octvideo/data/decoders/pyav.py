@@ -1,79 +1,43 @@
-"""PyAV: decodes only what is needed where timestamps can be trusted, and everything in turn where they cannot."""
+"""Read videos with PyAV: by timestamps if they are reliable, otherwise by decoding from the beginning."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from octvideo.data.decoders.reader import CannotCount, scaled_size
+from octvideo.data.decoders.reader import CannotCount
+from octvideo.data.decoders.stream import open_stream, upright_rgb
 
-__all__ = ["PYAV", "PyAVReader", "SequentialReader", "open_input"]
+__all__ = ["PyAVReader", "SequentialReader"]
 
-PYAV = int(av.__version__.split(".")[0])  # the version
-
-_EARLIER_KEYFRAMES = 4  # tried where a container seeks behind the wanted one
-
-
-def open_input(file: str | io.BytesIO) -> av.container.InputContainer:
-    """Open a file to read; text in it that is not UTF-8 is no error."""
-    options: Any = {} if PYAV >= 19 else {"metadata_errors": "replace"}
-    container: av.container.InputContainer = av.open(file, "r", **options)
-    return container
-
-
-def _open(source: str | bytes) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """The stream that FFmpeg calls the best one, which may not be the first."""
-    file = source if isinstance(source, str) else io.BytesIO(source)
-    container = open_input(file)
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
-        container.close()
-        raise ValueError("no video stream")
-    # One thread: the loader's processes are the parallelism, and frame threads can hang on a corrupt file.
-    stream.codec_context.thread_type = "SLICE"
-    stream.codec_context.thread_count = 1
-    return container, stream
-
-
-def _rgb(frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    """Upright ``(H, W, 3)``; the scaling, if any, is part of the conversion to RGB.
-
-    The converter is new and has one thread: PyAV 19's own is kept with its threads, and a forked process that inherits
-    it waits for them for ever.
-    """
-    height, width = (None, None) if short_side is None else scaled_size(frame.height, frame.width, short_side)
-    picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
-    return np.rot90(picture.to_ndarray(), frame.rotation // 90)
+_EARLIER_KEYFRAMES = 4  # tried if a container seeks past the wanted one
 
 
 class PyAVReader:
-    """Frames by timestamp. Opening reads all packets and decodes none.
+    """Read frames by timestamp. Opening reads all packets and decodes none.
 
-    The timestamps of the packets that are to be shown, sorted, number the frames. To read some, it goes to the last
-    keyframe before them and decodes from there ::
+    The sorted timestamps of the visible packets number the frames. A read seeks to the last keyframe before a frame and
+    decodes from there ::
 
         packets, in file order  I0 P3 B1 B2 I6 B4 B5 P8 B7    (I: keyframe; numbers: timestamps)
         frame                    0  1  2  3  4  5  6  7  8
         frame 5                 from I0: frames 0 1 2 3 4 5
         frame 7                 from I6: B4 and B5 come out too, and are not used: they may need P3
 
-    Whatever it decodes must be the frame that the timestamps promise next, or it gives up.
+    Every decoded frame must have the next expected timestamp; otherwise it raises ``CannotCount``.
 
     Attributes:
         fps: average frames per second.
 
     Raises (also ``frames``):
-        CannotCount: timestamps are missing, repeated or contradict what is decoded; ``SequentialReader`` can read it.
+        CannotCount: timestamps are missing, repeated or wrong; ``SequentialReader`` can read the file.
     """
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._short_side = short_side
-        self._container, self._stream = _open(source)
+        self._container, self._stream = open_stream(source)
         try:
             self._read_index()
         except BaseException:
@@ -87,7 +51,7 @@ class PyAVReader:
         keyframes: list[int] = []
         for packet in self._container.demux(self._stream):
             if not packet.size:
-                continue  # the end, or a frame that AVI repeats
+                continue  # the end, or a repeated frame of AVI
             if packet.pts is None:
                 raise CannotCount("a packet has no timestamp")
             (hidden if packet.is_discard else shown).append(packet.pts)  # an edit list hides frames
@@ -95,7 +59,7 @@ class PyAVReader:
                 keyframes.append(packet.pts)
         if not shown:
             raise ValueError("no frames")
-        # AVI has no timestamps: FFmpeg makes them up, and wrong ones where frames are not decoded in the order shown.
+        # AVI has no timestamps. FFmpeg invents them, wrongly if frames are not decoded in display order.
         made_up = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
         self._times, self._keyframes = np.sort(shown), np.sort(keyframes)
         if made_up or len({*shown, *hidden}) < len(shown) + len(hidden):
@@ -123,14 +87,14 @@ class PyAVReader:
                     raise CannotCount(f"frame {number} has another timestamp than its packet")
                 number += 1
                 if number > index:
-                    found.append(_rgb(frame, self._short_side))
+                    found.append(upright_rgb(frame, self._short_side))
                     break
             else:
                 raise CannotCount(f"frame {number} is missing")
         return np.stack(found)
 
     def _decode_from(self, keyframe: int, time: int) -> Iterator[av.VideoFrame]:
-        """Frames from ``time`` on, decoded from a keyframe, or from an earlier one where the container overshoots."""
+        """Yield frames from ``time`` on, decoded from a keyframe, or an earlier one if the container overshoots."""
         for earlier in range(keyframe, max(-1, keyframe - _EARLIER_KEYFRAMES), -1):
             self._container.seek(int(self._keyframes[earlier]), stream=self._stream)
             packets = self._container.demux(self._stream)
@@ -149,11 +113,11 @@ class PyAVReader:
 
 
 class SequentialReader:
-    """Decodes from the beginning and counts: slow, but right where headers and timestamps are not."""
+    """Decode from the beginning and count frames: slow, but correct if headers and timestamps are wrong."""
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._source, self._short_side = source, short_side
-        container, stream = _open(source)
+        container, stream = open_stream(source)
         with container:
             self.fps = float(stream.average_rate or 25)
             self._count = sum(1 for _ in container.decode(stream))
@@ -169,11 +133,11 @@ class SequentialReader:
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         wanted = set(indices)
         found: list[np.ndarray] = []
-        container, stream = _open(self._source)
+        container, stream = open_stream(self._source)
         with container:
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
-                    found.append(_rgb(frame, self._short_side))
+                    found.append(upright_rgb(frame, self._short_side))
                     if len(found) == len(wanted):
                         break
         return np.stack(found)

@@ -1,4 +1,4 @@
-"""What every decoder offers, and what it may raise."""
+"""The interface of a decoder, and its errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["CannotCount", "DecodeError", "Reader", "scaled_size"]
 class Reader(Protocol):
     """An open video whose frames are numbered from 0 in the order in which they are shown.
 
-    It is made with ``(source, short_side)``: a path or the content of a file, and the length in pixels that the
-    shorter side of each frame shall have, None for the size in the file. Any exception means that it cannot be read.
+    Its constructor takes ``(source, short_side)``: a path or the content of a file, and the length in pixels of the
+    shorter side of the frames (None: as in the file). Any exception means that the video cannot be read.
 
     Attributes:
         fps: average frames per second.
@@ -25,14 +25,14 @@ class Reader(Protocol):
     def __len__(self) -> int: ...
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Sorted, unique frame numbers to upright uint8 RGB ``(n, H, W, 3)``."""
+        """Read frames by sorted, unique numbers: upright uint8 RGB ``(n, H, W, 3)``."""
 
     def close(self) -> None:
-        """Frees what the file holds."""
+        """Close the file."""
 
 
 class DecodeError(Exception):
-    """A video that no decoder reads: ``path`` and ``reason``."""
+    """No decoder can read a video; has ``path`` and ``reason``."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -43,11 +43,11 @@ class DecodeError(Exception):
 
 
 class CannotCount(Exception):
-    """The frames that were decoded are not those that the file's timestamps promise."""
+    """The decoded frames do not match the file's timestamps."""
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """``(height, width)`` with the shorter side ``short_side``, the other one in proportion.
+    """Scale ``(height, width)`` so that the shorter side becomes ``short_side``.
 
     >>> scaled_size(720, 1280, 256), scaled_size(256, 341, 128)
     ((256, 455), (128, 170))

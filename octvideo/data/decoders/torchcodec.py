@@ -1,4 +1,4 @@
-"""torchcodec, where it is installed and finds FFmpeg's libraries. Loaded when it is asked for."""
+"""Read videos with torchcodec, imported on demand; it needs FFmpeg's shared libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TorchcodecReader", "why_not"]
 
 @cache
 def why_not() -> str:
-    """Why it cannot be used; empty where it can."""
+    """Return why torchcodec cannot be used; "" if it can."""
     try:
         import torchcodec.decoders  # noqa: F401
     except Exception as error:  # not installed, built for another PyTorch, or no libraries of FFmpeg
@@ -24,7 +24,7 @@ def why_not() -> str:
 
 
 class TorchcodecReader:
-    """Frames by the timestamps of all packets ("exact" mode)."""
+    """Read frames by the timestamps of all packets ("exact" mode)."""
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._decoder = _open(source)

@@ -1,11 +1,9 @@
-"""Real clips, and a small octave network with weights that are not those of initialisation."""
+"""A small octave network whose weights are not those of the initialisation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 import torch
 
 from octvideo.config import CfgNode, load_cfg
@@ -14,15 +12,16 @@ from octvideo.models import build_model
 CLASSES = ["bend", "jack", "jump", "run", "walk", "wave"]
 
 
-def _small_cfg(*overrides: str) -> CfgNode:
+def small_cfg(*overrides: str) -> CfgNode:
+    """Returns the configuration with overrides."""
     sizes = "MODEL.WIDTH 16 MODEL.BLOCKS [1,1,1,1] DATA.TRAIN_CROP 64 DATA.TRAIN_SHORT_SIDE [64,80]"
     test = "DATA.TEST_CROP 64 DATA.TEST_SHORT_SIDE 64 DATA.SAMPLING_RATE 2 TEST.NUM_CLIPS 3 TEST.MAX_VIEWS 4"
     names = f"{sizes} {test} OCTAVE.ALPHA 0.25 MODEL.NUM_CLASSES {len(CLASSES)}"
     return load_cfg(None, [*names.split(), *overrides])
 
 
-def _save_checkpoint(cfg: CfgNode, path: Path) -> Path:
-    """Random weights and norm statistics, so that every path of the network shows in the result."""
+def save_checkpoint(cfg: CfgNode, path: Path) -> Path:
+    """Writes a checkpoint with random weights and norm statistics: every path of the network shows in the result."""
     torch.manual_seed(0)
     model = build_model(cfg)
     state = model.state_dict()
@@ -40,37 +39,3 @@ def _save_checkpoint(cfg: CfgNode, path: Path) -> Path:
     next(value for name, value in state.items() if name.endswith("proj.weight")).div_(logits.std())
     torch.save({"model": state, "config": cfg.dump(), "classes": CLASSES, "version": 1}, path)
     return path
-
-
-@pytest.fixture(scope="session")
-def small_cfg() -> Callable[..., CfgNode]:
-    """Builder of the small network's configuration: takes overrides."""
-    return _small_cfg
-
-
-@pytest.fixture(scope="session")
-def save_checkpoint() -> Callable[[CfgNode, Path], Path]:
-    """Writes a checkpoint of a configuration and returns its path."""
-    return _save_checkpoint
-
-
-@pytest.fixture(scope="session")
-def classes() -> list[str]:
-    """The names in the small network's checkpoint."""
-    return CLASSES
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small network's checkpoint."""
-    return _save_checkpoint(_small_cfg(), tmp_path_factory.mktemp("weights") / "small.pt")
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file can grow beyond 20 kB, as on a full disk."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -92,7 +92,7 @@ def test_what_is_written_is_read(tmp_path_factory, entries):
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     write_lines(tmp_path / "list.csv", ["a.mp4"])
     for path in ("a\nb.mp4", "v\udce4ter.mp4"):
-        with pytest.raises(UserError, match="rename it"):
+        with pytest.raises(UserError, match="rename the file"):
             write_lines(tmp_path / "list.csv", [format_row(path)])
     with pytest.raises(UserError, match="absent/list.csv: cannot be written"):
         write_lines(tmp_path / "absent" / "list.csv", ["a.mp4"])
@@ -179,8 +179,8 @@ def test_lists_with_class_names_need_no_class_file(tmp_path):
         (["a.mp4 hug", "b.mp4,hug,run"], 'list.csv:2: label "hug,run" has a comma or a tab'),
         (["a.mp4 hug\trun"], "list.csv:1: label .* has a comma or a tab"),
         (["a.mp4 hug", "b.mp4 Hug"], 'list.csv:2: class "Hug" differs from "hug" in line 1 only in capitals'),
-        (["a.mp4 hug", "b hug"], "list.csv:2: 'b hug': where does the path end?"),
-        (["a.mp4 0", "b.mp4 hug 3"], "list.csv:2: .*more behind the path than one label"),
+        (["a.mp4 hug", "b hug"], "list.csv:2: 'b hug': cannot tell where the path ends"),
+        (["a.mp4 0", "b.mp4 hug 3"], "list.csv:2: .*more than one label after the path"),
         (["a.mp4 -1"], "list.csv:1: .*neither a class number"),
         (["a.mp4 1.0"], "list.csv:1: .*neither a class number"),
         (["0,a.mp4,1.0"], "list.csv:1: .*neither a class number"),
