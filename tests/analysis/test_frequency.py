@@ -1,4 +1,4 @@
-"""The frequency analysis: of real networks on real clips, its files, and how it says no."""
+"""The frequency analysis of real networks on real clips, its files and its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_the_shipped_network_keeps_low_frequencies_in_its_low_group(data: Path) -> None:
+def test_low_maps_have_low_frequencies(data: Path) -> None:
     clips = [data / "weizmann" / action / f"ido_{action}.avi" for action in ("bend", "run", "wave2")]
     network = network_of(None, None)
     spectra, failed = measure(network, layers_of(network.model), find_inputs(clips))
@@ -61,7 +61,7 @@ def test_the_shipped_network_keeps_low_frequencies_in_its_low_group(data: Path) 
         assert row["cumulative"] == sorted(row["cumulative"]) and row["cumulative"][-1] == pytest.approx(1)
 
 
-def test_it_measures_what_the_layers_give(data: Path, tmp_path: Path) -> None:
+def test_spectra_match_the_layers_outputs(data: Path, tmp_path: Path) -> None:
     # 72 pixels: maps of res3 are 9x9 and 5x5.
     save_cfg(small_cfg("DATA.TEST_CROP", "72", "DATA.TEST_SHORT_SIDE", "72"), tmp_path / "cfg.yaml")
     network = network_of(None, tmp_path / "cfg.yaml")
@@ -82,7 +82,7 @@ def test_it_measures_what_the_layers_give(data: Path, tmp_path: Path) -> None:
         assert np.allclose(found.energy.mean.numpy(), shares.mean(0), atol=1e-6)
 
 
-def test_layers_by_stage_and_by_module() -> None:
+def test_layers_are_found_by_name() -> None:
     model = build_model(small_cfg())
     assert list(layers_of(model)) == ["res2", "res3", "res4", "res5"]
     assert list(layers_of(model, ["res[34]", r"blocks\.0"])) == ["res3", "res4", "blocks.0"]
@@ -99,7 +99,7 @@ def test_layers_by_stage_and_by_module() -> None:
             assert next(iter(layers_of(image))) == first
 
 
-def test_images_and_a_vanilla_twin(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_baseline_is_measured_too(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, alpha in (("octave", "0.5"), ("vanilla", "0")):
         sizes = "DATA.TEST_CROP 64 DATA.TEST_SHORT_SIDE 72 MODEL.NUM_CLASSES 3 OCTAVE.ALPHA".split()
         save_cfg(load_cfg("resnet50_in1k.yaml", [*sizes, alpha]), tmp_path / f"{name}.yaml")
@@ -125,7 +125,9 @@ def test_images_and_a_vanilla_twin(pictures: Path, tmp_path: Path, capsys: pytes
     assert sorted(path.name for path in output.iterdir()) == ["frequency.csv", "frequency.png"]
 
 
-def test_the_table(pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_table_has_all_groups(
+    pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--checkpoint", str(checkpoint), "--data", str(pictures / "a.JPEG"), "--layers", "res3"]
     assert run(main, [*arguments, "--output", str(tmp_path), "--bins", "4"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -136,7 +138,7 @@ def test_the_table(pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pyt
     assert found == [*high, *(("low", edge) for edge in ("0", "0.25", "0.5"))]
 
 
-def test_a_file_that_cannot_be_read_is_named_and_the_others_count(
+def test_unreadable_file_is_named(
     pictures: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = pictures / "broken.mp4"
@@ -151,7 +153,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_count(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_inputs_of_lists(pictures: Path, tmp_path: Path) -> None:
+def test_lists_are_read(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("pictures/a.JPEG 1\npictures/below/b.png 0\n")
     inputs = find_inputs([tmp_path / "list.csv", pictures / "a.JPEG"])
     assert [Path(inputs.path(number)).name for number in range(len(inputs))] == ["a.JPEG", "b.png", "a.JPEG"]

@@ -26,7 +26,7 @@ def mean_of(*maps: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (6, 9), (1, 3), (1, 1)])
-def test_energy_is_that_of_the_maps(size: tuple[int, int]) -> None:
+def test_energy_equals_that_of_the_maps(size: tuple[int, int]) -> None:
     maps = torch.randn(3, 4, *size)
     found = energy(maps)
     assert found.shape == maps.shape
@@ -35,7 +35,7 @@ def test_energy_is_that_of_the_maps(size: tuple[int, int]) -> None:
     assert np.allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_frequencies_of_even_and_odd_sizes_and_of_both_groups() -> None:
+def test_frequencies_of_even_and_odd_sizes() -> None:
     along = torch.tensor([0, 1, 2, 3, 2, 1], dtype=torch.float64) / 3
     assert torch.allclose(radial_frequency(6, 1)[:, 0], along / math.sqrt(2))
     low = torch.tensor([0, 1, 1], dtype=torch.float64) / 3
@@ -48,7 +48,7 @@ def test_frequencies_of_even_and_odd_sizes_and_of_both_groups() -> None:
 @pytest.mark.parametrize(
     ("size", "periods"), [((16, 16), (3, 0)), ((16, 12), (5, 4)), ((15, 9), (2, 3)), ((8, 8), (4, 4)), ((9, 9), (4, 1))]
 )
-def test_a_wave_is_in_its_bin_alone(size: tuple[int, int], periods: tuple[int, int], scale: int) -> None:
+def test_wave_is_in_one_bin(size: tuple[int, int], periods: tuple[int, int], scale: int) -> None:
     curve = profile(mean_of(wave(*size, *periods)), scale, bins=20)
     fy, fx = (2 * k / (n * scale) for k, n in zip(periods, size))
     frequency = math.hypot(fy, fx) / math.sqrt(2)
@@ -59,7 +59,7 @@ def test_a_wave_is_in_its_bin_alone(size: tuple[int, int], periods: tuple[int, i
     assert mean_frequency(mean_of(wave(*size, *periods)), scale) == pytest.approx(frequency, abs=1e-5)
 
 
-def test_the_same_pattern_has_the_same_frequency_in_both_groups() -> None:
+def test_pattern_has_equal_frequency_in_both_groups() -> None:
     # A period of 8 high positions is one of 4 low positions.
     high, low = mean_of(wave(32, 32, 0, 4)), mean_of(wave(16, 16, 0, 4))
     assert mean_frequency(high, 1) == pytest.approx(mean_frequency(low, 2), abs=1e-6)
@@ -78,13 +78,13 @@ def test_white_noise_is_flat(scale: int, end: float) -> None:
     assert curve.cumulative == sorted(curve.cumulative) and curve.cumulative[-1] == pytest.approx(1)
 
 
-def test_the_mean_of_a_map_is_at_frequency_0() -> None:
+def test_mean_of_a_map_is_at_frequency_0() -> None:
     curve = profile(mean_of(torch.full((6, 5), -3.0)), bins=4)
     assert curve.frequency == [0, 0.25, 0.5, 0.75, 1]
     assert curve.energy == pytest.approx([30, 0, 0, 0, 0], abs=1e-5) and curve.cumulative[0] == pytest.approx(1)
 
 
-def test_every_map_counts_the_same_and_silent_ones_not() -> None:
+def test_maps_have_equal_weight() -> None:
     spectrum = MeanSpectrum()
     strong, weak = 1000 * wave(8, 8, 1, 0), 0.001 * wave(8, 8, 3, 0)
     clip = torch.stack([strong, weak, torch.zeros(8, 8), weak])

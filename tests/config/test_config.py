@@ -1,4 +1,4 @@
-"""Every shipped configuration loads; what is wrong in one ends in a line that names the key and the fix."""
+"""Shipped configurations load; errors are one line that names the key and the fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from octvideo.config import CfgNode, config_folder, find_config, get_defaults, load_cfg, save_cfg
+from octvideo.config import CfgNode, config_folder, find_config, get_defaults, load_cfg, save_cfg, with_keys
 from octvideo.data.index import read_classes
 from octvideo.errors import UserError
 
@@ -37,19 +37,19 @@ def message(*arguments: object) -> str:
     return str(error.value)
 
 
-def test_there_are_fewer_than_120_keys() -> None:
+def test_keys_are_fewer_than_120() -> None:
     assert len(flat(get_defaults())) < 120
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_every_configuration_loads_and_comes_back_from_its_resolved_file(file: Path, tmp_path: Path) -> None:
+def test_saved_config_loads_equal(file: Path, tmp_path: Path) -> None:
     cfg = load_cfg(file)
     save_cfg(cfg, tmp_path / "config.yaml")
     assert load_cfg(tmp_path / "config.yaml") == cfg
 
 
 @pytest.mark.parametrize("name", KINETICS)
-def test_kinetics_configurations_are_found_by_bare_name_and_know_their_classes(name: str) -> None:
+def test_kinetics_configs_have_their_classes(name: str) -> None:
     cfg = load_cfg(name)
     assert len(read_classes(cfg.DATA.CLASSES)) == cfg.MODEL.NUM_CLASSES == int(name[-8:-5])
     assert cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS == 30
@@ -57,17 +57,17 @@ def test_kinetics_configurations_are_found_by_bare_name_and_know_their_classes(n
 
 
 @pytest.mark.parametrize("twin", TWINS, ids=[file.stem for file in TWINS])
-def test_a_twin_differs_in_octave_keys_alone(twin: Path) -> None:
+def test_twins_differ_in_octave_keys_only(twin: Path) -> None:
     octave, vanilla = flat(load_cfg(twin)), flat(load_cfg(twin.parent / twin.name[4:]))
     different = [key for key in vanilla if vanilla[key] != octave[key]]
     assert different and all(key.startswith("OCTAVE.") for key in different)
 
 
-def test_every_kinetics_network_has_a_twin() -> None:
+def test_every_kinetics_config_has_a_twin() -> None:
     assert {file.name for file in TWINS} >= {name for name in KINETICS if name.startswith("oct_")}
 
 
-def test_kinetics_600_differs_from_400_in_its_data_alone() -> None:
+def test_kinetics_600_differs_in_data_only() -> None:
     for name in KINETICS:
         if "k400" in name:
             small, large = flat(load_cfg(name)), flat(load_cfg(name.replace("k400", "k600")))
@@ -75,14 +75,14 @@ def test_kinetics_600_differs_from_400_in_its_data_alone() -> None:
             assert different == {"MODEL.NUM_CLASSES", "DATA.TRAIN", "DATA.VAL", "DATA.CLASSES"}
 
 
-def test_slowfast_pathways_see_the_papers_frames() -> None:
+def test_slowfast_frames_are_the_papers() -> None:
     for name, slow, kernel in (("slowfast_k400", 4, 5), ("slowfast_8x8_k400", 8, 7)):
         cfg = load_cfg(name)
         assert cfg.DATA.NUM_FRAMES // cfg.MODEL.SLOWFAST.FRAME_RATIO == slow
         assert cfg.MODEL.SLOWFAST.FUSION_KERNEL == kernel
 
 
-def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
     assert "unknown key OCTAVE.ALPH; did you mean OCTAVE.ALPHA?" in message(None, ["OCTAVE.ALPH", "0.1"])
     file = tmp_path / "mine.yaml"
     file.write_text("DATA:\n  NUM_FRAME: 8\n")
@@ -93,7 +93,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     ("key", "value", "kind"),
     [("DATA.NUM_FRAMES", "eight", "int"), ("DATA.FLIP", "often", "float"), ("TRAIN.ENABLE", "1", "bool")],
 )
-def test_a_wrong_type_names_key_value_and_type(key: str, value: str, kind: str) -> None:
+def test_wrong_type_names_key_and_type(key: str, value: str, kind: str) -> None:
     text = message(None, [key, value])
     assert key in text and value in text and kind in text
 
@@ -108,7 +108,7 @@ def test_a_wrong_type_names_key_value_and_type(key: str, value: str, kind: str) 
         ("DATA.TEST_CROP", "300", "DATA.TEST_SHORT_SIDE"),
     ],
 )
-def test_a_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str) -> None:
+def test_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str) -> None:
     text = message(None, [key, value])
     assert key in text and bound in text
 
@@ -154,6 +154,7 @@ def test_a_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str)
         ("DATA.ITEM_TIMEOUT .inf", "at least 0"),
         ("DATA.ITEM_TIMEOUT .nan", "at least 0"),
         ("DATA.RETRIES -1", "at least 0"),
+        ("DATA.SAMPLING_RATE 0", "at least 1 (temporal stride between sampled frames)"),
         ("SEED -1", "between 0 and"),
         ("TRAIN.LABEL_SMOOTHING 2", "between 0 and 1"),
         ("TRAIN.LABEL_SMOOTHING -0.1", "between 0 and 1"),
@@ -176,7 +177,7 @@ def test_a_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str)
         ("TEST.SCALES [0]", "a list of whole numbers, each at least 1"),
     ],
 )
-def test_what_no_run_could_use_names_key_and_fix(pairs: str, fix: str) -> None:
+def test_invalid_value_names_key_and_fix(pairs: str, fix: str) -> None:
     text = message(None, pairs.split())
     assert text.startswith(("overrides: " if "of type" in text else "") + pairs.split()[0]) and fix in text
 
@@ -199,49 +200,49 @@ def test_what_no_run_could_use_names_key_and_fix(pairs: str, fix: str) -> None:
         (b"TRAIN: &x\n  STEPS: *x\n", "nested too deeply"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes, fix: str) -> None:
+def test_invalid_file_is_named(tmp_path: Path, content: bytes, fix: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(content)
     text = message(file)
     assert text.startswith(f"{file}: ") and fix in text
 
 
-def test_a_key_that_stands_twice_is_refused_in_a_base_too(tmp_path: Path) -> None:
+def test_duplicate_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("TRAIN:\n  STEPS: 1\nDATA:\n  FLIP: 0.0\nTRAIN:\n  EPOCHS: 2.0\n")
     (tmp_path / "child.yaml").write_text("_BASE_: mine.yaml\nDATA:\n  FLIP: 1.0\n")
     for name in ("mine.yaml", "child.yaml"):
         assert message(tmp_path / name) == f"{tmp_path}/mine.yaml: duplicate key TRAIN (lines 1 and 5)"
 
 
-def test_no_output_folder_is_refused() -> None:
+def test_invalid_output_folder_is_refused() -> None:
     assert "name in UTF-8" in message(None, ["OUTPUT_DIR", "a\udcff"])
     assert message(None, ["OUTPUT_DIR", ""]) == "OUTPUT_DIR is empty; give a folder for the files of a run"
 
 
-def test_keys_of_a_file_may_be_dotted(tmp_path: Path) -> None:
+def test_file_may_have_dotted_keys(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("DATA.NUM_FRAMES: 4\n")
     assert load_cfg(tmp_path / "mine.yaml").DATA.NUM_FRAMES == 4
 
 
-def test_an_empty_file_of_class_names(tmp_path: Path) -> None:
+def test_empty_class_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n")
     with pytest.raises(UserError, match=r"classes\.txt: no class names; write one per line"):
         read_classes(tmp_path / "classes.txt")
 
 
-def test_numbers_of_the_command_line() -> None:
+def test_override_numbers_are_parsed() -> None:
     cfg = load_cfg(None, ["SOLVER.BASE_LR", "1e-3", "OCTAVE.ALPHA", "1", "MODEL.BLOCKS", "[2,2,2,2]"])
     assert (cfg.SOLVER.BASE_LR, cfg.OCTAVE.ALPHA, cfg.MODEL.BLOCKS) == (1e-3, 1.0, [2, 2, 2, 2])
 
 
-def test_a_missing_file_names_the_nearest_and_an_ambiguous_name_all() -> None:
+def test_missing_file_suggests_the_nearest() -> None:
     assert "did you mean oct_i3d_k400.yaml?" in message("oct_i3d_k40.yaml")
     assert "no such file" in message("nonexistent.yaml")
     text = message("i3d.yaml")
     assert "quickstart" in text and "weizmann" in text and "give a path" in text
 
 
-def test_a_key_without_value_and_a_file_that_is_no_yaml(tmp_path: Path) -> None:
+def test_broken_yaml_and_missing_value_are_named(tmp_path: Path) -> None:
     assert "OCTAVE.ALPHA has no value" in message(None, ["OCTAVE.ALPHA"])
     file = tmp_path / "broken.yaml"
     file.write_text("MODEL: [\n")
@@ -250,10 +251,17 @@ def test_a_key_without_value_and_a_file_that_is_no_yaml(tmp_path: Path) -> None:
     assert f'"{file}", line 2' in message(tmp_path / "child.yaml")  # the file that has the fault
 
 
-def test_a_loaded_configuration_is_frozen() -> None:
+def test_loaded_config_is_frozen() -> None:
     with pytest.raises(AttributeError):
         load_cfg().SEED = 1
 
 
-def test_the_name_may_be_given_without_suffix_and_with_folder() -> None:
+def test_with_keys_changes_a_copy() -> None:
+    cfg = load_cfg()
+    changed = with_keys(cfg, {"OCTAVE.ALPHA": 0.5, "NUM_WORKERS": 1})
+    assert (changed.OCTAVE.ALPHA, changed.NUM_WORKERS, changed.is_frozen()) == (0.5, 1, True)
+    assert cfg == load_cfg()
+
+
+def test_config_is_found_without_suffix() -> None:
     assert find_config("oct_i3d_k400") == find_config("kinetics400/oct_i3d_k400.yaml")

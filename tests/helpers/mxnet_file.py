@@ -1,4 +1,4 @@
-"""MXNet's ``.params``: bytes written as its source says, not by the reader's code."""
+"""Write MXNet's ``.params`` from the format's description, without the reader's code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CODES = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8
 
 
 def params(arrays: dict[str, np.ndarray], magic: int = 0xF993FAC9, storage: int = 0) -> bytes:
-    """A file with these arrays by name; ``storage`` other than 0 says that they are sparse."""
+    """Return a file with these arrays by name; ``storage`` other than 0 marks them as sparse."""
     parts = [(0x112).to_bytes(8, "little"), bytes(8), len(arrays).to_bytes(8, "little")]
     for array in arrays.values():
         parts.append(magic.to_bytes(4, "little"))

@@ -1,4 +1,4 @@
-"""The names that projects give to the layers of a video ResNet, written down from their documentation and code.
+"""Each project's names for the layers of a video ResNet, from its documentation and code.
 
 Each layer is a tuple: ``("stem", pathway, kind)``, ``("res", pathway, stage, block, layer, kind)``, ``("nonlocal",
 pathway, stage, block, layer)``, ``("lateral", after stage, kind)`` or ``("head",)``; kind is ``conv`` or ``norm``,
@@ -16,7 +16,7 @@ Layer = tuple[Any, ...]
 def layers(
     blocks: tuple[int, ...], pathways: int, nonlocals: tuple[tuple[int, ...], ...], lateral_norm: bool = True
 ) -> Iterator[Layer]:
-    """All layers of a network."""
+    """Yield all layers of a network."""
     kinds = ("conv", "norm")
     for pathway in range(pathways):
         yield from (("stem", pathway, kind) for kind in kinds)

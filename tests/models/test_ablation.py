@@ -1,4 +1,4 @@
-"""The switches of Table 8 reach every octave convolution of the networks, and do what they say."""
+"""The options of Table 8 reach every octave convolution of the networks, and take effect."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def gradients(network: nn.Module, clips: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("key", SWITCHES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_switch_reaches_every_layer(name, key):
+def test_option_reaches_every_layer(name, key):
     attribute, values = SWITCHES[key]
     with torch.device("meta"):
         for text, value in values.items():
@@ -60,7 +60,7 @@ def test_a_switch_reaches_every_layer(name, key):
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mobilenet_v2_100"])
 @pytest.mark.parametrize(("down", "up"), [(True, True), (False, True), (True, False), (False, False)])
-def test_a_path_that_is_off_has_no_gradient_and_the_others_have(name, down, up):
+def test_only_disabled_path_lacks_a_gradient(name, down, up):
     network, clips = build(name, "OCTAVE.HIGH_TO_LOW", str(down), "OCTAVE.LOW_TO_HIGH", str(up))
     gradients(network, clips)
     both = 0
@@ -79,7 +79,7 @@ def test_a_path_that_is_off_has_no_gradient_and_the_others_have(name, down, up):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_way_to_down_sample_is_another_network_of_the_same_weights(name):
+def test_each_downsampling_gives_other_logits(name):
     logits = []
     for down in ("avg", "max", "conv"):
         network, clips = build(name, "OCTAVE.DOWNSAMPLE", down)  # each from the same seed

@@ -54,7 +54,7 @@ def randomise(network):
 @pytest.mark.parametrize("size", [(64, 64), (75, 97)])
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("name", SMALL)
-def test_every_part_trains_at_any_alpha_and_size(name, alpha, size):
+def test_every_part_trains(name, alpha, size):
     torch.manual_seed(0)
     octave = Octave(alpha, stages=(2, 3, 4, 5) if alpha == 0.25 else (2, 3, 4))
     if name == "groups" and alpha == 0.1:
@@ -70,7 +70,7 @@ def test_every_part_trains_at_any_alpha_and_size(name, alpha, size):
 
 
 @pytest.mark.parametrize("name", IMAGE_NETWORKS)
-def test_keys_and_shapes_do_not_depend_on_alpha(name):
+def test_keys_are_equal_at_every_alpha(name):
     def shapes(alpha):
         with torch.device("meta"):
             return {key: value.shape for key, value in create_image_network(name, Octave(alpha)).state_dict().items()}
@@ -88,7 +88,7 @@ def test_keys_and_shapes_do_not_depend_on_alpha(name):
         ("se_resnet50", lambda: timm.create_model("seresnet50")),
     ],
 )
-def test_alpha_0_is_torchvisions_or_timms(name, theirs):
+def test_alpha_0_matches_torchvision_and_timm(name, theirs):
     torch.manual_seed(0)
     reference = randomise(theirs())
     ours = create_image_network(name, Octave()).eval()
@@ -103,7 +103,7 @@ def test_alpha_0_is_torchvisions_or_timms(name, theirs):
         assert (octave(images) - expected).abs().max() > 1e-3
 
 
-def test_pre_activation_is_timms():
+def test_pre_activation_matches_timm():
     """timm's has no norm and no ReLU in the stem, and one norm for a block's projection and its first convolution."""
     torch.manual_seed(0)
     reference = randomise(timm.create_model("resnetv2_50"))
@@ -144,7 +144,7 @@ def test_densenet_concatenates_each_group():
     assert len(shapes[2]) == 1
 
 
-def test_glore_reasons_over_the_nodes():
+def test_glore_matches_its_equation():
     torch.manual_seed(0)
     unit = OctGloRe(8, 4, 6, Octave(), 0.0).eval()
     x = torch.randn(2, 8, 5, 6)
@@ -158,7 +158,7 @@ def test_glore_reasons_over_the_nodes():
     torch.testing.assert_close(unit(x), x + back)
 
 
-def test_mg_conv_is_a_convolution_of_both_maps_at_each_resolution():
+def test_mg_conv_convolves_both_maps():
     """Multi-grid convolution: max pooling down, nearest neighbours up, and only then one convolution for each map."""
     torch.manual_seed(0)
     arguments = dict(padding=1, bias=True, alpha_in=0.25, alpha_out=0.5)
@@ -177,7 +177,7 @@ def test_mg_conv_is_a_convolution_of_both_maps_at_each_resolution():
     assert 1.2 * cost(Octave(0.5)) < cost(Octave(0.5, down="max", upsample_first=True)) < cost(Octave())
 
 
-def test_strided_layers_of_one_frequency_can_pool_first():
+def test_pool_vanilla_pools_before_strided_layers():
     conv = OctConv2d(4, 4, 3, 2, 1, bias=False, alpha_in=0, alpha_out=0, pool_vanilla=True)
     x = torch.randn(1, 4, 7, 6)
     pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
@@ -192,7 +192,7 @@ def test_strided_layers_of_one_frequency_can_pool_first():
     assert not torch.allclose(pooled.blocks[3](features), strided.blocks[3](features))
 
 
-def test_an_unknown_way_to_halve_is_named():
+def test_unknown_stem_down_is_named():
     with pytest.raises(ValueError, match="stem_down is 'max'"):
         create_image_resnet(Octave(), stem_down="max")
 
@@ -203,7 +203,7 @@ def build(arch, *overrides):
 
 
 @pytest.mark.parametrize("arch", ["mobilenet_v1_075", "resnet50"])
-def test_a_configuration_builds_a_network_for_clips_of_one_frame(arch):
+def test_image_network_takes_one_frame_clips(arch):
     network = build(arch, "OCTAVE.ALPHA", "0.25").eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -212,14 +212,14 @@ def test_a_configuration_builds_a_network_for_clips_of_one_frame(arch):
     assert list(network.state_dict()) == list(plain.state_dict())
 
 
-def test_channels_last_memory_of_image_and_video_networks():
+def test_channels_last_sets_the_memory_format():
     small = ["MODEL.BLOCKS", "[1, 1, 1, 1]", "MODEL.WIDTH", "8", "MODEL.CONV_AS_2D", "True"]
     image, video = channels_last(build("resnet50", *small)), channels_last(build_model(load_cfg(None, small)))
     assert image.layer1[0].conv2.weight.is_contiguous(memory_format=torch.channels_last)
     assert video.blocks[1].res_blocks[0].branch2.conv_b.weight.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_a_resnet_can_be_smaller():
+def test_resnet_takes_blocks_and_width():
     network = build("resnet50_preact", "MODEL.BLOCKS", "[1, 2, 1, 1]", "MODEL.WIDTH", "8", "OCTAVE.ALPHA", "0.25")
     plain = create_image_resnet(Octave(0.25), blocks=(1, 2, 1, 1), width=8, preactivation=True, classes=7)
     shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (network, plain)]
@@ -234,7 +234,7 @@ def test_a_resnet_can_be_smaller():
         (["MODEL.NONLOCAL", "[[], [0], [], []]"], "MODEL.NONLOCAL is set"),
     ],
 )
-def test_video_keys_with_an_image_network_are_named(overrides, message):
+def test_video_keys_are_refused_for_images(overrides, message):
     with pytest.raises(UserError, match=message):
         build("densenet121", *overrides)
 
@@ -243,7 +243,7 @@ TWINS = sorted((config_folder() / "imagenet").glob("oct_*_in1k.yaml"))
 
 
 @pytest.mark.parametrize("file", TWINS, ids=[file.stem for file in TWINS])
-def test_the_imagenet_configurations_are_twins(file):
+def test_imagenet_twins_differ_in_alpha_only(file):
     vanilla, octave = load_cfg(file.with_name(file.name[4:])), load_cfg(file)
     with torch.device("meta"):
         assert build_model(octave)(torch.randn(1, 3, 1, 224, 224)).shape == (1, 1000)
@@ -252,7 +252,7 @@ def test_the_imagenet_configurations_are_twins(file):
     assert vanilla == octave
 
 
-def test_an_alpha_that_groups_do_not_divide_is_named():
+def test_indivisible_groups_are_named():
     with pytest.raises(
         UserError, match="resnext50_32x4d cannot be made with OCTAVE.ALPHA 0.01, .*choose another alpha"
     ):

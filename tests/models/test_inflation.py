@@ -73,7 +73,7 @@ def repeated(image: Tensor, frames: int) -> Tensor:
     return image.unsqueeze(2).expand(-1, -1, frames, -1, -1)
 
 
-def test_inflated_kernels() -> None:
+def test_inflate_fills_the_kernel() -> None:
     weight = torch.randn(2, 3, 5, 5)
     centre, mean = inflate(weight, 3, "centre"), inflate(weight, 3, "mean")
     assert centre.shape == mean.shape == (2, 3, 3, 5, 5)
@@ -87,7 +87,7 @@ def test_inflated_kernels() -> None:
 @pytest.mark.parametrize("alpha", [0, 0.1, 0.25, 0.5, 1])
 @pytest.mark.parametrize("arch", ["c2d", "i3d"])
 @pytest.mark.parametrize("make", [of_torchvision, of_timm])
-def test_a_repeated_frame_gives_the_image_networks_logits(
+def test_repeated_frame_gives_image_logits(
     tmp_path: Path, make: Callable[[], nn.Module], arch: str, alpha: float
 ) -> None:
     image_net = random_norms(make())
@@ -105,7 +105,7 @@ def test_a_repeated_frame_gives_the_image_networks_logits(
 
 
 @pytest.mark.parametrize("alpha", [0, 0.25])
-def test_mean_inflation_gives_the_same_away_from_the_ends(tmp_path: Path, alpha: float) -> None:
+def test_mean_inflation_matches_inside_the_clip(tmp_path: Path, alpha: float) -> None:
     torch.save(random_norms(of_torchvision()).state_dict(), tmp_path / "image.pth")
     nets = {how: build(f"MODEL.ARCH i3d OCTAVE.ALPHA {alpha} DATA.NUM_FRAMES 32") for how in ("mean", "centre")}
     clips = repeated(torch.randn(1, 3, 64, 64), 32)
@@ -122,7 +122,7 @@ def test_mean_inflation_gives_the_same_away_from_the_ends(tmp_path: Path, alpha:
     assert not torch.allclose(features["mean"][:, :, 0], features["centre"][:, :, 0], rtol=1e-2)
 
 
-def test_a_resnet_50_of_imagenet_has_every_name(tmp_path: Path) -> None:
+def test_imagenet_resnet_50_matches_every_name(tmp_path: Path) -> None:
     for name, state in (
         ("torchvision", torchvision.models.resnet50().state_dict()),
         ("timm", timm.create_model("resnet50").state_dict()),

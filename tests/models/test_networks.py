@@ -8,7 +8,6 @@ import torch
 from pytorchvideo.layers.nonlocal_net import create_nonlocal
 from pytorchvideo.models import hub
 
-from octvideo.analysis.paper_tables import table_rows
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
@@ -55,7 +54,7 @@ R101 = {"MODEL__BLOCKS": "[3, 4, 23, 3]", "MODEL__SLOWFAST__FUSION_KERNEL": 5}
     ],
     ids=[*HUB, "slowfast_r101"],
 )
-def test_alpha_0_is_pytorchvideo_to_the_bit_and_its_weights_load_at_every_alpha(arch, builder, keys):
+def test_alpha_0_is_bit_identical_to_pytorchvideo(arch, builder, keys):
     reference = builder().eval()
     state = randomise(reference.state_dict())
     ours = build(arch, **keys).eval()
@@ -91,7 +90,7 @@ def test_any_size_and_alpha_trains(arch, alpha, size):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25])
 @pytest.mark.parametrize("arch", HUB)
-def test_convolutions_as_2d_give_the_same(arch, alpha):
+def test_conv_as_2d_gives_equal_logits(arch, alpha):
     native = small(arch, frames=8, OCTAVE__ALPHA=alpha).eval()
     as_2d = small(arch, frames=8, OCTAVE__ALPHA=alpha, MODEL__CONV_AS_2D=True).eval()
     as_2d.load_state_dict(randomise(native.state_dict()))
@@ -101,7 +100,7 @@ def test_convolutions_as_2d_give_the_same(arch, alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
-def test_last_norm_of_each_block_starts_at_zero(alpha):
+def test_last_norms_start_at_zero(alpha):
     def zeros(net):
         state = net.state_dict()
         return sum(1 for key, value in state.items() if key.endswith("norm_c.weight") and not value.any())
@@ -113,7 +112,7 @@ def test_last_norm_of_each_block_starts_at_zero(alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5])
-def test_nonlocal_keys_do_not_depend_on_alpha(alpha):
+def test_nonlocal_keys_are_equal_at_every_alpha(alpha):
     where = {"MODEL__NONLOCAL": "[[], [0], [0], []]"}
     vanilla = small(**where)
     twin = small(OCTAVE__ALPHA=alpha, **where)
@@ -123,7 +122,7 @@ def test_nonlocal_keys_do_not_depend_on_alpha(alpha):
     assert twin(torch.randn(1, 3, 8, 90, 70)).shape == (1, 5)
 
 
-def test_nonlocal_at_alpha_0_is_pytorchvideos():
+def test_nonlocal_at_alpha_0_matches_pytorchvideo():
     theirs = create_nonlocal(dim_in=8, dim_inner=4, pool_size=(1, 2, 2), instantiation="softmax").eval()
     conv = lambda *args, **kwargs: OctConv3d(*args, alpha_in=0, alpha_out=0, **kwargs)  # noqa: E731
     ours = create_octave_nonlocal(8, 4, conv, conv, lambda num_features: OctBatchNorm3d(num_features, alpha=0)).eval()
@@ -133,7 +132,7 @@ def test_nonlocal_at_alpha_0_is_pytorchvideos():
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_options_of_layout():
+def test_layout_options_change_the_modules():
     clip = torch.randn(1, 3, 4, 64, 64)
     padded, unpadded = small(), small(MODEL__STEM_POOL_PADDED=False)
     assert padded.blocks[0](clip).shape[-1] == 16 and unpadded.blocks[0](clip).shape[-1] == 15
@@ -147,7 +146,7 @@ def test_options_of_layout():
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 3, 3), (1, 3, 5, 4, 3), (2, 3, 4, 3, 2)])
-def test_the_temporal_pool_is_max_pooling(shape):
+def test_temporal_pool_equals_max_pooling(shape):
     x = torch.randn(shape).relu()  # with frames that are equal
     expected_x, x = x.clone().requires_grad_(), x.requires_grad_()
     expected = expected_x if shape[2] == 1 else torch.nn.MaxPool3d((2, 1, 1))(expected_x)
@@ -173,7 +172,7 @@ def test_networks_copy_pickle_export_and_compile():
     assert list(stage.state_dict()) == list(net.blocks[1].state_dict())
 
 
-def test_the_clip_is_not_changed():
+def test_forward_does_not_change_the_clip():
     net, clip = small("slowfast", frames=8), torch.randn(1, 3, 8, 64, 64)
     before = clip.clone()
     net(clip)
@@ -181,13 +180,13 @@ def test_the_clip_is_not_changed():
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 4, 8])
-def test_slow_frames_are_pytorchvideos(ratio):
+def test_slow_frames_match_pytorchvideo(ratio):
     for count in range(1, 128 // ratio + 1):
         frames = ratio * count
         assert spread(frames, count) == torch.linspace(0, frames - 1, count).long().tolist()
 
 
-def test_slowfast_wants_frames_that_divide():
+def test_slowfast_refuses_indivisible_frames():
     with pytest.raises(ValueError, match="divisible by 4"):
         small("slowfast", frames=8)(torch.randn(1, 3, 6, 64, 64))
     with pytest.raises(UserError, match="DATA.NUM_FRAMES is 6"):
@@ -199,33 +198,19 @@ def test_slowfast_wants_frames_that_divide():
     [
         (dict(MODEL__TEMPORAL_KERNELS="[[1], [2], [1], [1]]"), "odd numbers"),
         (dict(MODEL__STEM_KERNEL="[3, 3]"), "three odd numbers"),
-        (dict(arch="slowfast", MODEL__NONLOCAL="[[0], [], [], []]"), "no non-local blocks"),
+        (dict(arch="slowfast", MODEL__NONLOCAL="[[0], [], [], []]"), "slowfast does not use it"),
         (dict(arch="slowfast", MODEL__WIDTH=12), "divisible by MODEL.SLOWFAST.CHANNEL_RATIO"),
         (dict(frames=1), "TEMPORAL_POOL"),
     ],
 )
-def test_keys_that_do_not_fit_are_named(keys, message):
+def test_conflicting_keys_are_named(keys, message):
     with pytest.raises(UserError, match=message):
         small(**keys)
 
 
-def test_table_6():
-    """The figures that the conventions can reproduce come out to the printed digit; the others are ours."""
-    rows = {(row["model"], row["alpha"]): row for row in table_rows(6)}
-    assert len(rows) == 11
-    reproduced = {"i3d_r50": (0, 0.1, 0.2, 0.5), "c2d_r50": (0, 0.1), "i3d_nln_r50": (0,)}
-    for key in [(net, alpha) for net, alphas in reproduced.items() for alpha in alphas]:
-        assert round(rows[key]["gflops"], 1) == rows[key]["paper_gflops"], key
-    assert rows["slowfast_r50", 0]["gflops"] == pytest.approx(27.64, abs=0.02)
-    for key in (("i3d_nln_r50", 0.1), ("slowfast_r50", 0.1), ("slowfast_r50", 0.2)):
-        vanilla = rows[key[0], 0]
-        assert rows[key]["params_m"] == vanilla["params_m"] and rows[key]["gflops"] < vanilla["gflops"]
-    assert rows["i3d_r50", 0]["params_m"] == pytest.approx(28.043, abs=1e-3)
-
-
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("size", [16, 32, 33])
-def test_one_frame_and_maps_of_one_pixel(alpha: float, size: int) -> None:
+def test_smallest_clips_run(alpha: float, size: int) -> None:
     keys = [
         "MODEL.WIDTH",
         "8",
@@ -238,3 +223,25 @@ def test_one_frame_and_maps_of_one_pixel(alpha: float, size: int) -> None:
     ]
     model = build_model(load_cfg("kinetics400/i3d_k400.yaml", keys)).eval()
     assert model(torch.randn(2, 3, 1, size, size)).shape == (2, 400)
+
+
+def test_stem_strides_over_time():
+    """mmaction2's I3D halves the frames in the stem and again in the first pool: together every fourth."""
+    strided, plain = (small(frames=32, MODEL__STEM_TEMPORAL_STRIDE=stride).eval() for stride in (4, 1))
+    plain.load_state_dict(strided.state_dict())
+    clips = torch.randn(1, 3, 32, 64, 64)
+    with torch.inference_mode():
+        assert torch.allclose(strided.blocks[0](clips), plain.blocks[0](clips)[:, :, ::4], atol=1e-6)
+        assert strided(clips).shape == (1, 5)
+    with pytest.raises(UserError, match="STEM_TEMPORAL_STRIDE"):
+        small("slowfast", MODEL__STEM_TEMPORAL_STRIDE=4)
+
+
+def test_slow_pathway_selects_its_frames():
+    seen = []
+    for frames in ("spread", "every"):
+        net = small("slowfast", MODEL__SLOWFAST__FRAME_RATIO=8, MODEL__SLOWFAST__SLOW_FRAMES=frames).eval()
+        net.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0][0][0, 0, :, 0, 0].tolist()))
+        with torch.inference_mode():
+            net(torch.arange(32.0).view(1, 1, 32, 1, 1).expand(1, 3, 32, 64, 64))
+    assert seen == [[0, 10, 20, 31], [0, 8, 16, 24]]

@@ -1,4 +1,4 @@
-"""The benchmarks: what they report, and that they compare what is equal."""
+"""The benchmarks report what docs say, and compare equal work."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return found
 
 
-def test_forward(capsys: pytest.CaptureFixture[str]) -> None:
+def test_forward_compares_with_vanilla(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(capsys, "forward", *SMALL)
     results = {result["name"]: result for result in found["results"]}
     plain = {"octave conv3d", "octave as 2D", "vanilla conv3d", "vanilla as 2D"}
@@ -75,7 +75,7 @@ def test_forward_compares_alphas(capsys: pytest.CaptureFixture[str]) -> None:
 def test_forward_on_exported_runtimes() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("onnxscript")
-    # In a process of its own: both runtimes at once have threads, and the tests that follow fork.
+    # In a separate process: both runtimes start threads, and later tests fork.
     command = [sys.executable, str(Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"), "forward"]
     command += ["--runtime", "onnx", "--runtime", "openvino", "--rounds", "2", "--json", *SMALL]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,7 +88,7 @@ def test_forward_on_exported_runtimes() -> None:
             assert results[f"{kind} {runtime}"]["gflops"] == results[f"{kind} conv3d"]["gflops"]
 
 
-def test_train(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_compares_with_a_bare_loop(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(capsys, "train", *SMALL)
     pairs, names = ["octave / vanilla"], []
     for kind in ("octave", "vanilla"):
@@ -105,14 +105,14 @@ def test_train(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(result["peak_memory_mb"] > 0 for result in found["results"])
 
 
-def test_train_from_videos(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+def test_train_reads_videos(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
     found = measure(capsys, "train", "--data", str(video_folder / "train"), *SMALL, "NUM_WORKERS", "1")
     loaded = {result["name"]: result for result in found["results"][6:]}
     assert list(loaded) == ["octave from videos", "vanilla from videos"]
     assert all(0 < result["data_wait"] <= 1 for result in loaded.values())
 
 
-def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+def test_data_compares_workers(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
     found = measure(capsys, "data", "--data", str(video_folder / "train"), *SMALL)
     assert [result["name"] for result in found["results"]] == [
         "bare decode and resize",
@@ -127,7 +127,7 @@ def test_data(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
         assert before > 50 and growth == pytest.approx(after - before)
 
 
-def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
+def test_views_compares_openings(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
     found = measure(capsys, "views", "--data", str(video_folder / "val"), *SMALL)
     assert all(result["views"] == 12 for result in found["results"])
     assert "one per view / one opening" in found["ratio"]
@@ -135,9 +135,7 @@ def test_views(capsys: pytest.CaptureFixture[str], video_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["even", "pytorchvideo"])
-def test_both_ways_to_the_views_give_the_same_frames(
-    video_folder: Path, monkeypatch: pytest.MonkeyPatch, sampling: str
-) -> None:
+def test_view_by_view_gives_equal_frames(video_folder: Path, monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
     openings: list[str] = []
 
     def counted(name: str, really: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +151,7 @@ def test_both_ways_to_the_views_give_the_same_frames(
     assert openings == [dataset_module.__name__] + [videos_module.__name__] * 12
 
 
-def test_end_to_end(capsys: pytest.CaptureFixture[str], video_folder: Path, tmp_path: Path) -> None:
+def test_end_to_end_times_predictions(capsys: pytest.CaptureFixture[str], video_folder: Path, tmp_path: Path) -> None:
     cfg = load_cfg("quickstart/oct_i3d.yaml", SMALL)
     save_cfg(cfg, tmp_path / "cfg.yaml")
     torch.save(build_model(cfg).state_dict(), tmp_path / "weights.pt")
@@ -163,13 +161,13 @@ def test_end_to_end(capsys: pytest.CaptureFixture[str], video_folder: Path, tmp_
     assert [result["name"] for result in found["results"]] == ["load", "first prediction", "next predictions"]
 
 
-def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_table_has_all_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, ["train", "--rounds", "1", *SMALL]) == 0
     text = capsys.readouterr().out
     assert "N = 1" in text and "octave / vanilla" in text and "clips_per_s" in text
 
 
-def test_every_round_calls_every_variant_once_in_turn() -> None:
+def test_rounds_alternate_the_variants() -> None:
     calls: list[str] = []
     seconds = {"a": iter([1.0, 9.0, 2.0]), "b": iter([4.0, 4.0, 4.0])}
 
@@ -188,7 +186,7 @@ def test_every_round_calls_every_variant_once_in_turn() -> None:
 @pytest.mark.parametrize(
     ("count", "low", "high"), [(6, 1, 6), (8, 1, 8), (9, 2, 8), (12, 3, 10), (17, 5, 13), (25, 8, 18)]
 )
-def test_the_interval_is_that_of_the_sign_test(count: int, low: int, high: int) -> None:
+def test_interval_follows_the_sign_test(count: int, low: int, high: int) -> None:
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "engine_overhead.py"
     interval = runpy.run_path(str(script))["interval"]
     shuffled = np.random.default_rng(0).permutation(count) + 1.0
@@ -215,7 +213,7 @@ def test_errors_are_one_line(arguments: list[str], expected: str, capsys: pytest
     assert error.count("\n") == 1 and expected in error
 
 
-def test_a_video_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_unreadable_video_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     broken = tmp_path / "class" / "broken.mp4"
     broken.parent.mkdir()
     broken.write_bytes(np.random.default_rng(0).bytes(1000))

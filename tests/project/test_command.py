@@ -1,4 +1,4 @@
-"""The installed command: what it dispatches to, and how it ends."""
+"""The command line: commands, KEY VALUE pairs, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import octvideo
-from octvideo.cli import run
+from octvideo.cli import complexity, run, run_net
 from octvideo.cli.main import COMMANDS, main
 from octvideo.errors import UserError
 
@@ -26,7 +26,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
-def test_an_unknown_command_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, ["trian"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
@@ -34,14 +34,14 @@ def test_an_unknown_command_ends_in_one_line(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("name", sorted({*COMMANDS, *(name.replace("-", "_") for name in COMMANDS)}))
-def test_every_command_answers_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
     assert "usage:" in capsys.readouterr().out
 
 
-def test_python_m_octvideo() -> None:
+def test_python_m_octvideo_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "octvideo", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"octvideo {octvideo.__version__}\n")
 
@@ -55,7 +55,7 @@ def test_python_m_octvideo() -> None:
         (">&-", 0, ""),
     ],
 )
-def test_output_that_goes_nowhere(output: str, code: int, message: str) -> None:
+def test_lost_output_sets_the_exit_code(output: str, code: int, message: str) -> None:
     unbuffered, output = ("1", output[3:]) if output.startswith("-u") else ("", output)
     command = f"set -o pipefail; (sleep 0.3; exec '{sys.executable}' -m octvideo --help) {output}"
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -72,7 +72,7 @@ def test_output_that_goes_nowhere(output: str, code: int, message: str) -> None:
         (RuntimeError("CUDA out of memory. Tried to"), "error: not enough memory (CUDA out of memory. Tried to): use"),
     ],
 )
-def test_what_the_user_can_fix_is_one_line(error: Exception, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_line(error: Exception, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     def command(_: object) -> int:
         raise error
 
@@ -91,12 +91,12 @@ def test_other_errors_keep_their_traceback() -> None:
             run(command)
 
 
-def test_a_name_of_another_encoding_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_name_of_another_encoding_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda _: print("a\udcff.mp4")) == 0
     assert capsys.readouterr().out == "a\\udcff.mp4\n"
 
 
-def test_a_wrong_configuration_ends_in_one_line_and_before_torch_is_loaded() -> None:
+def test_wrong_config_is_reported_before_torch() -> None:
     code = (
         "import sys; from octvideo.cli import run; from octvideo.cli.main import main; "
         "code = run(main, ['run-net', '--cfg', 'nonexistent.yaml']); assert 'torch' not in sys.modules; sys.exit(code)"
@@ -106,8 +106,22 @@ def test_a_wrong_configuration_ends_in_one_line_and_before_torch_is_loaded() -> 
     assert done.stderr.count("\n") == 1 and "nonexistent.yaml" in done.stderr
 
 
-def test_the_public_names_come_on_demand() -> None:
+def test_public_names_are_lazy() -> None:
     code = "import sys, octvideo; assert 'torch' not in sys.modules; [getattr(octvideo, n) for n in octvideo.__all__]"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     with pytest.raises(AttributeError, match="octav_ize"):
         octvideo.octav_ize  # noqa: B018
+
+
+@pytest.mark.parametrize("command", [complexity, run_net])
+def test_pairs_may_come_before_or_after_cfg(command) -> None:
+    """Both pairs are read: the one that is wrong is named."""
+    wrong, right = ["DATA.NUM_FRAMES", "0"], ["OCTAVE.ALPHA", "0.5"]
+    for before, after in ((wrong, right), (right, wrong)):
+        with pytest.raises(UserError, match="DATA.NUM_FRAMES is 0"):
+            command.main([*before, "--cfg", "quickstart/oct_i3d.yaml", *after])
+
+
+def test_table_refuses_pairs() -> None:
+    with pytest.raises(UserError, match="OCTAVE.ALPHA: --table has the paper's networks"):
+        complexity.main(["--table", "1", "OCTAVE.ALPHA", "0.5"])

@@ -1,4 +1,4 @@
-"""Text files are UTF-8 whatever the locale: no call leaves the encoding to it."""
+"""Text files are UTF-8 in every locale: every call sets the encoding."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def calls_without_encoding(tree: ast.AST) -> Iterator[int]:
 @pytest.mark.parametrize(
     "code", ["p.read_text()", "p.write_text('a')", "open(p, 'w')", "p.open()", "run(c, text=True)"]
 )
-def test_a_call_without_encoding_is_found(code: str) -> None:
+def test_call_without_encoding_is_found(code: str) -> None:
     assert list(calls_without_encoding(ast.parse(code))) == [1]
 
 
-def test_no_text_file_depends_on_the_locale() -> None:
+def test_no_call_depends_on_the_locale() -> None:
     # ``write_text`` of octvideo.files always writes UTF-8, and takes two arguments as well.
     found = [
         f"{path.relative_to(ROOT)}:{line}"

@@ -29,7 +29,7 @@ def done(*arguments: str | Path) -> str:
     return process.stdout
 
 
-def test_from_making_videos_to_naming_one(tmp_path: Path) -> None:
+def test_commands_work_end_to_end(tmp_path: Path) -> None:
     counts = ["--train-per-class", "1", "--val-per-class", "1"]
     done("data_tools/make_sample_dataset.py", "--output", tmp_path / "data", *counts)
     paths = ["DATA.TRAIN", tmp_path / "data" / "train", "DATA.VAL", tmp_path / "data" / "val"]

@@ -1,4 +1,4 @@
-"""The Makefile's own logic, with an environment whose ``python`` notes what it is called with: nothing is installed."""
+"""The Makefile's logic, with a fake ``python`` that records its arguments: nothing is installed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_help_lists_every_target() -> None:
     assert targets and listed == set(targets[1].split())
 
 
-def test_it_installs_once_and_again_when_setup_py_changes(venv: Path) -> None:
+def test_install_repeats_when_setup_py_changes(venv: Path) -> None:
     run = [f"VENV={venv}", "FAIL=nothing-fails"]
     done = make("quickstart", *run)
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ def test_it_installs_once_and_again_when_setup_py_changes(venv: Path) -> None:
     assert calls(venv) == ["-m pip install -q -e .", "tools/quickstart.py"]
 
 
-def test_the_tests_bring_their_tools_and_serve_the_quickstart_too(venv: Path) -> None:
+def test_dev_install_serves_the_quickstart(venv: Path) -> None:
     run = [f"VENV={venv}", "FAIL=nothing-fails"]
     assert make("test", *run).returncode == 0
     install, tests = calls(venv)
@@ -65,7 +65,7 @@ def test_the_tests_bring_their_tools_and_serve_the_quickstart_too(venv: Path) ->
     assert calls(venv) == ["tools/quickstart.py"]
 
 
-def test_a_step_that_fails_is_named_and_tried_again(venv: Path) -> None:
+def test_failed_step_is_named_and_repeated(venv: Path) -> None:
     for _ in range(2):
         done = make("test", f"VENV={venv}", "FAIL=install")
         assert done.returncode != 0 and "error: 'pip install -e .[dev,export" in done.stdout
@@ -75,13 +75,13 @@ def test_a_step_that_fails_is_named_and_tried_again(venv: Path) -> None:
 
 
 @pytest.mark.parametrize("python", ["", "/bin/false"])
-def test_a_missing_or_unfit_python_is_named(python: str, tmp_path: Path) -> None:
+def test_missing_or_old_python_is_named(python: str, tmp_path: Path) -> None:
     done = make("test", f"VENV={tmp_path / 'venv'}", f"PYTHON={python}")
     assert done.returncode == 2
     assert "Python 3.10 or newer" in done.stdout and python in done.stdout
     assert not (tmp_path / "venv").exists()
 
 
-def test_clean_leaves_a_given_environment_and_other_output_alone(venv: Path) -> None:
+def test_clean_keeps_given_environment_and_output(venv: Path) -> None:
     commands = make("-n", "clean", f"VENV={venv}").stdout
     assert str(venv) not in commands and not re.search(r"output(\s|$)", commands)

@@ -22,7 +22,7 @@ def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_quickstart(tmp_path: Path) -> None:
+def test_quickstart_runs(tmp_path: Path) -> None:
     counts = ("--train-per-class", "1", "--val-per-class", "1")
     done = call("tools/quickstart.py", "--output", tmp_path, *counts, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,7 +37,7 @@ def test_quickstart(tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 40
 
 
-def test_a_step_that_fails_ends_the_quickstart_with_its_name(tmp_path: Path) -> None:
+def test_quickstart_names_the_failed_step(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     done = call("tools/quickstart.py", "--output", tmp_path)
     assert done.returncode == 1
@@ -61,7 +61,7 @@ def test_weizmann_holds_out_three_persons(data: Path, tmp_path: Path) -> None:
     assert f"top-1 over 30 clips: {metrics['top1']:.1f} %" in done.stdout
 
 
-def test_the_shipped_network_is_small_and_predicts(data: Path, tmp_path: Path) -> None:
+def test_shipped_network_is_small_and_predicts(data: Path, tmp_path: Path) -> None:
     ship = tmp_path / "net.pt"
     done = call("tools/weizmann.py", "--data", data, "--output", tmp_path / "run", "--ship", ship, "--", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,13 +75,13 @@ def test_the_shipped_network_is_small_and_predicts(data: Path, tmp_path: Path) -
     assert json.loads(done.stdout)["predictions"][0]["label"] in content["classes"]
 
 
-def test_weizmann_without_its_videos_ends_in_one_line(tmp_path: Path) -> None:
+def test_weizmann_without_videos_is_one_line(tmp_path: Path) -> None:
     done = call("tools/weizmann.py", "--data", tmp_path, "--output", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
-def test_weizmann_names_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+def test_weizmann_names_unwritable_output(tmp_path: Path) -> None:
     (tmp_path / "weizmann" / "bend").mkdir(parents=True)
     (tmp_path / "weizmann" / "bend" / "ido_bend.avi").touch()
     (tmp_path / "file").touch()

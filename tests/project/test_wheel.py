@@ -1,4 +1,4 @@
-"""The wheel, installed where there is no checkout: it imports, finds its configurations and class names, and runs."""
+"""The wheel, installed without a checkout, imports, finds its configurations and class names, and runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def call(installed: Path, *command: str, cwd: Path) -> subprocess.CompletedProce
     )
 
 
-def test_the_wheel_has_code_configurations_assets_and_licence(wheel: Path) -> None:
+def test_wheel_has_code_configs_and_assets(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "octvideo").rglob("*.py")}
     configs = {f"octvideo/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
@@ -68,7 +68,7 @@ def test_the_wheel_has_code_configurations_assets_and_licence(wheel: Path) -> No
     assert any(name.endswith("LICENSE") for name in names)
 
 
-def test_the_metadata_has_version_and_pythons(wheel: Path) -> None:
+def test_metadata_has_version_and_pythons(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     text = archive.read(f"octvideo-{octvideo.__version__}.dist-info/METADATA").decode()
     assert f"\nVersion: {octvideo.__version__}\n" in text
@@ -78,7 +78,7 @@ def test_the_metadata_has_version_and_pythons(wheel: Path) -> None:
     assert all(f"\nProvides-Extra: {extra}\n" in text for extra in ("export", "app", "dev"))
 
 
-def test_it_imports_from_anywhere(installed: Path, tmp_path: Path) -> None:
+def test_wheel_imports_from_anywhere(installed: Path, tmp_path: Path) -> None:
     code = """
 import importlib, json, pkgutil, octvideo, octvideo.config, octvideo.data.index as index
 names = [m.name for m in pkgutil.walk_packages(octvideo.__path__, 'octvideo.') if not m.name.endswith('__main__')]
@@ -96,7 +96,7 @@ print(json.dumps([octvideo.__file__, str(octvideo.config.find_config('oct_i3d_k4
     assert (alpha, classes) == (0.1, {"400": 400, "600": 600})
 
 
-def test_the_command_runs_and_ends_as_it_should(installed: Path, tmp_path: Path) -> None:
+def test_installed_command_runs(installed: Path, tmp_path: Path) -> None:
     done = call(installed, "octvideo", "--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"octvideo {octvideo.__version__}\n"), done.stderr
     done = call(installed, "octvideo", "run-net", "--cfg", "nonexistent.yaml", cwd=tmp_path)

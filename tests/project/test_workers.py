@@ -1,4 +1,4 @@
-"""A child that truly hangs and truly dies, and a caller that goes on."""
+"""Worker processes that hang or die do not stop their caller."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def is_reaped(pid: int) -> bool:
     return True
 
 
-def test_results_cross_over_whole(guard):
+def test_results_arrive_whole(guard):
     shapes = [(2, 3, 5), (0, 4), (1,), (300, 400, 3)]
 
     def make(seed):
@@ -87,7 +87,7 @@ def test_results_cross_over_whole(guard):
     assert np.array_equal(strided, np.arange(24).reshape(4, 6)[:, ::2])
 
 
-def test_a_limit_beyond_what_the_system_can_wait_is_none(guard):
+def test_huge_limit_means_no_limit(guard):
     assert guard(obey, 1e12)("") > 0
     assert list(map_in_workers(len, ["a", "bc"], workers=2, timeout=1e12)) == [1, 2]
 
@@ -100,7 +100,7 @@ def test_one_child_serves_many_calls(guard):
     assert all(map(is_reaped, pids)) and call("") not in pids
 
 
-def test_what_the_function_raises_is_raised(guard):
+def test_errors_of_the_function_are_raised(guard):
     class Odd(Exception):
         def __init__(self, a, b):
             super().__init__("only one")
@@ -130,7 +130,7 @@ def test_what_the_function_raises_is_raised(guard):
         ("exit", r"exit code 3"),
     ],
 )
-def test_a_child_that_dies(guard, order, message):
+def test_dead_child_is_reported(guard, order, message):
     call = guard(obey)
     first = call("")
     with pytest.raises(WorkerFailed, match=message):
@@ -139,7 +139,7 @@ def test_a_child_that_dies(guard, order, message):
     assert call("") not in (first, os.getpid())
 
 
-def test_a_child_that_hangs(guard):
+def test_hung_child_times_out(guard):
     call = guard(obey, 4.5)
     first = call("")
     with pytest.raises(WorkerFailed, match="timed out after 4.5 s"):
@@ -147,7 +147,7 @@ def test_a_child_that_hangs(guard):
     assert is_reaped(first) and call("") != first
 
 
-def test_a_crash_is_not_reported_by_the_handlers_of_the_parent(guard, tmp_path):
+def test_crash_skips_the_parents_handlers(guard, tmp_path):
     def crash():
         with (tmp_path / "trace").open("w") as file:
             faulthandler.enable(file)
@@ -159,7 +159,7 @@ def test_a_crash_is_not_reported_by_the_handlers_of_the_parent(guard, tmp_path):
     assert (tmp_path / "went on").exists() and (tmp_path / "trace").read_text() == ""
 
 
-def test_a_child_that_died_while_it_waited_is_replaced(guard):
+def test_idle_dead_child_is_replaced(guard):
     call = guard(obey)
     first = call("")
     os.kill(first, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_a_child_that_died_while_it_waited_is_replaced(guard):
     assert call("") != first and is_reaped(first)
 
 
-def test_an_interrupted_call_does_not_answer_the_next_one(guard):
+def test_interrupted_call_leaves_no_answer(guard):
     def interrupt(number):
         if number == 1:
             os.kill(os.getppid(), signal.SIGINT)
@@ -181,7 +181,7 @@ def test_an_interrupted_call_does_not_answer_the_next_one(guard):
     assert call(2) == 2
 
 
-def test_signals_that_stop_a_run_are_for_the_parent(guard):
+def test_stop_signals_reach_only_the_parent(guard):
     call = guard(obey)
     first = call("")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -190,7 +190,7 @@ def test_signals_that_stop_a_run_are_for_the_parent(guard):
 
 
 @pytest.mark.parametrize("seconds", [0, 600])
-def test_the_child_ends_with_its_parent(seconds):
+def test_child_ends_with_its_parent(seconds):
     reader, writer = os.pipe()
 
     def work():
@@ -215,7 +215,7 @@ def test_the_child_ends_with_its_parent(seconds):
         assert lines.read() == ""  # the end of the file: nobody has the other side any more
 
 
-def test_nothing_is_left_after_thousands_of_calls(guard):
+def test_thousands_of_calls_leave_nothing(guard):
     def work(number):
         if number % 200 == 199:
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -239,7 +239,7 @@ def test_nothing_is_left_after_thousands_of_calls(guard):
     assert all(map(is_reaped, pids)) and len(os.listdir("/proc/self/fd")) < before
 
 
-def test_every_process_has_its_own_child(guard):
+def test_every_process_has_its_child(guard):
     call = guard(obey)
     ours = call("")
     reader, writer = os.pipe()
@@ -260,13 +260,13 @@ def test_every_process_has_its_own_child(guard):
     again.close()
 
 
-def test_a_limit_of_zero_is_no_guard():
+def test_limit_zero_means_no_child():
     assert in_worker(obey, 0)("") == os.getpid()
     call = in_worker(obey, 5)
     assert call("") != os.getpid()
 
 
-def test_many_children_answer_in_order():
+def test_children_answer_in_order():
     orders = ["", "SIGSEGV", "", "hang", "", "", "exit", ""]
     results = list(map_in_workers(obey, orders, workers=3, timeout=5.0))
     assert [
@@ -281,7 +281,7 @@ def test_many_children_answer_in_order():
     assert list(map_in_workers(obey, [], workers=3, timeout=1.0)) == []
 
 
-def test_a_map_that_is_left_early_ends_its_children():
+def test_closing_the_map_ends_the_children():
     results = map_in_workers(obey, ["", "hang", "hang"], workers=3, timeout=600)
     first = next(results)
     assert isinstance(first, int) and not is_reaped(first)

@@ -23,18 +23,18 @@ def zoo() -> ModuleType:
     return module
 
 
-def test_the_page_is_up_to_date(zoo: ModuleType) -> None:
+def test_page_is_up_to_date(zoo: ModuleType) -> None:
     assert (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8") == zoo.as_page(), "run: python benchmarks/zoo.py"
 
 
-def test_every_configuration_has_a_row_and_every_figure_a_configuration(zoo: ModuleType) -> None:
+def test_rows_and_configs_match(zoo: ModuleType) -> None:
     text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     configs = {str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").glob("*/*.yaml")}
     assert configs and [name for name in configs if text.count(f"| `{name}` |") != 1] == []
     assert {f"{name}.yaml" for name in (*zoo.PAPER, *zoo.OURS)} <= configs
 
 
-def test_weights_name_keys_and_configurations_that_exist(zoo: ModuleType) -> None:
+def test_weights_name_existing_keys_and_configs(zoo: ModuleType) -> None:
     names = [str(path.relative_to(ROOT / "configs"))[:-5] for path in (ROOT / "configs").glob("*/*.yaml")]
     for weights in zoo.WEIGHTS:
         fitting = [name for name in names if weights.fit(name)]
@@ -46,7 +46,7 @@ def test_weights_name_keys_and_configurations_that_exist(zoo: ModuleType) -> Non
     assert [name for weights in octave for name in names if weights.fit(name) and "oct_" not in name] == []
 
 
-def test_the_authors_weights_are_of_the_alpha_of_their_configuration(zoo: ModuleType) -> None:
+def test_authors_weights_have_their_configs_alpha(zoo: ModuleType) -> None:
     for weights in (weights for weights in zoo.WEIGHTS if weights.source == "the paper's authors"):
         alpha = float(weights.name.rpartition("alpha-")[2].rpartition(".")[0])
         assert load_cfg(f"imagenet/{weights.networks[0]}_in1k.yaml").OCTAVE.ALPHA == alpha

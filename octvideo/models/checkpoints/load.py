@@ -144,8 +144,8 @@ def fit(
         report.notes.append(f"the head is new: the file has {len(found[key][1])} classes, the network {len(own[key])}")
     if not fitting:
         raise UserError(
-            f"{path}: the weights are of another network (no tensor has a known name, such as {next(iter(state))}); "
-            f"check {hint}"
+            f"{path}: the weights are of another network (none of its tensors has a known name; the first is "
+            f"{next(iter(state))}); check {hint}"
         )
     if strict and (report.missing or report.unexpected or report.replaced):
         raise UserError(f"{path}: the weights are of another network ({report}); check {hint}")

@@ -1,4 +1,4 @@
-"""``tools/convert.py``: what it writes is read by the others, and by octvideo again."""
+"""``tools/convert.py``: other libraries and octvideo read the files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def saved(folder: Path, text: str, classes: list[str] = CLASSES) -> tuple[CfgNod
 
 
 @pytest.mark.parametrize("arch", ["c2d", "i3d", "slow", "slowfast"])
-def test_the_hubs_networks_take_it(tmp_path: Path, arch: str) -> None:
+def test_pytorchvideo_loads_the_converted_file(tmp_path: Path, arch: str) -> None:
     frames = 32 if arch == "slowfast" else 8
     _, file = saved(tmp_path, f"MODEL.ARCH {arch} MODEL.NUM_CLASSES 3 DATA.NUM_FRAMES {frames}")
     main(["--checkpoint", str(file), "--format", "pytorchvideo", "--output", str(tmp_path / "out.pyth")])
@@ -45,14 +45,14 @@ def test_the_hubs_networks_take_it(tmp_path: Path, arch: str) -> None:
             assert torch.equal(reference.eval()(clips), load_network(file).model(clips))
 
 
-def test_an_octave_network_is_no_network_of_pytorchvideo(tmp_path: Path) -> None:
+def test_octave_network_is_refused_for_pytorchvideo(tmp_path: Path) -> None:
     _, file = saved(tmp_path, f"{SMALL} OCTAVE.ALPHA 0.25")
     with pytest.raises(UserError, match=r"net\.pt: OCTAVE\.ALPHA is 0\.25"):
         main(["--checkpoint", str(file), "--format", "pytorchvideo", "--output", str(tmp_path / "out.pyth")])
     assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
 
 
-def test_safetensors_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_safetensors_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg, file = saved(tmp_path, f"{SMALL} OCTAVE.ALPHA 0.25")
     out = tmp_path / "folder" / "net.safetensors"
     assert main(["--checkpoint", str(file), "--format", "safetensors", "--output", str(out)]) == 0
@@ -66,7 +66,7 @@ def test_safetensors_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert torch.equal(network.model(clips), load_network(file).model(clips))
 
 
-def test_a_peers_checkpoint_becomes_octvideos(tmp_path: Path) -> None:
+def test_peer_checkpoint_becomes_octvideos(tmp_path: Path) -> None:
     cfg, file = saved(tmp_path, f"{SMALL} MODEL.ARCH slow")
     own = torch.load(file, weights_only=True)["model"]
     name = peer_names.octvideo(1, False, ((),) * 4)

@@ -1,4 +1,4 @@
-"""Checkpoints by URL: downloaded once, checked, whole or not there. The server is on this machine."""
+"""Checkpoints by URL are downloaded once, checked and complete. The server is local."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Site = tuple[str, dict[str, bytes], list[str]]
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A server's address, its files by path, and the paths that were asked for; torch's cache is a fresh folder."""
+    """A server's address, its files by path, and the requested paths; torch's cache is an empty folder."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     files: dict[str, bytes] = {}
     asked: list[str] = []
@@ -50,7 +50,7 @@ def cached(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
 
 
-def test_downloaded_once_and_loaded(site: Site, tmp_path: Path) -> None:
+def test_checkpoint_is_downloaded_once(site: Site, tmp_path: Path) -> None:
     address, files, asked = site
     net, twin = nn.Linear(2, 2), nn.Linear(2, 2)
     torch.save({"model_state": net.state_dict()}, tmp_path / "net.pyth")
@@ -64,7 +64,7 @@ def test_downloaded_once_and_loaded(site: Site, tmp_path: Path) -> None:
     assert local_file("folder/net.pyth") == Path("folder/net.pyth")
 
 
-def test_the_hash_in_the_name_or_address_is_checked(site: Site, tmp_path: Path) -> None:
+def test_hash_is_checked(site: Site, tmp_path: Path) -> None:
     address, files, asked = site
     digest = hashlib.sha256(b"weights").hexdigest()
     good, bad = f"/net-{digest[:8]}.pth", "/net-0123abcd.pth"
@@ -83,7 +83,7 @@ def test_the_hash_in_the_name_or_address_is_checked(site: Site, tmp_path: Path) 
     assert len(asked) == 5
 
 
-def test_what_cannot_be_downloaded_leaves_nothing(site: Site, tmp_path: Path) -> None:
+def test_failed_download_leaves_nothing(site: Site, tmp_path: Path) -> None:
     address, files, _ = site
     files["/cut/net.pth"] = b"wei"
     with pytest.raises(UserError, match=r"net\.pth: .*(3 of 8 bytes|IncompleteRead|cannot be downloaded)"):

@@ -1,4 +1,4 @@
-"""The authors' MXNet networks: written here layer by layer under their names, four kernels and two norms a layer."""
+"""The authors' MXNet networks: written here layer by layer under their names, four kernels and two norms per layer."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ def written(name: str, folder: Path, alpha: float | None = None) -> tuple[Path, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_logits(name: str, tmp_path: Path) -> None:
+def test_authors_weights_give_equal_logits(name: str, tmp_path: Path) -> None:
     file, images, expected = written(name, tmp_path)
     _, alpha, _, create = CASES[name]
     network = create(alpha).eval()
@@ -371,7 +371,7 @@ def test_the_same_logits(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arch", ["c2d", "i3d"])
-def test_v1b_in_a_video_network(arch: str, tmp_path: Path) -> None:
+def test_v1b_loads_into_a_video_network(arch: str, tmp_path: Path) -> None:
     file, images, expected = written("v1b", tmp_path)
     small = "MODEL.NUM_CLASSES 10 MODEL.BLOCKS [1,2,2,1] MODEL.WIDTH 16 DATA.TRAIN_CROP 64 OCTAVE.ALPHA 0.5".split()
     network = build_model(load_cfg(None, [*small, "OCTAVE.POOL_LEAVING", "True", "MODEL.ARCH", arch])).eval()
@@ -382,7 +382,7 @@ def test_v1b_in_a_video_network(arch: str, tmp_path: Path) -> None:
     assert torch.allclose(logits, expected, atol=1e-5 * expected.abs().max().item())
 
 
-def test_a_tar_archive(tmp_path: Path) -> None:
+def test_tar_archive_is_read(tmp_path: Path) -> None:
     file, images, expected = written("pre-activation", tmp_path)
     symbol = tmp_path / "net-symbol.json"
     symbol.write_text("{}")
@@ -400,7 +400,7 @@ def test_a_tar_archive(tmp_path: Path) -> None:
         load_weights(network, archive)
 
 
-def test_what_differs_is_said(tmp_path: Path) -> None:
+def test_report_names_differences(tmp_path: Path) -> None:
     file, *_ = written("pre-activation", tmp_path)
     network = create_image_resnet(Octave(0.125), blocks=DEPTHS, width=16, classes=7, preactivation=True)
     report = str(load_weights(network, file))
@@ -409,7 +409,7 @@ def test_what_differs_is_said(tmp_path: Path) -> None:
     assert "the head is new: the file has 10 classes, the network 7" in report
 
 
-def test_another_network_is_an_error_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_other_network_is_refused_unchanged(tmp_path: Path) -> None:
     file, *_ = written("pre-activation", tmp_path)
     pre = dict(preactivation=True)
     video = "MODEL.NUM_CLASSES 10 MODEL.BLOCKS [1,2,2,1] MODEL.WIDTH 16 MODEL.ARCH c2d OCTAVE.ALPHA 0.125".split()
@@ -428,14 +428,14 @@ def test_another_network_is_an_error_and_nothing_is_loaded(tmp_path: Path) -> No
         assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_parts_without_a_counterpart_are_errors(tmp_path: Path) -> None:
+def test_unsupported_parts_are_refused(tmp_path: Path) -> None:
     form, alpha, network, create = CASES["v1e"]
     peer = Peer(form, alpha)
     network(peer, torch.randn(1, 3, 64, 64))
     file = tmp_path / "net.params"
     for name, reason in (
         ("L1_B0.bn1a.bn_h.beta", r"layer1\.0\.bn0\.bias is not 0"),
-        ("L1_B0.bn4a.bn_h.running_mean", r"layer1\.0\.bn4a\.running_mean is not as that of bn1a"),
+        ("L1_B0.bn4a.bn_h.running_mean", r"layer1\.0\.bn4a\.running_mean differs from that of bn1a"),
         ("L1_B0.conv4.conv_h2h.bias", r"1 names are in one of the two only \(layer1\.0\.downsample\.0\.bias\)"),
         ("L1_B0.conv5.conv_h2h.weight", r"\(L1_B0\.conv5\.conv_h2h\.weight\)"),
     ):

@@ -1,4 +1,4 @@
-"""Oct-ResNets of d-li14/octconv.pytorch in a video network: four kernels a layer become one, high channels first."""
+"""Oct-ResNets of d-li14/octconv.pytorch in a video network: four kernels per layer become one, high channels first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = "MODEL.NUM_CLASSES 10 MODEL.BLOCKS [1,2,2,2] MODEL.WIDTH 16 DATA.TRAIN_C
 
 
 class Paths(nn.Module):
-    """Four kernels of which those exist that have channels on both sides; norms of their own behind them."""
+    """One kernel per path with channels on both sides, then one norm per group."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int, low_in: bool, low_out: bool) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def build(*more: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("arch", ["c2d", "i3d"])
-def test_a_repeated_frame_gives_its_logits(peer: tuple[OctResNet, Path], arch: str) -> None:
+def test_repeated_frame_gives_octave_logits(peer: tuple[OctResNet, Path], arch: str) -> None:
     net, file = peer
     video_net = build("MODEL.ARCH", arch, "OCTAVE.POOL_LEAVING", "True")
     report = load_weights(video_net, file, strict=True, inflation="centre")
@@ -122,7 +122,7 @@ def test_a_repeated_frame_gives_its_logits(peer: tuple[OctResNet, Path], arch: s
     assert torch.allclose(logits, expected, atol=1e-5 * expected.abs().max().item())
 
 
-def test_pooling_in_the_stage_that_leaves_is_an_option(peer: tuple[OctResNet, Path]) -> None:
+def test_pool_leaving_is_suggested(peer: tuple[OctResNet, Path]) -> None:
     net = build("MODEL.ARCH", "c2d")
     assert "OCTAVE.POOL_LEAVING True" in str(load_weights(net, peer[1]))
     pooling = build("MODEL.ARCH", "c2d", "OCTAVE.POOL_LEAVING", "True")
@@ -138,6 +138,6 @@ def test_pooling_in_the_stage_that_leaves_is_an_option(peer: tuple[OctResNet, Pa
 @pytest.mark.parametrize(
     "keys", ["OCTAVE.ALPHA 0.25", "OCTAVE.ALPHA 0", "OCTAVE.STAGES [2,3,4,5]", "OCTAVE.STAGES [3,4]"]
 )
-def test_other_frequencies_are_a_clear_error(peer: tuple[OctResNet, Path], keys: str) -> None:
+def test_other_alpha_or_stages_are_refused(peer: tuple[OctResNet, Path], keys: str) -> None:
     with pytest.raises(UserError, match=r"layer\d\.0\.\S+ has .*high.*low.*set OCTAVE\.ALPHA 0\.5, OCTAVE\.STAGES"):
         load_weights(build("MODEL.ARCH", "c2d", *keys.split()), peer[1])
