@@ -54,7 +54,7 @@ class Logging:
             step_time=step,
             clips_per_second=clips,
             eta_seconds=eta,
-            failed=trainer.failed,
+            failed=trainer.budget.failed,
             peak_memory_mb=trainer.world.peak_memory_mb(),
         )
         self.log.progress(

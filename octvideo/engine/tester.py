@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
-from octvideo.data.dataset import IN_A_ROW, none_is_read
+from octvideo.data.dataset import MAX_CONSECUTIVE_FAILURES
 from octvideo.data.lists import write_lines
 from octvideo.engine.distributed import World
+from octvideo.engine.failures import FailureBudget, all_unreadable_error
 from octvideo.engine.metrics import (
     confusion_matrix,
     draw_confusion,
@@ -25,7 +26,6 @@ from octvideo.engine.metrics import (
     write_confusion,
 )
 from octvideo.engine.views import average_views
-from octvideo.errors import UserError
 from octvideo.files import atomic_write, write_bytes
 from octvideo.signals import Stopped
 
@@ -71,7 +71,12 @@ def score_videos(
 
 @dataclass
 class TestResult:
-    """Scores ``(videos, classes)`` and numbers ``(videos,)`` of the videos that were read, and the others."""
+    """What a test found, over all ranks.
+
+    Attributes:
+        scores, indices: ``(videos, classes)`` and ``(videos,)``: class probabilities and numbers of the videos read.
+        failed: the videos that could not be read.
+    """
 
     __test__ = False
 
@@ -103,14 +108,15 @@ def test(
 
     Raises:
         Stopped: on all ranks: one was asked to.
-        UserError: on all ranks: the last ``IN_A_ROW`` videos of each could not be read, and of all videos until then
-            more than ``max_failed``.
+        UserError: on all ranks: the last ``MAX_CONSECUTIVE_FAILURES`` videos of each could not be read, and of all
+            videos until then more than ``max_failed``.
     """
     model.eval()
     rows: list[tuple[int, list[float]]] = []
     failed: list[Failure] = []
     rest = iter(items)
-    batch = max(IN_A_ROW, max_views)
+    batch = max(MAX_CONSECUTIVE_FAILURES, max_views)
+    budget = FailureBudget(max_failed)
     done, in_a_row = False, 0
     while not done:
         before = len(rows) + len(failed)
@@ -129,14 +135,16 @@ def test(
         ended, good, bad, runs, asked = zip(*world.rows(torch.zeros(0, device=world.device), mine))
         if any(asked):
             raise Stopped
-        if min(runs) >= IN_A_ROW and sum(bad) > max_failed * (sum(good) + sum(bad)):
-            raise none_is_read(world.gather(failed[-1])[0])
+        budget.drawn, budget.failed = int(sum(good) + sum(bad)), int(sum(bad))
+        if min(runs) >= MAX_CONSECUTIVE_FAILURES and budget.exceeded:
+            raise all_unreadable_error(world.gather(failed[-1])[0])
         done = all(ended)  # a rank with fewer videos takes part until the last one has no more
     parts = world.gather((rows, failed))
     rows = sorted(row for part, _ in parts for row in part)
     indices = torch.tensor([index for index, _ in rows], dtype=torch.long)
     scores = torch.tensor([row for _, row in rows]) if rows else torch.zeros(0, 1)
-    return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
+    failed = sorted(failure for _, part in parts for failure in part)
+    return TestResult(scores, indices, failed)
 
 
 def _packs(items: Iterable[VideoViews], max_views: int) -> Iterator[list[VideoViews]]:
@@ -165,14 +173,11 @@ def accuracy(result: TestResult, index: VideoIndex) -> dict[str, Any]:
 
 
 def check_failures(result: TestResult, max_failed: float) -> None:
-    """Raises UserError where more than the share ``max_failed`` of all ranks' videos could not be read."""
-    count = len(result.indices) + len(result.failed)
-    if len(result.failed) > max_failed * count:
-        first = result.failed[0]
-        raise UserError(
-            f"{len(result.failed)} of {count} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) allows; "
-            f"the first: {first.path}: {first.reason}"
-        )
+    """Raise UserError where more than the share ``max_failed`` of all ranks' videos could not be read."""
+    budget = FailureBudget(max_failed)
+    budget.add(len(result.indices) + len(result.failed), len(result.failed))
+    if result.failed:
+        budget.check(result.failed[0])
 
 
 def summarize(

@@ -16,17 +16,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
-from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
 from octvideo.engine.averaging import weight_average
 from octvideo.engine.distributed import World
+from octvideo.engine.failures import FailureBudget, all_unreadable_error
 from octvideo.errors import UserError
 
 __all__ = ["Hook", "Trainer", "autocast"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Hook = Callable[["Trainer"], None]
+_FAILURES_ALWAYS_ALLOWED = 10  # one broken video is a large share of the first few that are drawn
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -78,7 +79,7 @@ class Trainer:
 
     Attributes:
         step: steps done.
-        drawn, failed: videos of all ranks so far.
+        budget: the unreadable videos of all ranks so far.
         last: figures of the last step: of all ranks together, but the times, in seconds, are this rank's. ``data_time``
             is the wait for the batch, ``wait_time`` how much later the last rank had its own, by the time since the
             ranks met in the step before; ``step_time`` has both in it, and nothing of the hooks.
@@ -111,7 +112,8 @@ class Trainer:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.steps, self.world, self.mean, self.std = steps, world, mean, std
         self.precision, self.accumulate, self.clip_grad_norm = precision, accumulate, clip_grad_norm
-        self.label_smoothing, self.max_failed = label_smoothing, max_failed
+        self.label_smoothing = label_smoothing
+        self.budget = FailureBudget(max_failed, _FAILURES_ALWAYS_ALLOWED)
         self.augment, self.mix = augment or Augmentation(), mix
         self.path_of, self.seed = path_of, seed
         self.asked_to_stop, self.hooks = asked_to_stop, hooks
@@ -119,7 +121,6 @@ class Trainer:
         self.wrapped = self._distribute() if world.size > 1 else model
         self.average = weight_average(model, ema) if ema else None
         self.step = 0
-        self.drawn = self.failed = 0
         self.last: dict[str, Any] = {}
         self.stop = False
 
@@ -177,7 +178,9 @@ class Trainer:
         for frames, labels, seeds in zip(*pieces, strict=True):
             frames = self.augment.frames(frames.to(self.world.device, non_blocking=True), seeds)
             clips = self.augment.clips(normalize_clips(frames, self.mean, self.std), seeds)
-            targets = labels.clamp(min=0).to(self.world.device, non_blocking=True)  # those not read: see _check_unread
+            targets = labels.clamp(min=0).to(
+                self.world.device, non_blocking=True
+            )  # of those not read; they end the step
             if self.mix is None:
                 yield clips, targets
             else:
@@ -222,8 +225,9 @@ class Trainer:
         known = [count, len(batch.failed), unread, ready, float(self.asked_to_stop())]
         ranks = [_Figures(*row) for row in self.world.rows(sums, known)]
         self._met = time.perf_counter()
-        self._check_unread(batch, ranks)
-        clips = sum(rank.clips for rank in ranks)
+        clips, failed = (int(sum(count)) for count in zip(*((rank.clips, rank.failed) for rank in ranks)))
+        self.budget.add(clips + failed, failed)
+        failures = self._failures(batch, ranks) if failed else []
         loss = sum(rank.loss for rank in ranks) / clips
         if not math.isfinite(loss):
             self._give_up(batch, [not math.isfinite(rank.loss) for rank in ranks], f"the loss is {loss}", lr)
@@ -235,9 +239,9 @@ class Trainer:
             "loss": loss,
             "top1": 100 * sum(rank.right for rank in ranks) / clips,
             "grad_norm": norm,
-            "clips": int(clips),
+            "clips": clips,
             "wait_time": max(rank.ready for rank in ranks) - ready,
-            "failed": self._failures(batch, ranks),
+            "failed": failures,
         }
         self.stop = self.stop or any(rank.stop for rank in ranks)
 
@@ -250,26 +254,14 @@ class Trainer:
             f"TRAIN.CLIP_GRAD_NORM; the videos of the step: {', '.join(map(self.path_of, indices))}"
         )
 
-    def _check_unread(self, batch: Batch, ranks: Sequence[_Figures]) -> None:
-        """Refuses clips that are black because no video could be read for them."""
-        if not any(rank.unread for rank in ranks):
-            return
-        parts = self.world.gather(batch.failed)
-        raise none_is_read(next(part[-1] for part, rank in zip(parts, ranks, strict=True) if rank.unread))
-
     def _failures(self, batch: Batch, ranks: Sequence[_Figures]) -> list[Failure]:
-        """The step's failures of all ranks, which count them together: so all of them stop, or none."""
-        failed = int(sum(rank.failed for rank in ranks))
-        self.drawn += int(sum(rank.clips for rank in ranks)) + failed
-        self.failed += failed
-        if not failed:
-            return []
-        failures = [failure for part in self.world.gather(batch.failed) for failure in part]
-        if self.failed > max(10, self.max_failed * self.drawn):
-            raise UserError(
-                f"{self.failed} of {self.drawn} drawn videos cannot be read, more than DATA.MAX_FAILED "
-                f"({self.max_failed}) allows; the last: {failures[-1].path}: {failures[-1].reason}"
-            )
+        """The step's unreadable videos of all ranks, which stop together where they are too many."""
+        parts = self.world.gather(batch.failed)
+        for part, rank in zip(parts, ranks, strict=True):
+            if rank.unread:  # a clip is black because no video could be read for it
+                raise all_unreadable_error(part[-1])
+        failures = [failure for part in parts for failure in part]
+        self.budget.check(failures[-1])
         return failures
 
     @property
@@ -286,8 +278,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
-            "drawn": self.drawn,
-            "failed": self.failed,
+            "drawn": self.budget.drawn,
+            "failed": self.budget.failed,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -303,4 +295,4 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         elif self.average is not None:  # switched on since: it begins here
             self.average.module.load_state_dict(state["model"])
-        self.step, self.drawn, self.failed = state["step"], state["drawn"], state["failed"]
+        self.step, self.budget.drawn, self.budget.failed = state["step"], state["drawn"], state["failed"]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from octvideo.config import save_cfg
 from octvideo.data import Failure, VideoIndex, build_test_loader, build_train_loader, normalize_clips
 from octvideo.data.augment import Augmentation
-from octvideo.data.dataset import none_is_read
 from octvideo.data.mixing import Mixing
 from octvideo.engine.averaging import precise_batch_norm
 from octvideo.engine.checkpoints import newest_checkpoint, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.datasets import RunData, Weights
 from octvideo.engine.distributed import World
+from octvideo.engine.failures import all_unreadable_error
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
 from octvideo.engine.lock import RunLock
 from octvideo.engine.logging import RunLog
@@ -292,7 +292,7 @@ def _refresh(cfg: CfgNode, trainer: Trainer, index: VideoIndex) -> None:
         precise_batch_norm(trainer.result, clips(), cfg.TRAIN.PRECISE_BN)
     for part in world.gather(unread):
         if part:
-            raise none_is_read(part[-1])
+            raise all_unreadable_error(part[-1])
 
 
 def _augmentation(cfg: CfgNode) -> Augmentation:

@@ -54,7 +54,9 @@ def test_an_evaluation_during_training_stops_the_run_and_nothing_is_lost(
     more = ["DATA.VAL", val, "TEST.ENABLE", "False", "TRAIN.EVAL_EVERY", "4", "TRAIN.CHECKPOINT_EVERY", "100"]
     assert call(small_run("out", *more)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: 2 of 8 videos cannot be read, more than DATA.MAX_FAILED (0.1) allows; the first: ")
+    assert error.startswith(
+        "error: 2 of 8 videos cannot be read, more than DATA.MAX_FAILED (0.1) allows; one of them: "
+    )
     assert val in error
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step_00000004.pt"]
     assert call(small_run("out", *more, "DATA.MAX_FAILED", "0.3")) == 0

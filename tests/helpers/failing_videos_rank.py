@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         try:
             trainer.train(batches(world.rank))
         except UserError as error:
-            (folder / f"rank{world.rank}").write_text(f"{reported} {trainer.drawn} {error}")
+            (folder / f"rank{world.rank}").write_text(f"{reported} {trainer.budget.drawn} {error}")
 
 
 if __name__ == "__main__":
