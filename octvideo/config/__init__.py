@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.files import write_text
 
-__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg"]
+__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg", "with_keys"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -332,3 +332,17 @@ def save_cfg(cfg: CfgNode, path: str | Path) -> None:
         UserError: the file cannot be written.
     """
     write_text(Path(path), cfg.dump())
+
+
+def with_keys(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """Return a frozen copy of a configuration with other values of some keys, such as ``{"TRAIN.STEPS": 10}``."""
+    copy = cfg.clone()
+    copy.defrost()
+    for name, value in values.items():
+        *path, leaf = name.split(".")
+        node = copy
+        for part in path:
+            node = node[part]
+        node[leaf] = value
+    copy.freeze()
+    return copy

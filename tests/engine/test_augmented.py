@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 import torch
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
+from trainers import MEAN, STD, make_trainer
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
@@ -16,8 +16,7 @@ from octvideo.data import Batch, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
-from octvideo.engine.distributed import World
-from octvideo.engine.trainer import Trainer
+from octvideo.engine.trainer import StepStats
 
 EVERYTHING = [
     *("DATA.SAMPLING", "pyslowfast", "DATA.RANDOM_RESIZED_CROP", "[0.3,1.0,0.75,1.3333]", "DATA.REPEATS", "2"),
@@ -38,47 +37,44 @@ def batch() -> Batch:
     return Batch(frames, torch.randint(0, 3, (8,), generator=generator), numbers, [], numbers + 100)
 
 
-def trained(accumulate: int, steps: int = 1, **more: object) -> Trainer:
-    net = network()
-    trainer = Trainer(
-        net,
-        torch.optim.SGD(net.parameters(), lr=0.1),
-        ConstantParamScheduler(0.1),
-        steps=steps,
-        world=World(0, 1, torch.device("cpu")),
-        mean=[0.45] * 3,
-        std=[0.225] * 3,
+def last_stats(accumulate: int, steps: int = 1, **preparation: object) -> StepStats:
+    """Train on the same batch, and return the figures of the last step."""
+    found: list[StepStats] = []
+    trainer = make_trainer(
+        network(),
+        steps,
         accumulate=accumulate,
         label_smoothing=0.1,
         seed=3,
-        **more,  # type: ignore[arg-type]
+        preparation=preparation,
+        hooks=[lambda _, stats: found.append(stats)],
     )
     trainer.train(iter([batch()] * steps))
-    return trainer
+    return found[-1]
 
 
 def test_the_loss_is_that_of_the_mixed_clips_and_accuracy_that_of_the_heavier_label():
     augment, mix = Augmentation(num_ops=1, magnitude=9, erasing=0.5), Mixing(mixup=0.8, cutmix=0.0, num_classes=3)
-    last = trained(1, augment=augment, mix=mix).last
+    last = last_stats(1, augment=augment, mix=mix)
     frames, labels, _, _, seeds = batch()
-    clips = augment.clips(normalize_clips(augment.frames(frames, seeds), [0.45] * 3, [0.225] * 3), seeds)
+    clips = augment.clips(normalize_clips(augment.frames(frames, seeds), MEAN, STD), seeds)
     clips, targets = mix(clips, labels, seed_of(3, 0, 0))
     logits = network()(clips).detach()
     smooth = 0.9 * targets + 0.1 / 3
-    assert last["loss"] == pytest.approx(float(-(smooth * logits.log_softmax(1)).sum(1).mean()), abs=1e-6)
+    assert last.loss == pytest.approx(float(-(smooth * logits.log_softmax(1)).sum(1).mean()), abs=1e-6)
     assert 0.5 < float(targets.amax(1).min()) < 1, "or the next line says nothing"
-    assert last["top1"] == pytest.approx(100 * float((logits.argmax(1) == targets.argmax(1)).double().mean()))
-    assert last["loss"] != pytest.approx(trained(1).last["loss"], abs=1e-4)
+    assert last.top1 == pytest.approx(100 * float((logits.argmax(1) == targets.argmax(1)).double().mean()))
+    assert last.loss != pytest.approx(last_stats(1).loss, abs=1e-4)
 
 
 @pytest.mark.parametrize("parts", [3, 8])
 def test_parts_do_not_change_what_is_mixed(parts):
     settings = {"augment": Augmentation(num_ops=1, magnitude=9, erasing=0.5)}
     for mix in (None, Mixing(mixup=0.8, cutmix=1.0, num_classes=3)):
-        whole, other = (trained(number, 3, mix=mix, **settings) for number in (1, parts))
-        assert other.last["grad_norm"] == pytest.approx(whole.last["grad_norm"], abs=1e-5)
-        assert other.last["loss"] == pytest.approx(whole.last["loss"], abs=1e-5)
-        assert other.last["top1"] == whole.last["top1"]
+        whole, other = (last_stats(number, 3, mix=mix, **settings) for number in (1, parts))
+        assert other.grad_norm == pytest.approx(whole.grad_norm, abs=1e-5)
+        assert other.loss == pytest.approx(whole.loss, abs=1e-5)
+        assert other.top1 == whole.top1
 
 
 SWITCHES = ["DATA.SAMPLING", "DATA.RANDOM_RESIZED_CROP", "DATA.REPEATS", "DATA.RANDAUGMENT", "DATA.RANDOM_ERASING"]
@@ -106,7 +102,7 @@ def test_each_step_mixes_anew():
         seen.append(targets)
         return mixed, targets
 
-    trained(1, 3, mix=note)
+    last_stats(1, 3, mix=note)
     assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
 
 

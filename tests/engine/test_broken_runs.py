@@ -14,8 +14,6 @@ import torch
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
-from octvideo.data import VideoIndex
-from octvideo.engine.tester import TestResult
 
 _SHORT = ["TRAIN.STEPS", "2", "TRAIN.CHECKPOINT_EVERY", "1", "TEST.ENABLE", "False"]
 
@@ -52,7 +50,7 @@ def test_damaged_and_foreign_checkpoints_are_passed_over(
     err = capsys.readouterr().err
     assert "step_00000004.pt: not a checkpoint of a training (it is no mapping); using the one before" in err
     assert "step_00000003.pt: not a checkpoint of a training (it has no config); using the one before" in err
-    assert "is damaged); using the one before" in err and "going on at step 1 " in err
+    assert "is damaged); using the one before" in err and "resuming at step 1 " in err
     assert "best.pt: not a readable checkpoint" in err and "the next evaluation replaces it" in err
     assert torch.load(folder / "best.pt", weights_only=True)["top1"] >= 0
     after = torch.load(folder / "last.pt", weights_only=True)["model"]
@@ -146,13 +144,13 @@ def test_clipping_bounds_the_step(small_run: Callable[..., list[str]], tmp_path:
 def test_a_signal_in_the_last_evaluation_ends_the_run_before_the_test(
     small_run: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(result: TestResult, index: VideoIndex) -> float:
+    def interrupted(scores: torch.Tensor, labels: torch.Tensor, k: int) -> float:
         signal.raise_signal(signal.SIGTERM)
         return 50.0
 
     more = ["TRAIN.STEPS", "1", "TRAIN.EVAL_EVERY", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr("octvideo.engine.training._top1", interrupted)
+        patch.setattr("octvideo.engine.train.top_k_accuracy", interrupted)
         assert call(small_run("out", *more)) == 128 + signal.SIGTERM
     assert not (tmp_path / "out" / "metrics.json").exists()
     assert call(small_run("out", *more)) == 0

@@ -61,7 +61,7 @@ def test_an_evaluation_during_training_stops_the_run_and_nothing_is_lost(
     assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step_00000004.pt"]
     assert call(small_run("out", *more, "DATA.MAX_FAILED", "0.3")) == 0
     err = capsys.readouterr().err
-    assert "going on at step 4" in err and "(2 videos cannot be read)" in err
+    assert "resuming at step 4" in err and "(2 videos cannot be read)" in err
 
 
 def test_two_ranks_end_with_the_same_line_where_no_video_can_be_read(

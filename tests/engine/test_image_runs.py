@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from trainers import ALONE, MEAN, STD
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.data import Failure, VideoViews, open_video
-from octvideo.engine import tester
-from octvideo.engine.distributed import World
+from octvideo.engine.tester import Tester, score_videos
 
 CLASSES = {"bend": "n00000001", "jack": "n00000002", "wave2": "n00000003"}
 # The configuration of ResNet-50 on ImageNet, but for sizes.
@@ -91,7 +91,7 @@ def test_training_testing_at_three_scales_and_going_on(arguments, tmp_path, caps
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     shutil.copy(weights.with_name("step_00000003.pt"), tmp_path / "half" / "checkpoints")
     assert call(arguments("half", "TEST.ENABLE", "False")) == 0
-    assert "going on at step 3" in capsys.readouterr().err
+    assert "resuming at step 3" in capsys.readouterr().err
     a, b = (torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("whole", "half"))
     assert a["classes"] == sorted(CLASSES.values())
     assert all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
@@ -113,10 +113,9 @@ def test_videos_of_few_views_are_scored_together():
         VideoViews(video, 0, number, None) if len(video) else VideoViews(None, 0, number, Failure("b.jpg", "broken"))
         for number, video in enumerate(videos)
     ]
-    options = dict(mean=[0.5] * 3, std=[0.5] * 3)
-    result = tester.test(network, items, World(0, 1, torch.device("cpu")), max_views=4, **options)
+    result = Tester(ALONE, mean=MEAN, std=STD, max_views=4).score(network, items)
     assert seen == [3, 2, 4, 3, 1]
     assert result.indices.tolist() == [0, 1, 3, 4, 5] and result.failed == [Failure("b.jpg", "broken")]
     for row, number in zip(result.scores, result.indices.tolist()):
-        (alone,) = tester.score_videos(network, [videos[number]], device=torch.device("cpu"), max_views=8, **options)
+        (alone,) = score_videos(network, [videos[number]], device=ALONE.device, max_views=8, mean=MEAN, std=STD)
         torch.testing.assert_close(row, alone)

@@ -15,7 +15,7 @@ from torch import nn
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
-from octvideo.engine import training
+from octvideo.engine import train
 from octvideo.engine.averaging import precise_batch_norm, weight_average
 from octvideo.errors import UserError
 from octvideo.models import Stage, build_model
@@ -113,7 +113,7 @@ def test_a_run_that_ends_after_its_last_step_still_gets_precise_statistics(small
         raise UserError("no video can be read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "precise_batch_norm", fail)
+        patch.setattr(train, "precise_batch_norm", fail)
         assert call(small_run("failed", *arguments)) == 2
     assert "no video can be read" in capsys.readouterr().err
     assert not equal(weights(tmp_path / "failed", "step_00000006.pt"), whole)
@@ -220,7 +220,7 @@ def test_wrong_values_are_named(small_run, capsys, key, value):
 def test_a_batch_of_one_value_a_channel_is_refused(small_run, capsys):
     arguments = "MODEL.ARCH c2d DATA.NUM_FRAMES 2 TRAIN.BATCH_SIZE 1 DATA.TRAIN_SHORT_SIDE [100000,100000]".split()
     assert run(main, small_run("out", *arguments)) == 2  # the crop of one pixel is no fault
-    assert "batch norm has one value a channel in clips (1, 3, 2, 32, 32): set a larger" in capsys.readouterr().err
+    assert "batch norm has one value per channel in clips (1, 3, 2, 32, 32): set a larger" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(small_run, tmp_path):

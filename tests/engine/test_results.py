@@ -17,7 +17,8 @@ import torch
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.data import VideoIndex
-from octvideo.engine.tester import TestResult, summarize, write_details, write_metrics
+from octvideo.engine.results import summarize, write_details, write_metrics
+from octvideo.engine.tester import TestResult
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["打篮球", "élan $\\frac"]

@@ -90,7 +90,7 @@ def test_a_finished_run_ignores_other_settings(
         (["SEED", "5", "DATA.NUM_FRAMES", "8"], "SEED 0, this run 5; DATA.NUM_FRAMES 4, this run 8: choose another"),
         (["TRAIN.STEPS", "9", "DATA.FLIP", "0"], "DATA.FLIP 0.5, this run 0.0"),
         (["TRAIN.STEPS", "9", "TRAIN.BATCH_SIZE", "2"], "TRAIN.BATCH_SIZE 4, this run 2"),
-        (["DATA.TRAIN", "fewer"], "has 7 videos, its checkpoints 8: choose another"),
+        (["DATA.TRAIN", "fewer"], "has 7 videos, its checkpoints have 8: choose another"),
         (["DATA.TRAIN", "renamed"], "'right' missing, 'up' new"),
         (["TEST.ENABLE", "True", "DATA.TEST", "nowhere"], "nowhere: no such list file"),
         (["TRAIN.RESUME", "False", "TRAIN.CHECKPOINT", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
@@ -144,7 +144,7 @@ def test_resume_reports_what_changes(
         "SOLVER.WEIGHT_DECAY is 0.5 from here on, it was 0.0001",
         "TRAIN.CHECKPOINT is some.pt: ignored, the run resumes from its own checkpoint",
         "1 process(es) from here on, it was 4",
-        f"going on at step 2 from {finished}/checkpoints",
+        f"resuming at step 2 from {finished}/checkpoints",
     ]
     state = saved(finished, "step_00000003.pt")
     assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.5

@@ -105,7 +105,7 @@ def test_killed_and_resumed_is_bit_identical(small_run, tmp_path, processes):
     killed.communicate(timeout=240)
     assert killed.returncode != 0 and not (checkpoints / "last.pt").exists()
     code, _, err = finish(start(small_run("killed", *more), processes))
-    assert code == 0 and "going on at step" in err, err
+    assert code == 0 and "resuming at step" in err, err
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 

@@ -110,7 +110,7 @@ def test_a_signal_to_the_group_loses_no_step(small_run, tmp_path):
     test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(newest), "NUM_WORKERS", "2", *TESTS]
     code, errors = Group(small_run("test", *test), tmp_path / "3.txt").until("test 1/").signalled(signal.SIGTERM)
     assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
-    assert errors.rstrip().endswith("stopped in the test, which starts anew with the same command")
+    assert errors.rstrip().endswith("stopped in the test; run the same command again to start it anew")
     assert not (tmp_path / "test" / "metrics.json").exists()
     check_nothing_half_written(tmp_path / "test")
 

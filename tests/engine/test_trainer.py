@@ -5,24 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fixed_batches import PAUSE
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from processes import HELPERS, run_script
 from torch import Tensor, nn
+from trainers import make_trainer
 
 from octvideo.data import Batch, Failure, VideoIndex
-from octvideo.engine.distributed import World
 from octvideo.engine.hooks import Logging
 from octvideo.engine.logging import RunLog
+from octvideo.engine.results import accuracy
 from octvideo.engine.sync_bn import synchronise_batch_norm
 from octvideo.engine.tester import TestResult
-from octvideo.engine.trainer import Trainer
-from octvideo.engine.training import _top1
+from octvideo.engine.trainer import StepStats
 from octvideo.errors import UserError
 from octvideo.octave import OctBatchNorm3d
 
@@ -100,7 +98,7 @@ class _InfiniteSlope(nn.Module):
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
     net = _InfiniteSlope()
-    trainer = alone(net, 1, path_of=lambda index: f"video{index}.mp4")
+    trainer = make_trainer(net, 1)
     with pytest.raises(UserError, match=r"step 1: the gradient norm is (inf|nan) at learning rate 0.1.*video0.mp4"):
         trainer.train(iter([black()]))
     assert torch.equal(net.weight.detach(), torch.zeros(3))
@@ -118,14 +116,6 @@ class _NotANumber(nn.Module):
         return self.weight.expand(len(clips), 3) * (float("nan") if self.calls == 3 else 1.0)
 
 
-def alone(net: nn.Module, steps: int, **more: Any) -> Trainer:
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    world = World(0, 1, torch.device("cpu"))
-    return Trainer(
-        net, optimizer, ConstantParamScheduler(0.1), steps=steps, world=world, mean=[0.45] * 3, std=[0.225] * 3, **more
-    )
-
-
 def black(label: int = 0, failed: Sequence[Failure] = ()) -> Batch:
     numbers = torch.arange(2)
     return Batch(
@@ -134,7 +124,7 @@ def black(label: int = 0, failed: Sequence[Failure] = ()) -> Batch:
 
 
 def test_a_loss_that_is_not_a_number_names_step_rate_and_files():
-    trainer = alone(_NotANumber(), 9, path_of=lambda index: f"video{index}.mp4")
+    trainer = make_trainer(_NotANumber(), 9)
     with pytest.raises(UserError, match=r"step 3: the loss is nan at learning rate 0.1: .*: video0.mp4, video1.mp4"):
         trainer.train(iter([black()] * 9))
     assert trainer.step == 2 and trainer.model.weight.isfinite().all()
@@ -144,7 +134,7 @@ def test_a_clip_for_which_no_video_could_be_read_is_not_trained_on():
     net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
     weight = net[2].weight.detach().clone()
     batch = black(-1, [Failure(f"/gone{number}.mp4", "no such file") for number in range(20)])
-    trainer = alone(net, 9)
+    trainer = make_trainer(net, 9)
     with pytest.raises(UserError, match=r"/gone19.mp4: no such file; 20 videos in a row cannot be read"):
         trainer.train(iter([batch]))
     assert torch.equal(net[2].weight.detach(), weight)
@@ -152,7 +142,7 @@ def test_a_clip_for_which_no_video_could_be_read_is_not_trained_on():
 
 def test_validation_scores_labelled_videos_only():
     index = VideoIndex(["a.mp4", "b.mp4"], [0, -1], ["x", "y"])
-    assert _top1(TestResult(torch.eye(2), torch.arange(2), []), index) == 100
+    assert accuracy(TestResult(torch.eye(2), torch.arange(2), []), index)["top1"] == 100
 
 
 def test_the_log_is_json_where_a_number_is_not_finite(tmp_path):
@@ -180,18 +170,17 @@ def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
 
 def test_the_time_that_is_left_may_be_days(tmp_path, capsys):
     net = nn.Linear(1, 1)
-    trainer = alone(net, 101)
+    trainer = make_trainer(net, 101)
     trainer.step = 1
-    trainer.last = dict.fromkeys(("lr", "loss", "top1", "grad_norm", "data_time", "wait_time"), 0.0)
-    trainer.last.update(clips=2, failed=[], step_time=3600.0)
+    stats = StepStats(0.0, 0.0, 0.0, 0.0, 2, [], data_time=0.0, wait_time=0.0, step_time=3600.0)
     with RunLog(tmp_path) as log:
-        Logging(log, 1)(trainer)
+        Logging(log, 1)(trainer, stats)
     assert "ETA 100:00:00" in capsys.readouterr().err
 
 
 def test_a_run_without_fp16_goes_on_with_it():
-    before = alone(nn.Linear(1, 1), 1)
-    after = alone(nn.Linear(1, 1), 1, precision="fp16")
+    before = make_trainer(nn.Linear(1, 1), 1)
+    after = make_trainer(nn.Linear(1, 1), 1, precision="fp16")
     after.load_state({**before.state(), "step": 5})
     assert after.step == 5 and after.scaler.get_scale() == 65536
 
@@ -210,9 +199,9 @@ class _Draws(nn.Module):
 
 def test_each_step_draws_its_own_numbers_also_after_going_on():
     whole, rest = _Draws(), _Draws()
-    alone(whole, 3).train(iter([black()] * 3))
+    make_trainer(whole, 3).train(iter([black()] * 3))
     assert len(set(whole.drawn)) == 3
-    later = alone(rest, 3)
+    later = make_trainer(rest, 3)
     later.step = 2
     later.train(iter([black()]))
     assert rest.drawn == whole.drawn[2:]
