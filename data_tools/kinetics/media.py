@@ -1,4 +1,4 @@
-"""Video files by PyAV: whether one opens, and re-encoding one smaller, upright, with short GOPs, or cut in time."""
+"""Check videos, and encode them again smaller, upright, with short GOPs, or cut in time, with PyAV."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from octvideo.data.decoders.stream import open_stream
 
 __all__ = ["Encoded", "MediaError", "output_size", "require_video", "transcode"]
 
-# Containers of videos. Not among them: pictures, and playlists, which would have FFmpeg open what they name.
+# Containers of videos, without pictures, and without playlists, which make FFmpeg open other files.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,asf,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ogg,nut,ivf,rm"
 )
-_TICK = Fraction(1, 5000)  # seconds; at the least between two frames, more than a tick of any output
-_REORDER = 16  # frames, at the most, that a time is away from its place
+_TICK = Fraction(1, 5000)  # seconds; the least between two frames, more than a tick of any output
+_REORDER = 16  # the maximal distance of a time from its place, in frames
 _TURNS = {90: "transpose=cclock", 180: "hflip,vflip", 270: "transpose=clock"}
 
 
 class MediaError(Exception):
-    """A file that is not a video which can be read, and why; one line."""
+    """A file is not a readable video; the message is one line."""
 
     def __init__(self, reason: object) -> None:
         super().__init__(" ".join(str(reason).split())[:300])
 
 
 class Encoded(NamedTuple):
-    """What ``transcode`` wrote: frames, size in pixels, seconds, and how many packets of the source were damaged."""
+    """The file that ``transcode`` wrote: frames, size in pixels, seconds; and the damaged packets of the source."""
 
     frames: int
     width: int
@@ -74,7 +74,7 @@ def require_video(path: str | Path, *, whole: bool = False) -> None:
 
 
 def output_size(width: int, height: int, short_side: int, upscale: bool = False) -> tuple[int, int]:
-    """Width and height whose smaller is ``short_side`` (or what there is, if less), with the same aspect; both even.
+    """Return even width and height with the same aspect; the smaller is ``short_side``, or less without ``upscale``.
 
     >>> output_size(1280, 720, 340)
     (604, 340)
@@ -87,24 +87,24 @@ def output_size(width: int, height: int, short_side: int, upscale: bool = False)
 
 
 def _even(value: float) -> int:
-    """The nearest even number, at least 2: yuv420p has half the resolution for colour."""
+    """Return the nearest even number, at least 2: yuv420p has half the resolution for colour."""
     return max(2, 2 * math.floor(value / 2 + 0.5))
 
 
 class _Frames:
-    """The frames that can be decoded, in order of time; counts packets that cannot."""
+    """The decodable frames of a video; counts packets that cannot be decoded."""
 
     def __init__(self, path: str | Path) -> None:
         self._path, self.damaged = path, 0
 
     def between(self, start: float, end: float) -> Iterator[VideoFrame]:
-        """Frames shown from ``start`` on and before ``end``, seconds from the first one of the stream."""
+        """Yield the frames shown in [``start``, ``end``), in seconds from the first one of the stream."""
         seek = start > 0
         while True:
             found = False
             for frame, time in self._decode(start if seek else 0.0):
                 if seek and not found and time > start:
-                    break  # the seek went too far: read from the beginning
+                    break  # the seek overshot: read from the beginning
                 found = True
                 if time >= end - 1e-6:
                     return
@@ -132,7 +132,7 @@ class _Frames:
                     packet = next(packets)
                 except StopIteration:
                     return
-                except av.error.FFmpegError:  # the container is damaged: there is nothing behind it
+                except av.error.FFmpegError:  # the container is damaged: no packet can follow
                     self.damaged += 1
                     return
                 try:
@@ -141,13 +141,13 @@ class _Frames:
                     self.damaged += 1
                     continue
                 for frame in frames:
-                    # Raw streams and some AVI files have no times: the frames are then taken as evenly spaced.
+                    # Raw streams and some AVI files have no times: assume evenly spaced frames.
                     time = time + step if frame.time is None else frame.time - origin
                     yield frame, time
 
 
 class _Scaler:
-    """Turns frames upright and brings them to one size as yuv420p; a graph for each kind of frame in the source."""
+    """Turns frames upright and scales them to one size, yuv420p; it has a filter graph for each kind of frame."""
 
     def __init__(self, first: VideoFrame, short_side: int, upscale: bool) -> None:
         turned = first.rotation % 180 == 90
@@ -160,7 +160,7 @@ class _Scaler:
         if kind != self._kind:
             self._kind = kind
             self._graph = self._build(*kind)
-        frame.pts, frame.time_base = 0, Fraction(1, 1)  # the filters look at the picture alone
+        frame.pts, frame.time_base = 0, Fraction(1, 1)  # the filters need no times
         self._graph.vpush(frame)
         return self._graph.vpull()
 
@@ -178,10 +178,10 @@ class _Scaler:
 
 
 def _timed(frames: Iterator[VideoFrame], rate: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
-    """Frames with their times in seconds, each later than the one before, the first at 0.
+    """Yield frames with increasing times in seconds, the first at 0.
 
-    Decoders give frames in the order in which they are shown; times that are not in it (AVI files with B-frames) are
-    put into it: frames a b c d at 0 2 1 3 are shown at 0 1 2 3. Frames without times are evenly spaced.
+    Decoders return frames in display order. Times in another order (AVI files with B-frames) are sorted: frames a b c d
+    at 0 2 1 3 are shown at 0 1 2 3. Frames without times are evenly spaced.
     """
     waiting: deque[VideoFrame] = deque()
     times: list[Fraction] = []
@@ -212,20 +212,19 @@ def transcode(
     start: float = 0.0,
     end: float = math.inf,
 ) -> Encoded:
-    """Writes H.264 (yuv420p, mp4 with its index in front), upright, without sound, at the times of the source.
+    """Write H.264 (yuv420p, mp4 with its index in front), upright, without sound, at the times of the source.
 
-    The file is read again: it has as many frames as were decoded. ``target`` is written as it is, so give a temporary
-    name.
+    The file is read again to verify its frames. ``target`` is written directly: pass a temporary name.
 
     Args:
         short_side: pixels; 0 keeps the size (made even).
-        upscale: also where the source is smaller.
-        gop: most frames from one key frame to the next.
-        crf: x264's quality; smaller is better, 18 hardly visible.
-        start, end: seconds of the source; what is shown from ``start`` on and before ``end`` is kept.
+        upscale: enlarge smaller sources.
+        gop: maximal number of frames from one key frame to the next.
+        crf: x264's quality; smaller is better, at 18 losses are hardly visible.
+        start, end: seconds of the source; frames shown in [``start``, ``end``) are kept.
 
     Raises:
-        MediaError: no frame can be decoded, or what was written is not right.
+        MediaError: no frame can be decoded, or the written file is wrong.
         OSError: the target cannot be written.
     """
     frames, rate, count, time = _Frames(source), _rate(source), 0, Fraction(0)
@@ -243,31 +242,31 @@ def transcode(
             stream.codec_context.gop_size, stream.codec_context.time_base = gop, base
             for frame, time in _timed(chain([first], kept), rate):
                 picture = scaler(frame)
-                if not count:  # the encoder takes them when it opens, with the first picture
+                if not count:  # the encoder reads them when it opens, at the first picture
                     stream.codec_context.color_range, stream.codec_context.colorspace = 1, picture.colorspace
                     stream.codec_context.color_primaries = picture.color_primaries
                     stream.codec_context.color_trc = picture.color_trc
                 picture.pts, picture.time_base = round(time / base), base
-                picture.pict_type = 0  # the source's key frames are not those of the output
+                picture.pict_type = 0  # let the encoder choose its key frames
                 container.mux(stream.encode(picture))
                 count += 1
             container.mux(stream.encode())
     except av.error.FFmpegError as error:
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror) from None  # FFmpeg's own does not travel between processes
+            raise OSError(error.errno, error.strerror) from None  # PyAV's error cannot be pickled
         raise MediaError(f"cannot be encoded ({error.strerror})") from None
     _verify(target, count, scaler.width, scaler.height)
     return Encoded(count, scaler.width, scaler.height, float(time + 1 / rate), frames.damaged)
 
 
 def _time_base(first: VideoFrame, rate: Fraction) -> Fraction:
-    """Seconds of a tick: of the source's, or a whole part of one, so that times are exact and ticks below 0.1 ms."""
+    """Return a tick in seconds: the source's divided by an integer, so that times are exact and it is below 0.1 ms."""
     base = Fraction(first.time_base) if first.pts is not None and first.time_base else 1 / rate
     return base / math.ceil(10000 * base)
 
 
 def _rate(source: str | Path) -> Fraction:
-    """Average frames per second, as far as the container tells."""
+    """Return the average frames per second; 25 if the container does not know."""
     container, stream = _open(source)
     with container:
         rate = Fraction(stream.average_rate or 25)
@@ -281,9 +280,9 @@ def _verify(path: Path, frames: int, width: int, height: int) -> None:
         try:
             for frame in container.decode(stream):
                 if (frame.width, frame.height, frame.format.name) != (width, height, "yuv420p"):
-                    raise MediaError(f"was written as {frame.width}x{frame.height} {frame.format.name}")
+                    raise MediaError(f"the written file has frames of {frame.width}x{frame.height} {frame.format.name}")
                 found += 1
         except av.error.FFmpegError as error:
-            raise MediaError(f"what was written cannot be decoded ({error.strerror})") from None
+            raise MediaError(f"the written file cannot be decoded ({error.strerror})") from None
     if found != frames:
-        raise MediaError(f"{frames} frames were decoded, but the file written has {found}")
+        raise MediaError(f"{frames} frames were decoded, but the written file has {found}")

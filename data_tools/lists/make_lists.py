@@ -1,14 +1,14 @@
-"""Lists for training and testing, from the CSV files of Kinetics and the videos that are there.
+"""Writes lists for training and testing from the CSV files of Kinetics and a folder of videos.
 
     python data_tools/make_lists.py --annotations train.csv val.csv --videos DIR --output DIR
 
-Videos are found below DIR by their names, whatever the folders: ``ID_000417_000427.mp4``, ``ID_417_427.mp4`` or
-``ID.mp4``, with any suffix of a video. Where several segments are of one ID, its ``ID.mp4`` is taken for a segment only
-if the folders it is in (a class, with blanks or underscores; train, val or test) say which one it is.
+Videos are found by name, in any folders below DIR: ``ID_000417_000427.mp4``, ``ID_417_427.mp4`` or ``ID.mp4``, with
+any suffix of a video. If an ID has several segments, ``ID.mp4`` is used only if its folders (the class, with blanks or
+underscores; train, val or test) fit exactly one of them.
 
-Writes ``train.csv``, ``val.csv``, ``test.csv`` (``path,label``, the path relative to ``--videos``) as far as there are
-such rows, ``classes.txt``, ``missing_train.csv`` and so on (the rows without a video, as annotations again, with the
-reason) and ``not_listed.txt`` (the videos that no row took). Every row is in a list or missing.
+Writes ``train.csv``, ``val.csv``, ``test.csv`` (``path,label``, the path relative to ``--videos``) for the splits of
+the CSV files, ``classes.txt``, ``missing_train.csv`` and so on (the rows without a video, as annotations with the
+reason) and ``not_listed.txt`` (the videos without a row). Every row is in a list or missing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:[_-]|$)")  # train, train_256
 
 
 class Match(NamedTuple):
-    """What was found for a segment: the path, or why there is none; and whether its folders are of another class."""
+    """The video of a segment, or the reason why there is none; and whether its folders are of another class."""
 
     path: str | None
     reason: str = ""
@@ -51,13 +51,13 @@ def _stem(path: str) -> str:
 
 
 def _stems(segment: Segment) -> tuple[str, str, str]:
-    """The names that a segment's file may have, without suffix."""
+    """Return the names that a segment's file may have, without suffix."""
     name, start, end = segment.youtube_id, int(segment.start), int(segment.end)
     return _stem(clip_name(segment)), f"{name}_{start}_{end}", name
 
 
 class Videos:
-    """The videos below a folder, by the names of their files without suffix; the folder is listed once."""
+    """The videos below a folder, by file name without suffix; the folder is listed once."""
 
     def __init__(self, folder: Path, classes: Sequence[str], segments: Sequence[Segment]) -> None:
         self.by_stem: defaultdict[str, list[str]] = defaultdict(list)
@@ -71,11 +71,11 @@ class Videos:
                 self.repeated.setdefault(segment.youtube_id, []).append(segment)
 
     def paths(self) -> list[str]:
-        """All of them."""
+        """Return all videos."""
         return [path for paths in self.by_stem.values() for path in paths]
 
     def find(self, segment: Segment) -> Match:
-        """The video of a segment; of several that in the folder of its class and split, or else the first by name."""
+        """Return the video of a segment: of several, one in a folder of its class and split, or else the first."""
         *timed, bare = _stems(segment)
         for stem in timed:
             if stem in self.by_stem:
@@ -86,15 +86,15 @@ class Videos:
         others = self.repeated.get(segment.youtube_id)
         if others is None:
             return self._best(whole, segment)
-        told = [path for path in whole if [other for other in others if self._fits(path, other)] == [segment]]
-        return Match(told[0]) if told else Match(None, AMBIGUOUS)
+        certain = [path for path in whole if [other for other in others if self._fits(path, other)] == [segment]]
+        return Match(certain[0]) if certain else Match(None, AMBIGUOUS)
 
     def _best(self, paths: list[str], segment: Segment) -> Match:
         fitting = [path for path in paths if self._fits(path, segment)]
         return Match((fitting or paths)[0], elsewhere=not fitting)
 
     def _fits(self, path: str, segment: Segment) -> bool:
-        """Whether the folders of a path name no other class and no other split than the segment's."""
+        """Tell whether the folders of a path name no other class and no other split than the segment's."""
         for folder in path.split("/")[:-1]:
             number = class_number(folder, self.numbers)
             if number is None:
@@ -107,29 +107,29 @@ class Videos:
 
 
 def choose_classes(labels: set[str], file: str) -> list[str]:
-    """The names in ``file``, or, where it is "", the shipped list that has all the labels.
+    """Return the names in ``file`` or, if it is "", the shipped list that has all the labels.
 
     Raises:
-        UserError: a label that is not among the names, or labels that are in both shipped lists.
+        UserError: a label is not among the names, or all labels are in both shipped lists.
     """
     candidates = {name: read_classes(name) for name in ([file] if file else SHIPPED)}
     fitting = {name: classes for name, classes in candidates.items() if labels <= set(classes)}
     fitting = {name: classes for name, classes in fitting.items() if labels == set(classes)} or fitting
     if len(fitting) > 1:
-        raise UserError(f"the labels are all in {' and in '.join(fitting)}: say which with --classes")
+        raise UserError(f"all labels are in {' and in '.join(fitting)}: choose one with --classes")
     if fitting:
         return next(iter(fitting.values()))
     name, classes = min(candidates.items(), key=lambda item: len(labels - set(item[1])))
     unknown = sorted(labels - set(classes))
     near = get_close_matches(unknown[0], classes, 1, 0.0)
     raise UserError(
-        f"label {unknown[0]!r} is not in {name} (the nearest there is {near[0]!r}; {len(unknown)} of {len(labels)} "
-        "labels are not there): give the right --classes, or correct the CSV"
+        f"label {unknown[0]!r} is not in {name} (did you mean {near[0]!r}? {len(unknown)} of {len(labels)} labels are "
+        "missing): give the right --classes, or correct the CSV"
     )
 
 
 def _clean(file: Path, videos: Path) -> set[str]:
-    """Absolute paths; those in the file are relative to ``--videos`` or to where the command is called."""
+    """Return absolute paths; those in the file are relative to ``--videos`` or to the working directory."""
     index = read_index(file, root=str(videos))
     paths = [index.path(number) for number in range(len(index))]
     return {os.path.abspath(path) for path in paths} | {
@@ -146,7 +146,7 @@ def _csv_line(cells: Sequence[object]) -> str:
 def _write_missing(file: Path, missing: Sequence[tuple[Segment, str]]) -> None:
     if not missing:
         with writing(file):
-            file.unlink(missing_ok=True)  # of an earlier call, when there were fewer videos
+            file.unlink(missing_ok=True)  # of an earlier run with fewer videos
         return
     lines = [_csv_line(["label", "youtube_id", "time_start", "time_end", "split", "reason"])]
     for segment, reason in missing:
@@ -156,7 +156,7 @@ def _write_missing(file: Path, missing: Sequence[tuple[Segment, str]]) -> None:
 
 
 class Lists:
-    """What becomes of the segments: lines of lists and what is missing, both by split; and which videos are used."""
+    """The lines of the lists and the missing segments, both by split, and the used videos."""
 
     def __init__(self, segments: Iterable[Segment], videos: Videos, folder: Path, clean: set[str] | None) -> None:
         self.lines: defaultdict[str, list[str]] = defaultdict(list)
@@ -180,30 +180,30 @@ class Lists:
 def make(
     annotations: Sequence[Path], folder: Path, output: Path, classes_file: str = "", clean_list: Path | None = None
 ) -> list[str]:
-    """Writes the files; returns the lines of the report.
+    """Write the files; return the lines of the report.
 
     Raises:
-        UserError: what is missing or malformed, or no video of the annotations is there.
+        UserError: an input is missing or malformed, or no video of the annotations exists.
     """
     rows = [segment for file in annotations for segment in read_annotations(file)]
     segments = list(dict.fromkeys(rows))
     labels = {segment.label for segment in segments if segment.label is not None}
     classes = choose_classes(labels, classes_file) if labels else []
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of videos; check --videos")
+        raise UserError(f"{folder}: no such folder; check --videos")
     videos = Videos(folder, classes, segments)
     lists = Lists(segments, videos, folder, _clean(clean_list, folder) if clean_list else None)
     if not lists.used:
         raise UserError(
-            f"{folder}: none of the {len(segments)} videos of the annotations is there; expected names such as "
-            f"{clip_name(segments[0])}, in any folders"
+            f"{folder}: none of the {len(segments)} videos of the annotations is in this folder; expected names such "
+            f"as {clip_name(segments[0])}, in any folders"
         )
     if not any(lists.lines.values()):
         raise UserError(f"{clean_list}: none of the {len(lists.used)} videos found is in it; check --clean-list")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output}: cannot be made ({error.strerror}); choose another --output") from None
+        raise UserError(f"{output}: cannot be created ({error.strerror}); choose another --output") from None
     splits = dict.fromkeys(segment.split for segment in segments)
     for split in splits:
         if lists.lines[split]:
@@ -213,13 +213,13 @@ def make(
         write_lines(output / "classes.txt", classes)
     unlisted = sorted(set(videos.paths()) - lists.used)
     write_lines(output / "not_listed.txt", map(format_row, unlisted))
-    named = {_stem(path) for path in unlisted}
-    named = {stem for segment in segments for stem in _stems(segment) if stem in named} if named else named
-    strangers = sum(_stem(path) not in named for path in unlisted)
+    stems = {_stem(path) for path in unlisted}
+    known = {stem for segment in segments for stem in _stems(segment) if stem in stems} if stems else stems
+    unknown = sum(_stem(path) not in known for path in unlisted)
     return [
         *(_split_report(split, lists.lines[split], lists.missing[split], output) for split in splits),
-        f"videos: {len(lists.used) + len(unlisted)} in the folder, {strangers} not in the CSV, "
-        f"{len(unlisted) - strangers} further copies or of an id with several segments -> {output}/not_listed.txt",
+        f"videos: {len(lists.used) + len(unlisted)} in the folder, {unknown} not in the CSV, "
+        f"{len(unlisted) - unknown} further copies or of an id with several segments -> {output}/not_listed.txt",
         *_warnings(rows, segments, lists.elsewhere),
     ]
 
@@ -228,13 +228,15 @@ def _split_report(split: str, found: list[str], missing: list[tuple[Segment, str
     text = f"{split}: {len(found) + len(missing)} rows, {len(found)} found"
     text += f" -> {output / split}.csv" if found else " (no list is written)"
     if missing:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(why for _, why in missing).most_common())
+        reasons = ", ".join(
+            f"{reason} {count}" for reason, count in Counter(reason for _, reason in missing).most_common()
+        )
         text += f"; {len(missing)} missing ({reasons}) -> {output}/missing_{split}.csv"
     return text
 
 
 def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]) -> list[str]:
-    """A line for each thing that should be known, where it is there."""
+    """Return a line for each irregularity of the rows and the folders."""
     repeated = [count for count in Counter(segment.youtube_id for segment in segments).values() if count > 1]
     conflicts = [name for name, count in Counter(map(clip_name, segments)).items() if count > 1]
     lines = []
@@ -250,13 +252,15 @@ def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the lists, prints a report and the keys to train with."""
+    """Write the lists; print a report and the keys to train with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="CSV", help="all splits together")
-    parser.add_argument("--videos", type=path_arg, required=True, help="folder that holds the videos, in any folders")
+    parser.add_argument("--videos", type=path_arg, required=True, help="folder with the videos, at any depth")
     parser.add_argument("--output", type=path_arg, required=True, help="folder for the lists")
-    parser.add_argument("--classes", default="", help="class names, one a line (default: the shipped list that fits)")
-    parser.add_argument("--clean-list", type=Path, help="a file of paths: only these videos are listed")
+    parser.add_argument(
+        "--classes", default="", help="file of class names, one per line (default: the shipped list that fits)"
+    )
+    parser.add_argument("--clean-list", type=Path, help="file of paths: list only these videos")
     args = parser.parse_args(argv)
     for line in make(args.annotations, args.videos, args.output, args.classes, args.clean_list):
         print(line)

@@ -1,4 +1,4 @@
-"""Which video goes into which shard."""
+"""Assign videos to shards."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from octvideo.data.video_index import VideoIndex
 
 __all__ = ["Plan", "make_plan"]
 
-_OVERHEAD = 4096  # bytes of a sample's headers, label, metadata and padding, at most, with a path of usual length
-_END = 10240  # bytes that a tar file ends in, at most
-_LARGEST = 8 << 30  # bytes; a tar header without extensions cannot tell more
+_OVERHEAD = 4096  # bytes: an upper bound of a sample's headers, label, metadata and padding, for common paths
+_END = 10240  # bytes: an upper bound of the end of a tar file
+_LARGEST = 8 << 30  # bytes; the limit of a tar header without extensions
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes where.
+    """Which video goes into which shard.
 
     Attributes:
         index: the videos.
         shards: the numbers of the videos of each shard, in its order.
-        left_out: reasons, by the numbers of videos that cannot be read.
-        digest: differs where anything of it differs, also sizes and times of the files.
+        left_out: why videos cannot be read, by their numbers.
+        digest: a hash of all this, and of the sizes and times of the files.
     """
 
     index: VideoIndex
@@ -37,27 +37,26 @@ class Plan:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes; none where they are but the numbers."""
+        """Return the names of the classes; [] if they are just the numbers."""
         names = self.index.classes
         return [] if names == [str(number) for number in range(len(names))] else names
 
     def key(self, number: int) -> str:
-        """What the sample of a video is called."""
+        """Return the key of a video's sample."""
         return f"{number:0{max(6, len(str(len(self.index) - 1)))}d}"
 
 
 def make_plan(index: VideoIndex, max_size: int, max_count: int, seed: int | None, workers: int) -> Plan:
-    """Puts videos into shards, in the list's order, or shuffled with a seed.
+    """Assign videos to shards, in the order of the list, or shuffled with a seed.
 
-    A shard takes videos while it stays below ``max_size`` bytes and has no more than ``max_count``; a larger video
-    gets one of its own ::
+    A shard takes videos up to ``max_size`` bytes and ``max_count`` videos; a larger video gets its own shard ::
 
         sizes  3 3 9 2 2 2, max_size 6, max_count 3   ->   3 3 | 9 | 2 2 2
     """
-    with ThreadPoolExecutor(workers) as pool:  # a cluster's file system answers many questions at once
+    with ThreadPoolExecutor(workers) as pool:  # a cluster's file system is fast only with many requests at once
         starts = range(0, len(index), 1000)
         parts = pool.map(
-            lambda start: [_look(index.path(n)) for n in range(start, min(start + 1000, len(index)))], starts
+            lambda start: [_stat(index.path(n)) for n in range(start, min(start + 1000, len(index)))], starts
         )
         found = [row for part in parts for row in part]
     digest = hashlib.sha256(repr((max_size, max_count, seed, index.classes)).encode())
@@ -75,11 +74,11 @@ def make_plan(index: VideoIndex, max_size: int, max_count: int, seed: int | None
             room = max_size - _END
         shards[-1].append(number)
         room -= need
-    return Plan(index, shards, {n: why for n, (_, _, why) in enumerate(found) if why}, digest.hexdigest())
+    return Plan(index, shards, {n: reason for n, (*_, reason) in enumerate(found) if reason}, digest.hexdigest())
 
 
-def _look(path: str) -> tuple[int, int, str]:
-    """Size and time of a file, and why it cannot be packed ("" where it can)."""
+def _stat(path: str) -> tuple[int, int, str]:
+    """Return size and time of a file, and why it cannot be packed ("" if it can)."""
     try:
         status = os.stat(path)
     except OSError as error:

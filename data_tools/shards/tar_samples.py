@@ -1,4 +1,4 @@
-"""The videos or images of a tar shard in WebDataset's layout: where each of them lies, and its label."""
+"""Find the videos or images of a tar shard in WebDataset's layout, and their labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from octvideo.errors import UserError
 
 __all__ = ["Scan", "Video", "scan_shard"]
 
-_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # WebDataset's: up to the first dot behind the folders
+_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # WebDataset's: up to the first dot after the folders
 
 
 @dataclass(slots=True)
 class Video:
-    """A video of a shard: bytes of its content, checksum of its tar header, the text of its label ("" for none)."""
+    """A video of a shard: position and size of its content, checksum of its tar header, its label ("" for none)."""
 
     key: str
     name: str
@@ -34,22 +34,22 @@ class Video:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is in a shard, and its size in bytes."""
+    """The videos of a shard, and its size in bytes."""
 
     size: int
     videos: list[Video]
 
 
 def scan_shard(place: str, label: str = "cls") -> Scan:
-    """Goes from tar header to tar header; the videos themselves are passed over.
+    """Read the tar headers and the labels of a shard, but not the videos.
 
     Args:
         place: path or URL.
-        label: the member of a sample that is its label, ``cls`` for ``KEY.cls``; with ``json.class``, what ``class``
-            is in ``KEY.json``.
+        label: the member of a sample that has its label: ``cls`` for ``KEY.cls``, ``json.class`` for the entry
+            ``class`` of ``KEY.json``.
 
     Raises:
-        UserError: it cannot be read, is not a whole tar file, or has a sample of two videos.
+        UserError: it cannot be read, is not a whole tar file, or has a sample with two videos.
     """
     try:
         with open(place, "rb") if "://" not in place else fsspec.open(place, "rb") as file:
@@ -60,7 +60,7 @@ def scan_shard(place: str, label: str = "cls") -> Scan:
         raise UserError(f"{place}: not a whole tar file, or a compressed one ({error})") from None
     except UserError:
         raise
-    except Exception as error:  # each kind of storage has errors of its own
+    except Exception as error:  # each kind of storage raises other errors
         raise UserError(f"{place}: cannot be read ({reason(error)})") from None
 
 
@@ -69,7 +69,7 @@ def _scan(file: IO[bytes], place: str, label: str) -> Iterator[Video]:
     key, video, text = "", None, ""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
-            archive.members = []  # type: ignore[attr-defined]  # else it keeps all of them
+            archive.members = []  # type: ignore[attr-defined]  # otherwise it keeps all of them
             match = _KEY.fullmatch(info.name)
             if not info.isreg() or info.issparse() or not match:
                 continue
@@ -79,7 +79,7 @@ def _scan(file: IO[bytes], place: str, label: str) -> Iterator[Video]:
                     yield video
                 key, video, text = match[1], None, ""
             if is_media(info.name):
-                # An image is a sample where there is no video, beside which it is a thumbnail.
+                # An image with a video is its thumbnail; an image alone is a sample.
                 if video and is_video(video.name) and not is_video(info.name):
                     continue
                 if video and is_video(video.name) == is_video(info.name):
@@ -102,6 +102,6 @@ def _label(data: bytes, entry: str, name: str) -> str:
         value: Any = json.loads(data)[entry] if entry else data.decode()
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{name}: no label in it; say with --label which member has it, e.g. cls or json.class"
+            f"{name}: no label; name the member that has it with --label, such as cls or json.class"
         ) from None
     return str(value).strip()

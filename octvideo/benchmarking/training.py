@@ -22,10 +22,12 @@ from octvideo.benchmarking.networks import on_device, twins
 from octvideo.benchmarking.timing import Report, interleaved, timed
 from octvideo.data import Batch, build_index, build_train_loader, normalize_clips
 from octvideo.device import resolve_device
-from octvideo.engine import trainer as trainer_module
+from octvideo.engine import preparation as preparation_module
 from octvideo.engine.distributed import World
 from octvideo.engine.optim import build_optimizer
-from octvideo.engine.trainer import Trainer, autocast
+from octvideo.engine.precision import autocast
+from octvideo.engine.preparation import ClipPreparation
+from octvideo.engine.trainer import StepStats, Trainer, TrainSettings
 from octvideo.models.build import num_classes
 
 __all__ = ["train"]
@@ -129,7 +131,7 @@ def _own_share(steps: Steps, optimizer: torch.optim.Optimizer, batch: Batch, rou
     """
     shares = []
     calls = [
-        (trainer_module, "normalize_clips"),
+        (preparation_module, "normalize_clips"),
         (Trainer, "_forward"),
         (torch.Tensor, "backward"),
         (optimizer, "step"),
@@ -178,31 +180,32 @@ def _clips(cfg: CfgNode, steps: Steps) -> Iterator[Batch]:
 
 
 def _engine(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
-    left, waited = 0, 0.0
+    remaining, waited = 0, 0.0
 
-    def note(trainer: Trainer) -> None:
-        nonlocal left, waited
-        left, waited = left - 1, waited + trainer.last["data_time"]
-        trainer.stop = not left
+    def count(trainer: Trainer, stats: StepStats) -> None:
+        nonlocal remaining, waited
+        remaining, waited = remaining - 1, waited + stats.data_time
+        trainer.stop = not remaining
 
     trainer = Trainer(
         model,
         optimizer,
         ConstantParamScheduler(_LR),
-        steps=10**9,
+        ClipPreparation(cfg.DATA.MEAN, cfg.DATA.STD),
+        TrainSettings(
+            steps=10**9,
+            precision=cfg.TRAIN.PRECISION,
+            accumulate=cfg.TRAIN.ACCUMULATE,
+            clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
+            label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
+        ),
         world=World(0, 1, device),
-        mean=cfg.DATA.MEAN,
-        std=cfg.DATA.STD,
-        precision=cfg.TRAIN.PRECISION,
-        accumulate=cfg.TRAIN.ACCUMULATE,
-        clip_grad_norm=cfg.TRAIN.CLIP_GRAD_NORM,
-        label_smoothing=cfg.TRAIN.LABEL_SMOOTHING,
-        hooks=[note],
+        hooks=[count],
     )
 
-    def steps(batches: Iterator[Batch], count: int) -> float:
-        nonlocal left, waited
-        left, waited, trainer.stop = count, 0.0, False
+    def steps(batches: Iterator[Batch], number: int) -> float:
+        nonlocal remaining, waited
+        remaining, waited, trainer.stop = number, 0.0, False
         trainer.train(batches)
         return waited
 

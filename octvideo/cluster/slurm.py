@@ -25,14 +25,13 @@ from octvideo.config import CfgNode
 from octvideo.config.defaults import get_defaults
 from octvideo.engine.ranks import variables
 from octvideo.errors import UserError
-from octvideo.signals import StopOnSignal
+from octvideo.signals import StopOnSignal, Stopped
 
 __all__ = ["Job", "Resources", "submit"]
 
 _GRACE = 60  # seconds that a step and its checkpoint get once SLURM has announced the end
 _SIGNAL_DELAY = 120  # seconds before the end at which SLURM announces it
 _MAX_TIMEOUTS = 50  # time limits that a run may reach; submitit's own 3 are few for a training of days
-_STOPPED = 128 + signal.SIGTERM
 
 
 class Job:
@@ -52,14 +51,14 @@ class Job:
         """Trains and tests as one rank.
 
         Raises:
-            RuntimeError: the run ended with another exit code than 0.
-            UserError: as ``octvideo.engine.run.run``.
+            RuntimeError: a signal stopped the run, and the job is not requeued.
+            UserError: as ``run_experiment``.
         """
         environment = submitit.JobEnvironment()
         _forget_earlier_turn(environment.paths.result_pickle)
         os.environ.update(ranks(environment))
         # Torch takes seconds to import, and is not needed to submit.
-        from octvideo.engine.run import run
+        from octvideo.engine.experiment import run_experiment
 
         cfg = get_defaults()
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(self.cfg_text)))
@@ -67,15 +66,18 @@ class Job:
             cfg.TRAIN.RESUME = True  # False is for the first turn: the checkpoints are now the job's own
         cfg.freeze()
         requeue = _StopThenRequeue(environment._usr_sig())
-        code = run(cfg)
-        if code == _STOPPED:
-            # All ranks stop with the first one that hears of the end; this one may be about to.
+        try:
+            with StopOnSignal() as signals:
+                is_done = run_experiment(cfg, signals)
+        except Stopped:
+            is_done = False
+        if not is_done:
+            # All ranks stop with the first one that gets the announcement; this one may be about to get it.
             time.sleep(2)
             if requeue.asked:
                 requeue.now()
-        if code:
-            raise RuntimeError(f"the run ended with exit code {code}; its messages are above, and in {cfg.OUTPUT_DIR}")
-        return code
+            raise RuntimeError(f"a signal stopped the run; its messages are above, and in {cfg.OUTPUT_DIR}")
+        return 0
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What runs when the job gets its next turn: the same, which goes on from the checkpoints in OUTPUT_DIR."""

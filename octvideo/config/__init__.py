@@ -56,20 +56,23 @@ def with_keys(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     other = cfg.clone()
     other.defrost()
     for key, value in values.items():
-        other.merge_from_list([key, value])
+        _set(other, key, value)
     other.freeze()
     return other
+
+
+def _set(cfg: CfgNode, key: str, value: Any) -> None:
+    *path, leaf = key.split(".")
+    for part in path:
+        cfg = cfg[part]
+    cfg[leaf] = value
 
 
 def _merge(cfg: CfgNode, values: Sequence[tuple[str, Any]], source: str) -> None:
     for name, _ in values:
         _check_known(name, source)
     for name, value in values:
-        *path, leaf = name.split(".")
-        node = cfg
-        for part in path:
-            node = node[part]
-        node[leaf] = _typed(name, value, source)
+        _set(cfg, name, _typed(name, value, source))
 
 
 def _check_known(name: str, source: str) -> None:

@@ -22,11 +22,10 @@ from octvideo.data.transforms import (
     spatial_crops,
 )
 from octvideo.data.video_index import VideoIndex
-from octvideo.errors import UserError
 from octvideo.workers import WorkerFailed, in_worker
 
 __all__ = [
-    "IN_A_ROW",
+    "MAX_CONSECUTIVE_FAILURES",
     "Batch",
     "Failure",
     "Sample",
@@ -34,10 +33,9 @@ __all__ = [
     "TrainDataset",
     "VideoViews",
     "collate",
-    "none_is_read",
 ]
 
-IN_A_ROW = 20  # that many broken videos in a row are a broken data set
+MAX_CONSECUTIVE_FAILURES = 20  # this many unreadable videos in a row mean a broken data set
 
 
 class Failure(NamedTuple):
@@ -45,11 +43,6 @@ class Failure(NamedTuple):
 
     path: str
     reason: str
-
-
-def none_is_read(last: Failure) -> UserError:
-    """What to raise after ``IN_A_ROW`` videos that could not be read."""
-    return UserError(f"{last.path}: {last.reason}; {IN_A_ROW} videos in a row cannot be read: check the data")
 
 
 class Sample(NamedTuple):
@@ -115,7 +108,7 @@ class TrainDataset(Dataset[Sample]):
     """Random clips. An item is asked for by ``(index, draw)``; both and the seed decide its random numbers.
 
     A video that cannot be read is tried ``retries`` more times, then another one takes its place and the failure is
-    reported. After ``IN_A_ROW`` of them the clip is black and its label -1, so that all ranks can stop.
+    reported. After ``MAX_CONSECUTIVE_FAILURES`` of them the clip is black and its label -1, so that all ranks can stop.
 
     Args:
         index: the videos; every one needs a label.
@@ -163,7 +156,7 @@ class TrainDataset(Dataset[Sample]):
         seed = seed_of(self.seed, draw, number, 2)
         rng = np.random.default_rng((self.seed, draw, number))
         failed: list[Failure] = []
-        for _ in range(IN_A_ROW):
+        for _ in range(MAX_CONSECUTIVE_FAILURES):
             try:
                 frames = _attempt(self._read, self.retries, self.index.path(number), number, draw, rng)
             except DecodeError as error:

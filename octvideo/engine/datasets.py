@@ -1,4 +1,4 @@
-"""The videos of a run, all numbered in one order of class names: that of the weights."""
+"""The videos of a run, with labels in one order of class names: that of the weights."""
 
 from __future__ import annotations
 
@@ -38,22 +38,24 @@ class RunData:
     """What a run trains, evaluates and tests on; ``classes`` of each index are the names of the network's outputs.
 
     Attributes:
-        cfg: the configuration, with MODEL.NUM_CLASSES as it is.
+        num_classes: outputs of the network.
         train, val, test: None where the run does not need them.
         tested: the weights to test; None for those that the run trains.
+        source: of the training videos, for messages.
     """
 
-    cfg: CfgNode
+    num_classes: int = 0
+    source: str = ""
     train: VideoIndex | None = None
     val: VideoIndex | None = None
     test: VideoIndex | None = None
     tested: Weights | None = None
 
     def resume(self, state: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
-        """Puts the labels in the order of the checkpoint that training resumes from.
+        """Put the labels in the order of the checkpoint that training resumes from.
 
         Raises:
-            UserError: the classes are others.
+            UserError: its classes are different ones.
         """
         assert self.train is not None
         known, names = classes_of(state, folder), self.train.classes
@@ -66,32 +68,32 @@ class RunData:
             or all(map(is_number, names)) != all(map(is_number, known))
         ):
             raise UserError(
-                f"{folder}: its checkpoints have other classes than DATA.TRAIN ({self.cfg.DATA.TRAIN}): "
+                f"{folder}: its checkpoints have other classes than {self.source}: "
                 f"{_difference(names, known)}. Give the classes their names back, choose another OUTPUT_DIR, or set "
                 "TRAIN.RESUME False"
             )
         if places != list(range(len(known))):
-            say(f"labels are put in the order of the classes in {folder}, which is another one than that of the data")
+            say(f"labels are put in the order of the classes in {folder}, which differs from that of the data")
         for index in (self.train, self.val, self.test if self.tested is None else None):
             if index is not None:
                 index.renumber(known)
 
     def head_rows(self, weights: Weights) -> tuple[list[int] | None, str]:
-        """Which row of the head in the weights to start from belongs to each class, and a note on it.
+        """Match the head of the weights to start from with the classes.
 
         Returns:
-            The rows; None to take the head as it is, [] for a new one.
+            The row of the head for each class, None to keep the head, [] for a new one; and a note for the log.
         """
         assert self.train is not None
         names, known = self.train.classes, classes_of(weights.content, weights.path)
         if not known:
-            return None, "it has no class names: a head of as many classes is taken as it is"
+            return None, "it has no class names: a head of the same number of classes is kept"
         if len(names) == len(known) and all(map(is_number, names)) != all(map(is_number, known)):
-            return None, "numbers in the place of class names: the head is taken as it is"
+            return None, "it has numbers in place of class names: the head is kept"
         places = match(names, known)
-        named = len(weights.content["classes"])  # the outputs behind have no name, in an older checkpoint
+        named = len(weights.content["classes"])  # in an older checkpoint further outputs have no name
         if None in places or not set(range(named)) <= set(places):
-            return [], f"the head is new: the classes are others ({_difference(names, known[:named])})"
+            return [], f"the head is new: the classes differ ({_difference(names, known[:named])})"
         if places == list(range(len(known))):
             return None, "the head is kept: the classes are the same"
         rows = [place for place in places if place is not None]
@@ -109,7 +111,7 @@ def _difference(names: Sequence[str], known: Sequence[str]) -> str:
 
 
 def read_run_data(cfg: CfgNode, folder: Path) -> RunData:
-    """Reads all lists and folders, and compares their classes with each other and with the weights to test.
+    """Read all lists and folders, and compare their classes with each other and with the weights to test.
 
     Args:
         cfg: of the run.
@@ -118,51 +120,43 @@ def read_run_data(cfg: CfgNode, folder: Path) -> RunData:
     Raises:
         UserError: what is missing or does not fit.
     """
-    data = RunData(cfg)
+    data = RunData(source=f"DATA.TRAIN ({cfg.DATA.TRAIN})")
     if cfg.TRAIN.ENABLE:
         train = build_index(cfg, "train")
-        source = f"DATA.TRAIN ({cfg.DATA.TRAIN})"
-        data.cfg = cfg = _with_classes(cfg, _num_classes(cfg, train, source))
-        train.classes = extended(train.classes, cfg.MODEL.NUM_CLASSES, source)
+        data.num_classes = _num_classes(cfg, train, data.source)
+        train.classes = extended(train.classes, data.num_classes, data.source)
         data.train = train
         if cfg.TRAIN.EVAL_EVERY:
-            data.val = _aligned(cfg, "val", train.classes, source)
+            data.val = _aligned(cfg, "val", train.classes, data.source)
     if not cfg.TEST.ENABLE:
         return data
     if data.train is not None and not cfg.TEST.CHECKPOINT:
         shared = data.val if not cfg.DATA.TEST else None
-        data.test = shared or _aligned(cfg, "test", data.train.classes, source)
+        data.test = shared or _aligned(cfg, "test", data.train.classes, data.source)
         return data
     path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
     data.tested = Weights(path, read_checkpoint(path))
-    known, asked = classes_of(data.tested.content, path), cfg.MODEL.NUM_CLASSES
+    known, asked = classes_of(data.tested.content, path), data.num_classes or cfg.MODEL.NUM_CLASSES
     outputs = outputs_of(data.tested.content) or len(known)
     if asked and outputs and asked != outputs:
         raise UserError(
             f"MODEL.NUM_CLASSES is {asked}, but {path} has {outputs} classes: set MODEL.NUM_CLASSES {outputs}, or 0"
         )
     if known:
-        data.cfg = _with_classes(cfg, outputs)
+        data.num_classes = outputs
         data.test = _aligned(cfg, "test", known, str(path))
     else:
         data.test = build_index(cfg, "test")
-        data.cfg = _with_classes(cfg, asked or outputs or len(data.test.classes))
-        _name_outputs(data.test, data.cfg, path)
+        data.num_classes = asked or outputs or len(data.test.classes)
+        key = "TEST" if cfg.DATA.TEST else "VAL"
+        _name_outputs(data.test, data.num_classes, f"DATA.{key} ({cfg.DATA[key]})", path)
     return data
 
 
-def _with_classes(cfg: CfgNode, count: int) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.NUM_CLASSES = count
-    cfg.freeze()
-    return cfg
-
-
 def _num_classes(cfg: CfgNode, index: VideoIndex, source: str) -> int:
-    """MODEL.NUM_CLASSES, or where it is not set, what the data has."""
+    """Return MODEL.NUM_CLASSES or, where it is not set, the number of classes of the data."""
     count, asked = len(index.classes), cfg.MODEL.NUM_CLASSES
     if asked and asked != count and not index.numbered:
         source = f"DATA.CLASSES ({cfg.DATA.CLASSES})" if cfg.DATA.CLASSES else source
@@ -174,13 +168,13 @@ def _num_classes(cfg: CfgNode, index: VideoIndex, source: str) -> int:
 
 
 def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> VideoIndex:
-    """The videos of a split with the class numbers of ``owner``, whose classes are ``known``.
+    """Return the videos of a split with the class numbers of ``owner``, whose classes are ``known``.
 
-    A split may lack classes; its own numbers are shifted then. Names in DATA.CLASSES stand for the numbers of an owner
-    without names.
+    A split may lack classes; its numbers are shifted then. Where the owner has numbers in place of names, the split's
+    names are those of DATA.CLASSES.
 
     Raises:
-        UserError: a video is of a class that the owner does not know.
+        UserError: a video has a class that the owner lacks.
     """
     key = "TEST" if split == "test" and cfg.DATA.TEST else "VAL"
     source = f"DATA.{key} ({cfg.DATA[key]})"
@@ -211,12 +205,11 @@ def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> Vide
     )
 
 
-def _name_outputs(index: VideoIndex, cfg: CfgNode, path: Path) -> None:
-    """The data's names for the outputs of weights that have none: all of them, or none can be told by its number."""
-    outputs, key = cfg.MODEL.NUM_CLASSES, "TEST" if cfg.DATA.TEST else "VAL"
+def _name_outputs(index: VideoIndex, outputs: int, source: str, path: Path) -> None:
+    """Name the outputs of weights without class names after the data, which must have all classes or numbers."""
     if not index.numbered and len(index.classes) != outputs or len(index.classes) > outputs:
         raise UserError(
-            f"{path} has no class names and {outputs} outputs, DATA.{key} ({cfg.DATA[key]}) has {len(index.classes)} "
+            f"{path} has no class names and {outputs} outputs, {source} has {len(index.classes)} "
             "classes: set DATA.CLASSES to a file of all class names, in the order of the weights"
         )
     index.classes = extended(index.classes, outputs, str(path))

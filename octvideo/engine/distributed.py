@@ -57,19 +57,19 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def rows(self, computed: Tensor, known: Sequence[float]) -> list[list[float]]:
-        """Each rank's vector of figures, in order, on every rank: one wait for the device, one exchange.
+    def all_gather_row(self, on_device: Tensor, on_host: Sequence[float]) -> list[list[float]]:
+        """Return each rank's numbers, in order of the ranks, on every rank: one wait for the device, one exchange.
 
         Args:
-            computed: ``(n,)``, those that are on the device.
-            known: the others.
+            on_device: ``(n,)``, the numbers that are on the device.
+            on_host: the others.
         """
         if self.size == 1:
-            return [[*computed.tolist(), *known]]
-        mine = torch.cat([computed.double(), torch.tensor(known, dtype=torch.float64, device=self.device)])
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine)
-        return torch.stack(parts).tolist()
+            return [[*on_device.tolist(), *on_host]]
+        row = torch.cat([on_device.double(), torch.tensor(on_host, dtype=torch.float64, device=self.device)])
+        rows = [torch.empty_like(row) for _ in range(self.size)]
+        dist.all_gather(rows, row)
+        return torch.stack(rows).tolist()
 
     def peak_memory_mb(self) -> float | None:
         """The most memory so far: of the CUDA device, or of this process; None where the system does not tell."""

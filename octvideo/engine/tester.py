@@ -1,46 +1,23 @@
-"""Testing: every view of every video, every video once, however many processes."""
+"""Testing: all views of every video, every video once, with any number of processes."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from octvideo.data import Failure, VideoIndex, VideoViews, normalize_clips
-from octvideo.data.dataset import IN_A_ROW, none_is_read
-from octvideo.data.lists import write_lines
+from octvideo.data import Failure, VideoViews, normalize_clips
+from octvideo.data.dataset import MAX_CONSECUTIVE_FAILURES
 from octvideo.engine.distributed import World
-from octvideo.engine.metrics import (
-    confusion_matrix,
-    draw_confusion,
-    per_class_accuracy,
-    top_k_accuracy,
-    write_confusion,
-)
+from octvideo.engine.failures import FailureBudget, all_unreadable_error
+from octvideo.engine.precision import autocast
 from octvideo.engine.views import average_views
-from octvideo.errors import UserError
-from octvideo.files import atomic_write, write_bytes
 from octvideo.signals import Stopped
 
-__all__ = [
-    "TestResult",
-    "accuracy",
-    "check_failures",
-    "score_videos",
-    "summarize",
-    "test",
-    "write_metrics",
-    "write_details",
-]
-
-_MAX_CONFUSED = 5000  # classes that a confusion matrix is made for: 200 MB, and a file of 50 MB
+__all__ = ["TestResult", "Tester", "score_videos"]
 
 
 @torch.inference_mode()
@@ -54,14 +31,14 @@ def score_videos(
     max_views: int,
     average: str = "softmax",
 ) -> list[Tensor]:
-    """Probabilities of each video's classes, averaged over its views: float ``(classes,)`` on the CPU.
+    """Return the class probabilities of each video, averaged over its views: float ``(classes,)`` on the CPU.
 
     Args:
         model: in evaluation mode.
-        videos: frames of each, ``(V, T, H, W, 3)`` uint8, of one size.
-        mean, std: of the frames.
+        videos: frames of each, ``(V, T, H, W, 3)`` uint8, all of one size.
+        mean, std: of the frames' channels.
         device: of the network.
-        max_views: views that are forwarded at once.
+        max_views: number of views in one forward pass.
         average: see ``average_views``.
     """
     logits = [model(normalize_clips(part.to(device), mean, std)) for part in torch.cat(list(videos)).split(max_views)]
@@ -71,176 +48,135 @@ def score_videos(
 
 @dataclass
 class TestResult:
-    """Scores ``(videos, classes)`` and numbers ``(videos,)`` of the videos that were read, and the others."""
+    """What a test found, over all ranks.
 
-    __test__ = False
+    Attributes:
+        scores: class probabilities ``(videos, classes)`` of the videos that were read.
+        indices: their numbers ``(videos,)`` in the list.
+        failed: the videos that could not be read.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks
 
     scores: Tensor
     indices: Tensor
     failed: list[Failure]
 
 
-def test(
-    model: nn.Module,
-    items: Iterable[VideoViews],
-    world: World,
-    *,
-    max_views: int,
-    max_failed: float = 1.0,
-    asked_to_stop: Callable[[], bool] = lambda: False,
-    **scoring: Any,
-) -> TestResult:
-    """Scores every item of every rank; all ranks get the whole result, in the order of the index.
+class Tester:
+    """Scores videos with all ranks.
 
     Args:
-        model: put into evaluation mode.
-        items: this rank's videos.
         world: this process among the others.
-        max_views: views that are forwarded at once, of several videos where these have few.
-        max_failed: share of the videos that may be unreadable: see ``Raises``, and ``check_failures`` for the end.
-        asked_to_stop: asked before each pack of videos; where the answer is yes on any rank, all end soon after.
-        scoring: ``mean``, ``std`` and ``average`` of ``score_videos``.
-
-    Raises:
-        Stopped: on all ranks: one was asked to.
-        UserError: on all ranks: the last ``IN_A_ROW`` videos of each could not be read, and of all videos until then
-            more than ``max_failed``.
+        mean, std: of the frames' channels.
+        max_views: number of views in one forward pass, of several videos where these have few.
+        average: see ``average_views``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        max_failed: share of the videos that may be unreadable.
+        asked_to_stop: called before each forward pass; if it returns True on any rank, all ranks stop soon after.
     """
-    model.eval()
-    rows: list[tuple[int, list[float]]] = []
-    failed: list[Failure] = []
-    rest = iter(items)
-    batch = max(IN_A_ROW, max_views)
-    done, in_a_row = False, 0
-    while not done:
-        before = len(rows) + len(failed)
-        for pack in _packs(islice(rest, batch), max_views):
-            if asked_to_stop():
-                break
-            for item in pack:
-                in_a_row = in_a_row + 1 if item.frames is None else 0
-            failed += [item.failed for item in pack if item.failed is not None]
-            read = [(item.index, item.frames) for item in pack if item.frames is not None]
-            if read:
-                numbers, videos = zip(*read)
-                scored = score_videos(model, videos, device=world.device, max_views=max_views, **scoring)
-                rows += [(number, row.tolist()) for number, row in zip(numbers, scored)]
-        mine = [len(rows) + len(failed) < before + batch, len(rows), len(failed), in_a_row, asked_to_stop()]
-        ended, good, bad, runs, asked = zip(*world.rows(torch.zeros(0, device=world.device), mine))
-        if any(asked):
-            raise Stopped
-        if min(runs) >= IN_A_ROW and sum(bad) > max_failed * (sum(good) + sum(bad)):
-            raise none_is_read(world.gather(failed[-1])[0])
-        done = all(ended)  # a rank with fewer videos takes part until the last one has no more
-    parts = world.gather((rows, failed))
-    rows = sorted(row for part, _ in parts for row in part)
-    indices = torch.tensor([index for index, _ in rows], dtype=torch.long)
-    scores = torch.tensor([row for _, row in rows]) if rows else torch.zeros(0, 1)
-    return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
+
+    __test__ = False  # not a test, whatever pytest thinks
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        max_views: int,
+        average: str = "softmax",
+        precision: str = "fp32",
+        max_failed: float = 1.0,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.world, self.mean, self.std = world, mean, std
+        self.max_views, self.average, self.precision = max_views, average, precision
+        self.max_failed, self.asked_to_stop = max_failed, asked_to_stop
+
+    def score(self, model: nn.Module, videos: Iterable[VideoViews]) -> TestResult:
+        """Return the scores of all ranks' videos in the order of the list, on every rank.
+
+        Args:
+            model: is put into evaluation mode, and gets the buffers of rank 0, whose network is the one that is saved.
+            videos: those of this rank.
+
+        Raises:
+            Stopped: on all ranks: one of them was asked to stop.
+            UserError: on all ranks: the last ``MAX_CONSECUTIVE_FAILURES`` videos of each rank could not be read, and
+                of all videos until then more than ``max_failed``.
+        """
+        self.world.share_buffers(model)
+        model.eval()
+        budget = FailureBudget(self.max_failed)
+        scored: list[tuple[int, list[float]]] = []
+        failed: list[Failure] = []
+        consecutive, finished = 0, False
+        remaining = iter(videos)
+        round_size = max(MAX_CONSECUTIVE_FAILURES, self.max_views)
+        while not finished:
+            before = len(scored) + len(failed)
+            for pack in _packs(islice(remaining, round_size), self.max_views):
+                if self.asked_to_stop():
+                    break
+                for video in pack:
+                    consecutive = 0 if video.failed is None else consecutive + 1
+                failed += [video.failed for video in pack if video.failed is not None]
+                scored += self._score_pack(model, pack)
+            read = len(scored) + len(failed) - before
+            row = [read < round_size, len(scored), len(failed), consecutive, self.asked_to_stop()]
+            rows = self.world.all_gather_row(torch.zeros(0, device=self.world.device), row)
+            ended, num_scored, num_failed, all_consecutive, asked = zip(*rows)
+            if any(asked):
+                raise Stopped
+            budget.drawn, budget.failed = int(sum(num_scored) + sum(num_failed)), int(sum(num_failed))
+            if min(all_consecutive) >= MAX_CONSECUTIVE_FAILURES and budget.exceeded:
+                raise all_unreadable_error(self.world.gather(failed[-1])[0])
+            finished = all(ended)  # a rank with fewer videos takes part until the last rank has no more
+        parts = self.world.gather((scored, failed))
+        scored = sorted(row for part, _ in parts for row in part)
+        indices = torch.tensor([index for index, _ in scored], dtype=torch.long)
+        scores = torch.tensor([row for _, row in scored]) if scored else torch.zeros(0, 1)
+        return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
+
+    def _score_pack(self, model: nn.Module, pack: Sequence[VideoViews]) -> list[tuple[int, list[float]]]:
+        """Return number and class probabilities of each video that could be read."""
+        read = [(video.index, video.frames) for video in pack if video.frames is not None]
+        if not read:
+            return []
+        numbers, frames = zip(*read)
+        with autocast(self.world.device, self.precision):
+            scores = score_videos(
+                model,
+                frames,
+                mean=self.mean,
+                std=self.std,
+                device=self.world.device,
+                max_views=self.max_views,
+                average=self.average,
+            )
+        return [(number, row.tolist()) for number, row in zip(numbers, scores)]
+
+    def check_failures(self, result: TestResult) -> None:
+        """Raise UserError, on all ranks, where more than ``max_failed`` of the videos could not be read."""
+        budget = FailureBudget(self.max_failed)
+        budget.add(len(result.indices) + len(result.failed), len(result.failed))
+        if result.failed:
+            budget.check(result.failed[0])
 
 
-def _packs(items: Iterable[VideoViews], max_views: int) -> Iterator[list[VideoViews]]:
-    """Items in turn, as many together as have at most ``max_views`` views; one that has more is alone.
+def _packs(videos: Iterable[VideoViews], max_views: int) -> Iterator[list[VideoViews]]:
+    """Yield videos in order, as many together as have at most ``max_views`` views; one that has more is alone.
 
-    An image has one view, and a device is not busy with one.
+    An image has one view, which does not keep a device busy.
     """
     pack: list[VideoViews] = []
     views = 0
-    for item in items:
-        count = 0 if item.frames is None else len(item.frames)
+    for video in videos:
+        count = 0 if video.frames is None else len(video.frames)
         if views and views + count > max_views:
             yield pack
             pack, views = [], 0
-        pack.append(item)
+        pack.append(video)
         views += count
     yield pack
-
-
-def accuracy(result: TestResult, index: VideoIndex) -> dict[str, Any]:
-    """``top1`` and ``top5`` in percent (None where no label is known), ``num_videos`` and ``num_failed``."""
-    labels = torch.from_numpy(index.labels)[result.indices]
-    known = labels >= 0
-    top1, top5 = (top_k_accuracy(result.scores[known], labels[known], k) if known.any() else None for k in (1, 5))
-    return {"top1": top1, "top5": top5, "num_videos": len(index), "num_failed": len(result.failed)}
-
-
-def check_failures(result: TestResult, max_failed: float) -> None:
-    """Raises UserError where more than the share ``max_failed`` of all ranks' videos could not be read."""
-    count = len(result.indices) + len(result.failed)
-    if len(result.failed) > max_failed * count:
-        first = result.failed[0]
-        raise UserError(
-            f"{len(result.failed)} of {count} videos cannot be read, more than DATA.MAX_FAILED ({max_failed}) allows; "
-            f"the first: {first.path}: {first.reason}"
-        )
-
-
-def summarize(
-    result: TestResult, index: VideoIndex, classes: Sequence[str], num_failed_train: int = 0
-) -> dict[str, Any]:
-    """What ``metrics.json`` has; ``num_failed_train`` is the number of videos that the training could not read."""
-    metrics = {**accuracy(result, index), "num_failed_train": num_failed_train}
-    predicted, labels = _known(result, index)
-    if len(labels):
-        metrics["per_class"] = dict(zip(classes, per_class_accuracy(predicted, labels, len(classes))))
-    metrics["failed"] = [failure._asdict() for failure in result.failed]
-    return metrics
-
-
-def _known(result: TestResult, index: VideoIndex) -> tuple[Tensor, Tensor]:
-    """Predicted class and label of each video that has a label."""
-    labels = torch.from_numpy(index.labels)[result.indices]
-    known = labels >= 0
-    return result.scores[known].argmax(1), labels[known]
-
-
-def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
-    """Writes ``metrics.json``."""
-    write_lines(folder / "metrics.json", [json.dumps(metrics, indent=1)])
-
-
-def write_details(
-    result: TestResult, index: VideoIndex, classes: Sequence[str], folder: Path, say: Callable[[str], None]
-) -> None:
-    """Writes ``predictions.csv``, ``confusion_matrix.csv`` and its picture, in this order.
-
-    A picture that cannot be drawn is a warning, which ``say`` gets.
-
-    Raises:
-        UserError: a file cannot be written; those before it are there.
-    """
-    _write_predictions(result, index, classes, folder / "predictions.csv")
-    predicted, labels = _known(result, index)
-    if not len(labels):
-        return
-    if len(classes) > _MAX_CONFUSED:
-        say(f"warning: no confusion matrix: {len(classes)} classes are more than {_MAX_CONFUSED}")
-        return
-    confusion = confusion_matrix(predicted, labels, len(classes))
-    write_confusion(confusion, classes, folder / "confusion_matrix.csv")
-    try:
-        picture = draw_confusion(confusion, classes)
-    except Exception as error:  # of many kinds: fonts, a user's settings of matplotlib, memory
-        reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"warning: confusion_matrix.png cannot be drawn ({reason}); its numbers are in confusion_matrix.csv")
-    else:
-        write_bytes(folder / "confusion_matrix.png", picture)
-
-
-def _write_predictions(result: TestResult, index: VideoIndex, classes: Sequence[str], path: Path) -> None:
-    """One row a video: path, label, then the five best classes with their probabilities; the reason of a failure."""
-    labels = torch.from_numpy(index.labels)[result.indices].tolist()
-    best = min(5, result.scores.shape[1])
-    with (
-        atomic_write(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        header = [name for rank in range(1, best + 1) for name in (f"prediction{rank}", f"score{rank}")]
-        writer.writerow(["path", "label", *header, "error"])
-        for number, label, row in zip(result.indices.tolist(), labels, result.scores):
-            values, order = row.topk(best)
-            cells = [cell for v, o in zip(values.tolist(), order.tolist()) for cell in (classes[o], f"{v:.6f}")]
-            writer.writerow([index.path(number), classes[label] if label >= 0 else "", *cells, ""])
-        for failure in result.failed:
-            writer.writerow([failure.path, "", *[""] * (2 * best), failure.reason])

@@ -79,7 +79,7 @@ def test_a_preempted_job_finishes_its_step_is_requeued_and_goes_on(video_folder:
     _until(result.is_file)
     log = _log(folder, name)
     assert pickle.loads(result.read_bytes()) == ("success", 0), log
-    assert "Requeued job" in log and "going on at step" in log
+    assert "Requeued job" in log and "resuming at step" in log
     # No step twice: the checkpoint is of the step that the signal came in.
     assert _steps(output) == list(range(1, steps + 1))
 
@@ -130,7 +130,7 @@ def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) 
     ("alphas", "message"),
     [
         (["many"], "--alphas many: it must be a number"),
-        (["0.5", "0.50"], "the same one twice"),
+        (["0.5", "0.50"], "must be given once"),
         (["0", "1.5"], "OCTAVE.ALPHA is 1.5"),
         (["0", "OCTAVE.ALPHAS", "0.5"], "unknown key OCTAVE.ALPHAS"),
     ],

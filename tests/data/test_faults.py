@@ -103,5 +103,5 @@ def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path):
     assert done.returncode == 0, done.stderr
     ends = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
     assert ends[0] == ends[1]
-    assert ends[0].startswith("[2, 2, 2, 2, 2] 36 12 of 36 drawn videos cannot be read")
+    assert ends[0].startswith("[2, 2, 2, 2, 2] 36 12 of 36 videos cannot be read")
     assert "DATA.MAX_FAILED (0.1)" in ends[0] and "/broken.mp4: no frames" in ends[0]

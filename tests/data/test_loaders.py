@@ -9,7 +9,7 @@ import torch
 import octvideo.data.dataset as dataset_module
 from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
-from octvideo.data.dataset import IN_A_ROW
+from octvideo.data.dataset import MAX_CONSECUTIVE_FAILURES
 from octvideo.data.loaders import TrainSampler
 from octvideo.data.transforms import resize_short_side, spatial_crops
 from octvideo.errors import UserError
@@ -168,7 +168,9 @@ def test_a_clip_is_black_and_marked_after_twenty_videos_that_cannot_be_read(tmp_
         (tmp_path / "train" / name / "x.mp4").write_bytes(b"broken")
     batch = next(iter(build_train_loader(cfg_of(tmp_path, "NUM_WORKERS", workers))))
     assert batch.labels.tolist() == [-1] * 4 and not batch.frames.any()
-    assert len(batch.failed) == 4 * IN_A_ROW and {Path(failure.path).name for failure in batch.failed} == {"x.mp4"}
+    assert len(batch.failed) == 4 * MAX_CONSECUTIVE_FAILURES and {
+        Path(failure.path).name for failure in batch.failed
+    } == {"x.mp4"}
 
 
 def test_mixing_needs_two_clips_on_each_rank(video_folder):

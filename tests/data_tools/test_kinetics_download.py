@@ -341,9 +341,7 @@ def test_dead_server_ends_the_run(server: VideoServer, tmp_path: Path, capsys: p
     assert 5 <= len(report) < 30 and {line["attempts"] for line in report} == {2}
 
 
-def test_server_that_asks_for_a_day_ends_the_run(
-    server: VideoServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_very_long_pause_ends_the_run(server: VideoServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.faults = {"abc": ["429 86400"]}
     assert download(write_csv(tmp_path / "a.csv", ["abc"]), tmp_path / "out", server.url + "/{youtube_id}.mp4") == 2
     assert "asks to wait 86400 s" in capsys.readouterr().err

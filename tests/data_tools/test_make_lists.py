@@ -1,4 +1,4 @@
-"""From the CSV files of Kinetics and a folder of videos to lists; nothing is lost on the way."""
+"""Make lists from the CSV files of Kinetics and a folder of videos; every row and every video is accounted for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import ROOT, environment
 
 from data_tools.lists.make_lists import choose_classes, main
 from octvideo.cli import run
@@ -18,8 +19,6 @@ from octvideo.data import build_index, build_test_loader, read_index
 from octvideo.data.annotations import clip_name, read_annotations
 from octvideo.data.index import read_classes
 from octvideo.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 HEADER = "label,youtube_id,time_start,time_end,split"
 ROWS = (
@@ -45,7 +44,7 @@ def videos(folder, *names):
 
 
 def make(tmp_path, rows, names, *more, classes="kinetics400_classes.txt"):
-    """Calls the command; the lists as {split: [(path, class name)]}."""
+    """Run the command; return the lists as {split: [(path, class name)]}."""
     files = ["--annotations", str(annotations(tmp_path, *rows)), "--videos", str(videos(tmp_path / "v", *names))]
     assert main([*files, "--output", str(tmp_path / "out"), "--classes", classes, *more]) == 0
     lists = {}
@@ -88,7 +87,7 @@ def test_usual_layouts(tmp_path, layout, capsys):
     assert f"{root} DATA.TRAIN {tmp_path}/out/train.csv DATA.VAL {tmp_path}/out/val.csv DATA.CLASSES" in out
 
 
-def test_missing_rows_and_strange_videos_are_listed(tmp_path, capsys):
+def test_missing_rows_and_unknown_videos_are_listed(tmp_path, capsys):
     names = ["aaa_000001_000011.mp4", "-bb_000099_000109.mp4", "x/holiday, 2019.mp4", "notes.txt", "b/aaa_1_11.mp4"]
     assert make(tmp_path, ROWS, names) == {"train": [("aaa_000001_000011.mp4", "abseiling")]}
     out = capsys.readouterr().out
@@ -101,12 +100,12 @@ def test_missing_rows_and_strange_videos_are_listed(tmp_path, capsys):
     ]  # fmt: skip
     missing = read_annotations(tmp_path / "out" / "missing_train.csv")
     assert [(m.youtube_id, m.label) for m in missing] == [("-bb", "riding a bike"), ("c_c", "massaging person's head")]
-    # found later: the list of what is missing goes
+    # with all videos there, the list of missing rows is removed
     assert len(make(tmp_path, ROWS, [f"{name}.mp4" for name in ("-bb", "c_c", "ddd", "eee")])["train"]) == 3
     assert not (tmp_path / "out" / "missing_train.csv").exists()
 
 
-def test_an_id_with_several_segments(tmp_path, capsys):
+def test_id_with_several_segments(tmp_path, capsys):
     rows = (
         "cracking neck,xyz,83,93,val",
         "cracking knuckles,xyz,7,17,val",
@@ -130,14 +129,14 @@ def test_copies_and_wrong_folders(tmp_path, capsys):
     names = ["zumba/aaa_000001_000011.mp4", "abseiling/aaa_000001_000011.mp4", "abseiling/ddd_000004_000014.mp4"]
     lists = make(tmp_path, rows, [*names, "abseiling/aaa_000001_000011.avi"])
     assert lists["train"] == [("abseiling/aaa_000001_000011.avi", "abseiling")], "the first by name"
-    assert lists["val"] == [(names[0], "zumba"), (names[2], "zumba")], "the CSV has the last word on the class"
+    assert lists["val"] == [(names[0], "zumba"), (names[2], "zumba")], "the class is the one in the CSV"
     out = capsys.readouterr().out
     assert "1 rows repeat another one" in out and "1 clips are in rows of different labels or splits" in out
     assert "1 videos are in the folder of another class or split, e.g. abseiling/ddd" in out
     assert "0 not in the CSV, 1 further copies" in out
 
 
-def test_the_clean_list_is_kept_to(tmp_path, capsys, monkeypatch):
+def test_clean_list_selects_videos(tmp_path, capsys, monkeypatch):
     names = ["x, y/aaa.mp4", "x, y/-bb.mp4", "ddd.mp4"]
     clean = tmp_path / "clean.txt"
     clean.write_text(f'"x, y/aaa.mp4"\n{tmp_path}/v/ddd.mp4\n')
@@ -167,12 +166,12 @@ def test_test_files_without_labels(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["400", "600"])
-def test_official_files_choose_their_classes(data, name):
+def test_official_labels_choose_their_classes(data, name):
     labels = {segment.label for segment in read_annotations(data / "labels" / f"kinetics-{name}_val.csv")}
     assert choose_classes(labels, "") == (data / "labels" / f"kinetics{name}_classes.txt").read_text().splitlines()
 
 
-def test_mistakes_are_named(tmp_path, capsys):
+def test_errors_name_the_input(tmp_path, capsys):
     file, folder = annotations(tmp_path, "zumba,a,1,11,val", "Abseiling,b,1,11,val"), videos(tmp_path / "v", "q.mp4")
 
     def error(*more):
@@ -181,13 +180,13 @@ def test_mistakes_are_named(tmp_path, capsys):
         assert not (tmp_path / "out").exists()
         return capsys.readouterr().err
 
-    assert "label 'Abseiling' is not in kinetics400_classes.txt (the nearest there is 'abseiling'; 1 of 2" in error()
+    assert "label 'Abseiling' is not in kinetics400_classes.txt (did you mean 'abseiling'? 1 of 2" in error()
     assert "not in kinetics600_classes.txt" in error("--classes", "kinetics600_classes.txt")
     annotations(tmp_path, "zumba,a,1,11,val")
-    assert "labels are all in kinetics400_classes.txt and in kinetics600_classes.txt: say which" in error()
+    assert "all labels are in kinetics400_classes.txt and in kinetics600_classes.txt: choose one" in error()
     message = error("--classes", "kinetics400_classes.txt")
-    assert "none of the 1 videos of the annotations is there" in message and "a_000001_000011.mp4" in message
-    assert "no such folder of videos" in error(
+    assert "none of the 1 videos of the annotations is in this folder" in message and "a_000001_000011.mp4" in message
+    assert "no such folder; check --videos" in error(
         "--videos", str(tmp_path / "absent"), "--classes", "kinetics400_classes.txt"
     )
     with pytest.raises(SystemExit):
@@ -195,8 +194,8 @@ def test_mistakes_are_named(tmp_path, capsys):
     assert "absent.csv: no such annotation file" in error("--annotations", str(tmp_path / "absent.csv"))
 
 
-def test_from_the_official_csv_to_frames(tmp_path, data, video_folder):
-    """The command as it is typed; the videos are real, and are read by the lists that it wrote."""
+def test_official_csv_gives_frames(tmp_path, data, video_folder):
+    """Run the script and read the real videos of its list."""
     file = data / "labels" / "kinetics-400_val.csv"
     segments = read_annotations(file)[::2500]
     clips = sorted(video_folder.glob("val/*/*.mp4"))
@@ -206,7 +205,9 @@ def test_from_the_official_csv_to_frames(tmp_path, data, video_folder):
         shutil.copy(clip, target)
     words = ["--annotations", str(file), "--videos", "videos", "--output", "lists"]
     script = str(ROOT / "data_tools" / "make_lists.py")
-    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, script, *words], env=environment(), capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "val: 19906 rows, 8 found -> lists/val.csv; 19898 missing (no file 19898)" in done.stdout
     keys = done.stdout.splitlines()[-1].removeprefix("train with: ").split()

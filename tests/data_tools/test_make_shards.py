@@ -311,7 +311,7 @@ def test_images_are_samples_without_videos(tmp_path):
         ),
         (
             lambda path: write_tar(path, {"0.mp4": b"0", "0.cls": b"\xff"}),
-            "a.tar!0.cls: no label in it; say with --label",
+            "a.tar!0.cls: no label; name the member",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The check of whole files: each broken one is named, nothing else is; reports, clean lists, interrupted checks."""
+"""Check whole videos: broken files, reports, clean lists, interrupted checks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import ROOT, environment
 
 from octvideo.cli import run
 from octvideo.cli.check_videos import main
@@ -22,12 +23,10 @@ from octvideo.data.checking import report as check_files
 from octvideo.data.checking.video import Checked, check_video
 from octvideo.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def folder(video_folder: Path, tmp_path: Path) -> Path:
-    """Two classes of four videos, of which three are broken, each in its way."""
+    """Two classes of four videos; three videos are broken, each in another way."""
     copy = tmp_path / "videos"
     shutil.copytree(video_folder / "train", copy)
     (copy / "down" / "video 1.mp4").write_bytes(b"")
@@ -38,7 +37,7 @@ def folder(video_folder: Path, tmp_path: Path) -> Path:
 
 
 BROKEN = ["down/video 1.mp4", "right/video 0.mp4", "right/video 2.mp4"]
-SOUND = ["down/video 0.mp4", "down/video 2.mp4", "down/video 3.mp4", "right/video 1.mp4", "right/video 3.mp4"]
+INTACT = ["down/video 0.mp4", "down/video 2.mp4", "down/video 3.mp4", "right/video 1.mp4", "right/video 3.mp4"]
 
 
 def rows_of(report: Path) -> list[dict[str, str]]:
@@ -47,11 +46,12 @@ def rows_of(report: Path) -> list[dict[str, str]]:
 
 
 def test_real_files(data, tmp_path):
-    """AV1, no duration, one pixel, edit lists, 10 bits, turned: odd, and sound."""
+    """AV1, no duration, one pixel, edit lists, 10 bits, turned: odd but intact."""
     script = ROOT / "data_tools" / "verify_videos.py"
     report, formats = tmp_path / "report.csv", data / "clips" / "formats"
     done = subprocess.run(
         [sys.executable, str(script), str(formats), "--report", str(report), "--workers", "2"],
+        env=environment(),
         capture_output=True,
         text=True,
     )
@@ -74,7 +74,7 @@ def test_real_files(data, tmp_path):
         assert float(row["fps"]) == pytest.approx(float(known[name]["fps"]), abs=0.01), name
 
 
-def test_every_real_clip_is_sound(data):
+def test_real_clips_are_intact(data):
     clips = [path for name in ("actions", "asl_gestures") for path in sorted((data / "clips" / name).iterdir())]
     small = [path for path in clips if path.stat().st_size < 1_000_000]
     assert len(small) >= 8
@@ -82,7 +82,7 @@ def test_every_real_clip_is_sound(data):
 
 
 @pytest.mark.parametrize("name", ["mmaction2_part_0.mp4", "decord_flipping_a_pancake.mkv", "paddlevideo_archery.avi"])
-def test_a_cut_or_damaged_real_clip_is_found(data, tmp_path, name):
+def test_damaged_real_clips_are_found(data, tmp_path, name):
     content = (data / "clips" / "actions" / name).read_bytes()
     for share in (0.3, 0.6, 0.9):
         (tmp_path / name).write_bytes(content[: int(share * len(content))])
@@ -93,7 +93,7 @@ def test_a_cut_or_damaged_real_clip_is_found(data, tmp_path, name):
     assert "error after frame" in check_video(str(tmp_path / name)).error
 
 
-def test_class_folders_give_a_clean_list_that_trains(folder, tmp_path, capsys):
+def test_class_folders_give_a_clean_list(folder, tmp_path, capsys):
     clean = tmp_path / "clean.txt"
     assert main([str(folder), "--clean-list", str(clean), "--workers", "3"]) == 0
     out = capsys.readouterr().out
@@ -101,11 +101,11 @@ def test_class_folders_give_a_clean_list_that_trains(folder, tmp_path, capsys):
     assert "8 videos checked" in out and "5 ok, 3 broken, 0" in out
     index, whole = read_index(clean), read_index(folder)
     labels = {whole.path(number): whole.label(number) for number in range(8)}
-    assert [index.path(number) for number in range(5)] == [str(folder / name) for name in SOUND]
+    assert [index.path(number) for number in range(5)] == [str(folder / name) for name in INTACT]
     assert all(index.label(number) == labels[index.path(number)] for number in range(5))
 
 
-def test_a_list_keeps_its_lines(folder, tmp_path):
+def test_clean_list_keeps_lines(folder, tmp_path):
     lines = [
         "# ours",
         "down/video 0.mp4 0",
@@ -122,15 +122,15 @@ def test_a_list_keeps_its_lines(folder, tmp_path):
     assert clean.read_text().splitlines() == [lines[number] for number in (0, 1, 2, 4, 6, 7)]
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert [row["error"] for row in rows if row["path"].endswith("absent.mp4")] == ["no such file"]
-    assert len(rows) == 5, "a video that is listed twice is checked once"
+    assert len(rows) == 5, "a video listed twice must be checked once"
     code = main([str(source), "--clean-list", str(tmp_path / "elsewhere.txt"), "--root", str(folder)])
     assert code == 0 and (tmp_path / "elsewhere.txt").read_text() == clean.read_text()
 
 
-def test_lines_end_where_the_loader_ends_them(folder, tmp_path):
-    """U+2028 and a form feed may be in names, and a list may be of Windows."""
+def test_line_ends_are_the_loaders(folder, tmp_path):
+    """Names may contain U+2028 and a form feed, and a list may come from Windows."""
     for name in ("a\u2028b.mp4", "c\fd.mp4"):
-        shutil.copy(folder / SOUND[0], folder / name)
+        shutil.copy(folder / INTACT[0], folder / name)
     lines = ["a\u2028b.mp4 0", f"{BROKEN[0]} 0", "c\fd.mp4 1"]
     (folder / "list.txt").write_bytes(codecs.BOM_UTF8 + "\r\n".join(lines).encode())
     assert main([str(folder / "list.txt"), "--clean-list", str(folder / "clean.txt")]) == 0
@@ -142,7 +142,7 @@ def test_lines_end_where_the_loader_ends_them(folder, tmp_path):
 
 def test_names_of_another_encoding(folder, tmp_path, capsys):
     odd = os.fsdecode(os.fsencode(folder) + b"/down/\xff.mp4")
-    shutil.copy(folder / SOUND[0], odd)
+    shutil.copy(folder / INTACT[0], odd)
     report = tmp_path / "r.csv"
     for known in (0, 9):
         assert main([str(folder), "--report", str(report)]) == 0
@@ -154,12 +154,12 @@ def test_names_of_another_encoding(folder, tmp_path, capsys):
     assert "rename" in capsys.readouterr().err and not (tmp_path / "clean.txt").exists()
 
 
-def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
-    (folder / "top.mp4").write_bytes((folder / SOUND[0]).read_bytes())
+def test_folder_without_classes_as_json(folder, tmp_path, capsys):
+    (folder / "top.mp4").write_bytes((folder / INTACT[0]).read_bytes())
     assert main([str(folder), "--json", "--clean-list", str(tmp_path / "clean.txt")]) == 0
     captured = capsys.readouterr()
     rows = [json.loads(line) for line in captured.out.splitlines()]
-    assert [row["path"] for row in rows] == [str(folder / name) for name in sorted([*BROKEN, *SOUND, "top.mp4"])]
+    assert [row["path"] for row in rows] == [str(folder / name) for name in sorted([*BROKEN, *INTACT, "top.mp4"])]
     assert rows[0] | {"mtime": 0, "size": 0, "path": ""} == {
         **{"path": "", "status": "ok", "codec": "h264", "width": 80, "height": 64, "fps": 25.0, "frames_header": 24},
         **{"frames": 24, "duration": 0.96, "size": 0, "mtime": 0, "error": ""},
@@ -171,13 +171,13 @@ def test_a_folder_without_classes_and_json(folder, tmp_path, capsys):
 
 def test_odd_names_in_a_folder(folder, tmp_path, capsys):
     for name in ("a, b #1.mp4", ' "quoted".mp4'):
-        (folder / "down" / name).write_bytes((folder / SOUND[0]).read_bytes())
+        (folder / "down" / name).write_bytes((folder / INTACT[0]).read_bytes())
     clean = tmp_path / "clean.txt"
     assert main([str(folder), "--clean-list", str(clean)]) == 0
     index = read_index(clean)
-    expected = {str(folder / name) for name in (*SOUND, "down/a, b #1.mp4", 'down/ "quoted".mp4')}
+    expected = {str(folder / name) for name in (*INTACT, "down/a, b #1.mp4", 'down/ "quoted".mp4')}
     assert {index.path(number) for number in range(len(index))} == expected
-    (folder / "down" / "line\nbreak.mp4").write_bytes((folder / SOUND[0]).read_bytes())
+    (folder / "down" / "line\nbreak.mp4").write_bytes((folder / INTACT[0]).read_bytes())
     assert main([str(folder)]) == 0  # it can be checked, not listed
     capsys.readouterr()
     with pytest.raises(UserError, match="rename"):
@@ -185,12 +185,12 @@ def test_odd_names_in_a_folder(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_what_the_report_knows_is_not_decoded_again(folder, tmp_path, capsys, monkeypatch, suffix):
+def test_reported_videos_are_not_decoded_again(folder, tmp_path, capsys, monkeypatch, suffix):
     report = tmp_path / f"report{suffix}"
     assert main([str(folder), "--report", str(report)]) == 0
     first = report.read_text()
-    shutil.copy(folder / SOUND[0], folder / BROKEN[1])
-    os.utime(folder / SOUND[2], (1, 1))
+    shutil.copy(folder / INTACT[0], folder / BROKEN[1])
+    os.utime(folder / INTACT[2], (1, 1))
     decoded = tmp_path / "decoded"
 
     def noting(path: str) -> Checked:
@@ -201,18 +201,18 @@ def test_what_the_report_knows_is_not_decoded_again(folder, tmp_path, capsys, mo
     monkeypatch.setattr(check_files, "check_video", noting)
     capsys.readouterr()
     assert main([str(folder), "--report", str(report)]) == 0
-    assert sorted(decoded.read_text().splitlines()) == sorted([BROKEN[1], SOUND[2]])
+    assert sorted(decoded.read_text().splitlines()) == sorted([BROKEN[1], INTACT[2]])
     assert "6 ok, 2 broken" in capsys.readouterr().out
     again = report.read_text()
     assert again != first and len(again.splitlines()) == len(first.splitlines())
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp_path, capsys, monkeypatch):
+def test_unfinished_checks_are_tried_again(folder, tmp_path, capsys, monkeypatch):
     def faulty(path: str) -> Checked:
-        if path.endswith(SOUND[0]):
+        if path.endswith(INTACT[0]):
             time.sleep(600)
-        if path.endswith(SOUND[3]):
+        if path.endswith(INTACT[3]):
             os.kill(os.getpid(), signal.SIGSEGV)
         return check_video(path)
 
@@ -222,17 +222,17 @@ def test_a_decoder_that_hangs_or_crashes_is_reported_and_tried_again(folder, tmp
         assert main([str(folder), *report, "--timeout", "10", "--workers", "2"]) == 0
     rows = {str(Path(row["path"]).relative_to(folder)): row for row in rows_of(tmp_path / "report.csv")}
     unfinished = {name: row["error"] for name, row in rows.items() if row["status"] == "unfinished"}
-    assert unfinished == {SOUND[0]: "timed out after 10 s", SOUND[3]: "the decoder crashed (signal 11)"}
+    assert unfinished == {INTACT[0]: "timed out after 10 s", INTACT[3]: "the decoder crashed (signal 11)"}
     assert "3 ok, 3 broken, 2 not finished by a decoder" in capsys.readouterr().out
     assert main([str(folder), *report]) == 0
-    assert "5 ok, 3 broken, 0 that a decoder did not finish; 6 of them" in capsys.readouterr().out
+    assert "5 ok, 3 broken, 0 not finished by a decoder; 6 taken from" in capsys.readouterr().out
 
 
-def test_an_interrupted_check_goes_on(folder, tmp_path, capsys):
+def test_interrupted_check_is_resumed(folder, tmp_path, capsys):
     report = tmp_path / "report.csv"
-    rows = list(check_files.CheckReport(None).check([str(folder / name) for name in (SOUND[0], BROKEN[0])], 1, 60))
+    rows = list(check_files.CheckReport(None).check([str(folder / name) for name in (INTACT[0], BROKEN[0])], 1, 60))
     with check_files.CheckReport(report) as unfinished:
-        next(unfinished.check([str(folder / SOUND[0])], 1, 60))
+        next(unfinished.check([str(folder / INTACT[0])], 1, 60))
         # as a kill leaves it
         part = (tmp_path / "report.csv.part").read_text()
         assert part.strip() == check_files._json_line(rows[0]).strip()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runs import call
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
 from octvideo.engine.datasets import read_run_data
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
 
 NAMES = ["ape", "bee", "cat"]
+
+
 TREES = {  # the names of the class folders, and which class of the training each shows
     "same": dict(zip(NAMES, NAMES)),
     "rename": {"ape": "ape", "zebu": "bee", "cat": "cat"},
@@ -25,11 +27,6 @@ TREES = {  # the names of the class folders, and which class of the training eac
     "remove": {"ape": "ape", "cat": "cat"},
     "reorder": dict(zip(NAMES, NAMES)),  # by DATA.CLASSES
 }
-
-
-def call(arguments):
-    torch.set_num_threads(1)
-    return run(main, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +108,7 @@ def test_fine_tuning_keeps_rows_of_the_same_classes(tiny, trained, tmp_path, cap
     if change in ("same", "reorder"):
         assert all(kept.values()) and "the head is kept" in line
     else:
-        assert not any(kept.values()) and "the head is new: the classes are others" in line
+        assert not any(kept.values()) and "the head is new: the classes differ" in line
 
 
 @pytest.mark.parametrize("change", ["rename", "add", "remove", "reorder"])
@@ -151,7 +148,7 @@ def test_evaluation_names_videos_right(tiny, videos, tmp_path, change):
         ]
 
 
-def test_numbers_of_a_list_are_names(tiny, videos, tmp_path, capsys):
+def test_numbers_in_a_list_are_names(tiny, videos, tmp_path, capsys):
     """Folders 0 to 10, in the order 0, 1, 10, 2 of an older checkpoint, tested with a list of numbers."""
     numbers = [str(number) for number in range(11)]
     for number in numbers:
@@ -173,7 +170,7 @@ def test_numbers_of_a_list_are_names(tiny, videos, tmp_path, capsys):
     assert "has the label 11" in capsys.readouterr().err
 
 
-def test_labels_that_begin_at_one_are_refused(tiny, videos, tmp_path, capsys):
+def test_labels_from_one_are_refused(tiny, videos, tmp_path, capsys):
     lines = [f"{videos}/same/{name}/{k}.mp4 {number}\n" for number, name in enumerate(NAMES, 1) for k in range(2)]
     (tmp_path / "one.txt").write_text("".join(lines))
     (tmp_path / "part.txt").write_text("".join(lines[:4]))
@@ -203,7 +200,7 @@ def test_number_of_classes_follows_the_names(tiny, videos, tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-def test_number_of_classes_stands_with_a_list_of_numbers(tiny, videos, tmp_path, capsys):
+def test_num_classes_with_a_list_of_numbers(tiny, videos, tmp_path, capsys):
     lines = [f"{videos}/same/{name}/0.mp4 {number}\n" for number, name in enumerate(NAMES)]
     (tmp_path / "list.txt").write_text("".join(lines))
     for asked, outputs in (("7", 7), ("0", 3)):
@@ -241,7 +238,7 @@ def wide_names(folder):
     return folder / "wide.txt"
 
 
-def test_names_in_another_unicode_form_are_the_same(tiny, videos, tmp_path):
+def test_unicode_forms_are_the_same_name(tiny, videos, tmp_path):
     composed, decomposed = "\u00c9lan", "E\u0301lan"
     for folder, name in (("nfc", composed), ("nfd", decomposed)):
         (tmp_path / folder).mkdir()
@@ -250,3 +247,29 @@ def test_names_in_another_unicode_form_are_the_same(tiny, videos, tmp_path):
     assert call(tiny("out", str(tmp_path / "nfd"))) == 0
     assert loaded(tmp_path / "out" / "checkpoints" / "last.pt")["classes"] == ["bee", composed]
     assert call(tiny("out", str(tmp_path / "nfc"), "TRAIN.STEPS", "2", "TEST.ENABLE", "True")) == 0
+
+
+def test_test_takes_class_order_of_checkpoint(small_run, video_folder, tmp_path, capsys):
+    """A folder that lacks a class, and a file of names in another order: the scores stay with their names."""
+    assert call(small_run("train", "TEST.ENABLE", "False", "TRAIN.STEPS", "2")) == 0
+    test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "train" / "checkpoints" / "last.pt")]
+
+    def rows(output, *overrides):
+        assert call(small_run(output, *test, *overrides)) == 0
+        with (tmp_path / output / "predictions.csv").open(newline="") as file:
+            return {Path(row.pop("path")).name + row["label"]: row for row in csv.DictReader(file)}
+
+    whole = rows("whole")
+    assert {row["label"] for row in whole.values()} == {"down", "right"}
+    shutil.copytree(video_folder / "val" / "right", tmp_path / "videos" / "right")
+    part = rows("part", "DATA.VAL", str(tmp_path / "videos"))
+    assert part == {key: row for key, row in whole.items() if row["label"] == "right"} and len(part) == 4
+    (tmp_path / "names.txt").write_text("right\ndown\n")
+    assert rows("turned", "DATA.CLASSES", str(tmp_path / "names.txt")) == whole
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "turned")]
+    assert metrics[0]["per_class"] == metrics[1]["per_class"] and metrics[0]["top1"] == metrics[1]["top1"]
+
+    shutil.move(tmp_path / "videos" / "right", tmp_path / "videos" / "up")
+    assert call(small_run("other", *test, "DATA.VAL", str(tmp_path / "videos"))) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "has the class 'up', which" in error and "('down', 'right', ...): set DATA.CLASSES" in error

@@ -1,4 +1,4 @@
-"""One of two ranks fails: the whole job ends and says why, in a minute, or two on a busy machine."""
+"""One of two ranks fails: the whole job ends and names the cause, in two minutes at most."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from processes import HELPERS, environment
 
 SOON = 120  # seconds; it takes a few
+
+
 SCRIPT = str(HELPERS / "failing_rank.py")
 
 
@@ -23,7 +25,7 @@ SCRIPT = str(HELPERS / "failing_rank.py")
         ("nan", "step 3: the loss is nan at learning rate 0.1"),
     ],
 )
-def test_under_torchrun(tmp_path, how, cause):
+def test_torchrun_names_the_cause(tmp_path, how, cause):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     job = start([*launcher, SCRIPT, str(tmp_path), how])
     errors = ends_soon_after_the_failure(tmp_path, [job])[0]
@@ -32,7 +34,7 @@ def test_under_torchrun(tmp_path, how, cause):
         assert "video4.mp4, video5.mp4, video6.mp4, video7.mp4\n" in errors
 
 
-def test_without_a_launcher(tmp_path):
+def test_remaining_rank_ends_without_launcher(tmp_path):
     """As on SLURM where nobody ends the other tasks: the rank that is left notices by itself."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
     command = [sys.executable, SCRIPT, str(tmp_path), "killed"]

@@ -1,4 +1,4 @@
-"""ImageNet's recipe on real pictures: frames of real clips as JPEG files in class folders, through tools/run_net.py."""
+"""ImageNet's recipe on real pictures: frames of real clips as JPEG files in class folders."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from runs import call, metrics
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
-from octvideo.data import Failure, VideoViews, open_video
-from octvideo.engine import tester
-from octvideo.engine.distributed import World
+from octvideo.data import open_video
 
 CLASSES = {"bend": "n00000001", "jack": "n00000002", "wave2": "n00000003"}
+
+
 # The configuration of ResNet-50 on ImageNet, but for sizes.
 SMALL = (
     "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 3 DATA.TRAIN_CROP 32 DATA.TEST_CROP 32 "
@@ -56,16 +54,7 @@ def arguments(pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
     return make
 
 
-def call(arguments: list[str]) -> int:
-    torch.set_num_threads(1)
-    return run(main, arguments)
-
-
-def metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def test_training_testing_at_three_scales_and_going_on(arguments, tmp_path, capsys):
+def test_train_test_scales_and_resume(arguments, tmp_path, capsys):
     assert call(arguments("whole", "TEST.SCALES", "[64,32,48]")) == 0
     whole, said = metrics(tmp_path / "whole"), capsys.readouterr().err
     assert whole["num_videos"] == 9 and whole["num_failed"] == 1 and set(whole["per_class"]) == set(CLASSES.values())
@@ -91,32 +80,7 @@ def test_training_testing_at_three_scales_and_going_on(arguments, tmp_path, caps
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     shutil.copy(weights.with_name("step_00000003.pt"), tmp_path / "half" / "checkpoints")
     assert call(arguments("half", "TEST.ENABLE", "False")) == 0
-    assert "going on at step 3" in capsys.readouterr().err
+    assert "resuming at step 3" in capsys.readouterr().err
     a, b = (torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("whole", "half"))
     assert a["classes"] == sorted(CLASSES.values())
     assert all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
-
-
-def test_video_networks_are_tested_at_scales_too(small_run, tmp_path):
-    assert call(small_run("out", "TRAIN.STEPS", "1", "TEST.SCALES", "[32,64]", "TEST.NUM_CLIPS", "1")) == 0
-    assert [row["size"] for row in metrics(tmp_path / "out")["scales"]] == [32, 64]
-
-
-def test_videos_of_few_views_are_scored_together():
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, 5))
-    seen: list[int] = []
-    network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    views = [1, 2, 0, 2, 7, 1]  # of each video; 0 could not be read
-    videos = [torch.randint(0, 256, (count, 2, 4, 4, 3), dtype=torch.uint8) for count in views]
-    items = [
-        VideoViews(video, 0, number, None) if len(video) else VideoViews(None, 0, number, Failure("b.jpg", "broken"))
-        for number, video in enumerate(videos)
-    ]
-    options = dict(mean=[0.5] * 3, std=[0.5] * 3)
-    result = tester.test(network, items, World(0, 1, torch.device("cpu")), max_views=4, **options)
-    assert seen == [3, 2, 4, 3, 1]
-    assert result.indices.tolist() == [0, 1, 3, 4, 5] and result.failed == [Failure("b.jpg", "broken")]
-    for row, number in zip(result.scores, result.indices.tolist()):
-        (alone,) = tester.score_videos(network, [videos[number]], device=torch.device("cpu"), max_views=8, **options)
-        torch.testing.assert_close(row, alone)

@@ -18,7 +18,11 @@ from octvideo.engine.lock import RunLock
 from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 PATIENCE = 240  # seconds; guards against a hang alone
+
+
 _OWNER = """
 import sys, time
 from pathlib import Path
@@ -104,7 +108,7 @@ def taken(folder: Path) -> bool:
         return False
 
 
-def test_lock_and_empty_folders_go_at_the_end(tmp_path, folder):
+def test_lock_and_empty_folders_are_removed(tmp_path, folder):
     with pytest.raises(ZeroDivisionError), RunLock(folder):
         assert [path.name for path in folder.iterdir()] == ["run.lock"]
         raise ZeroDivisionError
@@ -114,7 +118,7 @@ def test_lock_and_empty_folders_go_at_the_end(tmp_path, folder):
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 
-def test_second_run_is_refused_and_told_whose_it_is(folder, owner):
+def test_second_run_is_refused(folder, owner):
     before = (folder / "run.lock").read_bytes()
     with (
         pytest.raises(UserError, match=f"another run is in it .process {owner.process.pid} on ") as error,
@@ -128,20 +132,20 @@ def test_second_run_is_refused_and_told_whose_it_is(folder, owner):
     assert not folder.exists() and taken(folder)
 
 
-def test_dead_process_gives_way_at_once(folder, owner):
+def test_lock_of_dead_process_is_free(folder, owner):
     owner.process.kill()  # not reaped: a zombie
     while Path(f"/proc/{owner.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     assert taken(folder)
 
 
-def test_reused_process_number_is_another_process(folder, owner):
+def test_reused_process_number_is_free(folder, owner):
     change(folder, process=f"{owner.process.pid} since 1")
     assert taken(folder)
 
 
 @pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"machine": "a container"}])
-def test_other_hosts_have_two_minutes(folder, owner, other):
+def test_lock_of_other_host_needs_two_minutes(folder, owner, other):
     owner.kill()
     change(folder, **other)
     assert not taken(folder)
@@ -151,7 +155,7 @@ def test_other_hosts_have_two_minutes(folder, owner, other):
     assert taken(folder)
 
 
-def test_suspended_owner_loses_after_two_minutes_and_ends(folder, monkeypatch):
+def test_suspended_owner_loses_the_lock(folder, monkeypatch):
     with RunLock(folder) as lock:
         (folder / "log.jsonl").touch()
         lock.check()
@@ -200,7 +204,7 @@ def test_two_live_steps_of_a_job_are_two_runs(folder):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": 3}'])
-def test_lock_that_cannot_be_read_gives_way_when_stale(folder, content):
+def test_unreadable_lock_is_free_when_stale(folder, content):
     folder.mkdir(parents=True)
     (folder / "run.lock").write_text(content)
     age(folder, 60)
@@ -210,7 +214,7 @@ def test_lock_that_cannot_be_read_gives_way_when_stale(folder, content):
 
 
 @pytest.mark.parametrize("left", [True, False])
-def test_of_many_one_gets_the_lock(tmp_path, folder, left):
+def test_one_of_many_gets_the_lock(tmp_path, folder, left):
     """A new one, and one that a dead process has left."""
     if left:
         owner = Owner(folder)

@@ -15,8 +15,14 @@ from octvideo.engine.ranks import Place, find_place
 from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}
+
+
 ALLOCATION = {"SLURM_JOB_ID": "99", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "gpu[1-2]"}
+
+
 TASK = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]"}
 
 
@@ -77,7 +83,7 @@ def without(*names):
         ),
     ],
 )
-def test_leftovers_end_in_one_line(environment, message):
+def test_leftover_variables_end_in_one_line(environment, message):
     with pytest.raises(UserError, match=message) as error:
         find_place(environment)
     assert "\n" not in str(error.value)
@@ -108,7 +114,7 @@ def wait_alone(patience: int, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_world_says_whom_it_waits_for(tmp_path):
+def test_waiting_ranks_name_the_missing(tmp_path):
     port = str(20000 + os.getpid() % 20000)
     first = wait_alone(3, RANK="0", MASTER_PORT=port)
     third = wait_alone(10000, RANK="2", MASTER_PORT=str(int(port) - 1))  # nobody is there

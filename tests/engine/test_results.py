@@ -1,4 +1,4 @@
-"""What a test has measured is not lost: another locale, a picture that cannot be drawn, very many classes."""
+"""Metrics and result files: locales, pictures that cannot be drawn, very many classes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,30 @@ import torch
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 from octvideo.data import VideoIndex
-from octvideo.engine.tester import TestResult, summarize, write_details, write_metrics
+from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
+from octvideo.engine.results import accuracy, summarize, write_details, write_metrics
+from octvideo.engine.tester import TestResult
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 NAMES = ["打篮球", "élan $\\frac"]
+
+
+def test_metrics_by_hand():
+    scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.5, 0.1]])
+    labels = torch.tensor([1, 0, 0, 0])
+    assert top_k_accuracy(scores, labels, 1) == 50
+    assert top_k_accuracy(scores, labels, 2) == 75
+    assert top_k_accuracy(scores, labels, 5) == 100
+    confusion = confusion_matrix(scores.argmax(1), labels, 3)
+    assert np.array_equal(confusion, [[1, 1, 1], [0, 1, 0], [0, 0, 0]])
+    assert per_class_accuracy(scores.argmax(1), labels, 3) == [pytest.approx(100 / 3), 100, None]
+
+
+def test_accuracy_ignores_unlabelled_videos():
+    index = VideoIndex(["a.mp4", "b.mp4"], [0, -1], ["x", "y"])
+    assert accuracy(TestResult(torch.eye(2), torch.arange(2), []), index)["top1"] == 100
 
 
 @pytest.fixture
@@ -62,9 +82,7 @@ def test_results_are_utf8_in_any_locale(named_run: list[str], video_folder: Path
     assert {entry["label"] for entry in json.loads(done.stdout.decode("ascii"))["predictions"]} == {*NAMES}
 
 
-def test_a_picture_that_fails_is_a_warning(
-    named_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failed_picture_is_a_warning(named_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import matplotlib
 
     torch.set_num_threads(1)
@@ -76,7 +94,7 @@ def test_a_picture_that_fails_is_a_warning(
     assert not (tmp_path / "out" / "confusion_matrix.png").exists()
 
 
-def test_very_many_classes_have_no_matrix(tmp_path: Path) -> None:
+def test_many_classes_have_no_matrix(tmp_path: Path) -> None:
     classes = [f"class {number}" for number in range(40_000)]
     index = VideoIndex(["a.mp4", "b.mp4", "c.mp4"], [39_999, 7, 7], classes)
     scores = torch.zeros(3, len(classes))

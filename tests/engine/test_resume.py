@@ -1,14 +1,18 @@
-"""The record in OUTPUT_DIR says what happened: what a resumed run may change, and what a command may write."""
+"""Resuming: bit-exact, what may change, and what a command may write."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import HELPERS, run_script, start
+from runs import call, equal, finish, wait_for, weights
 
 from octvideo.cli import run
 from octvideo.cli.run_net import main
@@ -17,12 +21,19 @@ from octvideo.data import VideoIndex, read_index
 from octvideo.engine.resume import KEYS
 
 _DONE = ["TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
+
+
+_SHORT = ["TRAIN.STEPS", "2", "TRAIN.CHECKPOINT_EVERY", "1", "TEST.ENABLE", "False"]
+
+
+EVERYTHING = [
+    *("DATA.SAMPLING", "pyslowfast", "DATA.RANDOM_RESIZED_CROP", "[0.3,1.0,0.75,1.3333]", "DATA.REPEATS", "2"),
+    *("DATA.RANDAUGMENT", "[2,9]", "DATA.RANDOM_ERASING", "0.5", "TRAIN.MIXUP", "0.8", "TRAIN.CUTMIX", "1.0"),
+    *("TRAIN.LABEL_SMOOTHING", "0.1", "TRAIN.ACCUMULATE", "2", "TEST.ENABLE", "False"),
+]  # fmt: skip
+
+
 Run = Callable[..., list[str]]
-
-
-def call(arguments: list[str]) -> int:
-    torch.set_num_threads(1)
-    return run(main, arguments)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -35,6 +46,97 @@ def saved(folder: Path, name: str = "last.pt") -> dict[str, Any]:
 
 def config_of(folder: Path) -> Any:
     return load_cfg(folder / "config.yaml")
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_resume_is_bit_exact(small_run, tmp_path, processes):
+    more = ["TRAIN.STEPS", "40", "TRAIN.CHECKPOINT_EVERY", "4", "TEST.ENABLE", "False", "NUM_WORKERS", "1"]
+    code, _, err = finish(start(small_run("whole", *more), processes))
+    assert code == 0, err
+    killed = start(small_run("killed", *more), processes)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    wait_for(checkpoints / "step_00000008.pt", killed)
+    if processes == 1:
+        killed.kill()
+    else:  # one rank dies: the whole job must end
+        ranks = subprocess.run(["pgrep", "-P", str(killed.pid)], capture_output=True, text=True).stdout.split()
+        subprocess.run(["kill", "-9", ranks[-1]], check=True)
+    killed.communicate(timeout=240)
+    assert killed.returncode != 0 and not (checkpoints / "last.pt").exists()
+    code, _, err = finish(start(small_run("killed", *more), processes))
+    assert code == 0 and "resuming at step" in err, err
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_resume_with_all_options_is_bit_exact(small_run, tmp_path):
+    torch.set_num_threads(1)
+    steps = ["TRAIN.STEPS", "6", "TRAIN.CHECKPOINT_EVERY", "3", "TRAIN.LOG_EVERY", "1"]
+    assert run(main, small_run("whole", *EVERYTHING, *steps)) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for name in ("last.pt", "step_00000006.pt"):
+        (tmp_path / "resumed" / "checkpoints" / name).unlink()
+    assert run(main, small_run("resumed", *EVERYTHING, *steps, "NUM_WORKERS", "1")) == 0
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
+    lines = [json.loads(line) for line in (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+    assert losses[3:6] == losses[6:] and [step for step, _ in losses] == [1, 2, 3, 4, 5, 6, 4, 5, 6]
+    assert all(0 <= line["top1"] <= 100 for line in lines if line["kind"] == "train")
+
+
+def test_ranks_with_different_checkpoints_refuse(small_run, tmp_path):
+    arguments = small_run("out", "OUTPUT_DIR", "out", "TEST.ENABLE", "False", "TRAIN.STEPS", "3")
+
+    def train():
+        return run_script(HELPERS / "own_folders.py", tmp_path / "nodes", *arguments, processes=2)
+
+    first = train()
+    assert first.returncode == 0, first.stderr  # nothing to go on from, on either
+    assert not (tmp_path / "nodes" / "1" / "out" / "checkpoints").exists(), "the first process writes"
+    again = train()
+    assert again.returncode != 0
+    message = "out/checkpoints: the first process finds a checkpoint of step 3, process 1 one of step 0 (0: none)"
+    assert message in again.stderr
+
+
+def test_new_start_keeps_earlier_run(small_run, tmp_path):
+    assert call(small_run("out", "TEST.ENABLE", "False")) == 0
+    anew = ["TEST.ENABLE", "False", "TRAIN.RESUME", "False", "TRAIN.STEPS", "6", "SEED", "1"]
+    assert call(small_run("out", *anew)) == 0
+    names = [
+        sorted(path.name for path in (tmp_path / "out" / folder).iterdir())
+        for folder in ("checkpoints", "checkpoints.1")
+    ]
+    assert names == [
+        ["last.pt", "step_00000003.pt", "step_00000006.pt"], ["last.pt", "step_00000009.pt", "step_00000012.pt"],
+    ]  # fmt: skip
+    assert call(small_run("out", *anew[:2], "TRAIN.STEPS", "6", "SEED", "1")) == 0  # goes on from the new run
+
+
+def test_octave_does_not_resume_vanilla(small_run, capsys):
+    assert call(small_run("out", "TRAIN.STEPS", "3", "TEST.ENABLE", "False")) == 0
+    assert call(small_run("out", "TRAIN.STEPS", "3", "OCTAVE.ALPHA", "0")) == 2
+    assert "OCTAVE.ALPHA 0.25, this run 0.0: choose another OUTPUT_DIR" in capsys.readouterr().err
+
+
+def test_other_optimiser_is_refused(
+    small_run: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(small_run("out", *_SHORT)) == 0
+    assert "learning rate 0.002 for a batch of 4, not scaled" in capsys.readouterr().err
+    assert call(small_run("out", *_SHORT, "SOLVER.OPTIMIZER", "sgd")) == 2
+    assert "SOLVER.OPTIMIZER adamw, this run sgd: choose another OUTPUT_DIR" in capsys.readouterr().err
+    assert call(small_run("out", *_SHORT, "SEED", "5", "TRAIN.BATCH_SIZE", "2")) == 2
+    assert "its checkpoints have SEED 0, this run 5; TRAIN.BATCH_SIZE 4, this run 2: choose" in capsys.readouterr().err
+    assert call(small_run("out", *_SHORT, "TRAIN.STEPS", "3", "SOLVER.BASE_BATCH_SIZE", "8")) == 0
+    err = capsys.readouterr().err
+    assert "TRAIN.STEPS is 3 from here on, it was 2\n" in err
+    assert "SOLVER.BASE_BATCH_SIZE is 8 from here on, it was 0\n" in err
+    assert "learning rate 0.001 for a batch of 4 (SOLVER.BASE_LR 0.002 x 4 / 8)" in err
+    last = tmp_path / "out" / "checkpoints" / "last.pt"
+    torch.save({**torch.load(last, weights_only=True), "classes": 3}, last)
+    assert call(small_run("test", "TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(last))) == 2
+    assert "last.pt: its classes are not a list of names" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -64,7 +166,7 @@ def test_every_key_is_of_one_kind() -> None:
         assert len(kinds) == 1, (key, kinds)
 
 
-def test_a_finished_run_ignores_other_settings(
+def test_finished_run_ignores_other_settings(
     small_run: Run, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = content(finished)
@@ -90,7 +192,7 @@ def test_a_finished_run_ignores_other_settings(
         (["SEED", "5", "DATA.NUM_FRAMES", "8"], "SEED 0, this run 5; DATA.NUM_FRAMES 4, this run 8: choose another"),
         (["TRAIN.STEPS", "9", "DATA.FLIP", "0"], "DATA.FLIP 0.5, this run 0.0"),
         (["TRAIN.STEPS", "9", "TRAIN.BATCH_SIZE", "2"], "TRAIN.BATCH_SIZE 4, this run 2"),
-        (["DATA.TRAIN", "fewer"], "has 7 videos, its checkpoints 8: choose another"),
+        (["DATA.TRAIN", "fewer"], "has 7 videos, its checkpoints have 8: choose another"),
         (["DATA.TRAIN", "renamed"], "'right' missing, 'up' new"),
         (["TEST.ENABLE", "True", "DATA.TEST", "nowhere"], "nowhere: no such list file"),
         (["TRAIN.RESUME", "False", "TRAIN.CHECKPOINT", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
@@ -98,7 +200,7 @@ def test_a_finished_run_ignores_other_settings(
         (["TRAIN.ENABLE", "False", "TEST.ENABLE", "True", "DATA.VAL", "nowhere"], "nowhere: no such list file"),
     ],
 )
-def test_a_refused_command_writes_nothing(
+def test_refused_command_writes_nothing(
     small_run: Run,
     finished: Path,
     video_folder: Path,
@@ -144,7 +246,7 @@ def test_resume_reports_what_changes(
         "SOLVER.WEIGHT_DECAY is 0.5 from here on, it was 0.0001",
         "TRAIN.CHECKPOINT is some.pt: ignored, the run resumes from its own checkpoint",
         "1 process(es) from here on, it was 4",
-        f"going on at step 2 from {finished}/checkpoints",
+        f"resuming at step 2 from {finished}/checkpoints",
     ]
     state = saved(finished, "step_00000003.pt")
     assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
@@ -153,7 +255,7 @@ def test_resume_reports_what_changes(
     assert "WEIGHT_DECAY: 0.5" in saved(finished)["config"] and saved(finished)["ranks"] == 1
 
 
-def test_a_missing_last_checkpoint_has_the_settings_that_made_it(
+def test_missing_last_checkpoint_is_restored(
     small_run: Run, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = content(finished)
@@ -172,7 +274,7 @@ def test_a_missing_last_checkpoint_has_the_settings_that_made_it(
         assert (finished / "config.yaml").read_bytes() == before["config.yaml"]
 
 
-def test_a_test_has_a_record_of_its_own(small_run: Run, finished: Path, tmp_path: Path) -> None:
+def test_test_records_its_configuration(small_run: Run, finished: Path, tmp_path: Path) -> None:
     before = content(finished)
     test = ["TRAIN.ENABLE", "False", "TEST.NUM_CLIPS", "1", "TEST.NUM_CROPS", "1"]
     assert call(small_run("out", *test, "SOLVER.BASE_LR", "7")) == 0
@@ -184,7 +286,7 @@ def test_a_test_has_a_record_of_its_own(small_run: Run, finished: Path, tmp_path
     assert config_of(tmp_path / "alone").TEST.NUM_CLIPS == 1
 
 
-def test_checkpoints_of_older_versions_resume(
+def test_older_checkpoints_resume(
     small_run: Run, finished: Path, tmp_path: Path, video_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (finished / "checkpoints").glob("*.pt"):
@@ -200,12 +302,12 @@ def test_checkpoints_of_older_versions_resume(
     assert saved(finished)["step"] == 3
 
 
-def test_epochs_are_resolved_in_the_record(small_run: Run, tmp_path: Path) -> None:
+def test_epochs_are_recorded_as_steps(small_run: Run, tmp_path: Path) -> None:
     assert call(small_run("out", "TRAIN.EPOCHS", "1", "TEST.ENABLE", "False")) == 0
     assert config_of(tmp_path / "out").TRAIN.STEPS == 2
 
 
-def test_a_fingerprint_is_of_paths_labels_and_order(video_folder: Path, tmp_path: Path) -> None:
+def test_fingerprint_covers_paths_labels_and_order(video_folder: Path, tmp_path: Path) -> None:
     rows = [("/a/x/1.mp4", 0), ("/a/y/2.mp4", 1)]
 
     def of(rows: list[tuple[str, int]], root: str = "") -> str:

@@ -11,15 +11,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import start
+from runs import call, finish, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
 PATIENCE = 240  # seconds; guards against a hang alone
+
+
 LONG = ["NUM_WORKERS", "2", "TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "100000", "TRAIN.STEPS", "100000"]
+
+
 EVALUATES = ["TRAIN.EVAL_EVERY", "2", "TRAIN.EVAL_CLIPS", "50", "TRAIN.EVAL_CROPS", "3", "TEST.MAX_VIEWS", "3"]
+
+
 TESTS = ["TEST.NUM_CLIPS", "50", "TEST.NUM_CROPS", "3", "TEST.MAX_VIEWS", "3"]
 
 
@@ -92,7 +103,7 @@ def check_nothing_half_written(folder: Path) -> None:
             json.loads(line)
 
 
-def test_a_signal_to_the_group_loses_no_step(small_run, tmp_path):
+def test_signal_to_group_loses_no_step(small_run, tmp_path):
     """In training, in its evaluation, and in a test."""
     out = tmp_path / "out"
     group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 3/")
@@ -110,7 +121,7 @@ def test_a_signal_to_the_group_loses_no_step(small_run, tmp_path):
     test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(newest), "NUM_WORKERS", "2", *TESTS]
     code, errors = Group(small_run("test", *test), tmp_path / "3.txt").until("test 1/").signalled(signal.SIGTERM)
     assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
-    assert errors.rstrip().endswith("stopped in the test, which starts anew with the same command")
+    assert errors.rstrip().endswith("stopped in the test; run the same command again to start it anew")
     assert not (tmp_path / "test" / "metrics.json").exists()
     check_nothing_half_written(tmp_path / "test")
 
@@ -158,7 +169,7 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
-def test_a_crashed_worker_ends_in_one_line(small_run, tmp_path):
+def test_crashed_worker_ends_in_one_line(small_run, tmp_path):
     """As when the system kills it because memory runs out."""
     group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 1/")
     workers = subprocess.run(["pgrep", "-P", str(group.process.pid)], capture_output=True, text=True).stdout.split()
@@ -169,3 +180,31 @@ def test_a_crashed_worker_ends_in_one_line(small_run, tmp_path):
     # PyTorch says "killed by signal" or "exited unexpectedly", by which of two checks sees it first.
     assert error.startswith(f"error: a loader worker crashed (process {workers[0]} ")
     assert "Traceback" not in group.errors.read_text()
+
+
+def test_sigterm_finishes_step_and_saves(small_run, tmp_path):
+    process = start(small_run("out", "TRAIN.STEPS", "5000", "TRAIN.CHECKPOINT_EVERY", "4000"))
+    wait_for(tmp_path / "out" / "log.jsonl", process)
+    while "train" not in (tmp_path / "out" / "log.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 128 + signal.SIGTERM and "stopped at step" in err, err
+    assert len(list((tmp_path / "out" / "checkpoints").glob("step_*.pt"))) == 1
+
+
+def test_signal_in_last_evaluation_skips_test(
+    small_run: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(scores: torch.Tensor, labels: torch.Tensor, k: int) -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return 50.0
+
+    more = ["TRAIN.STEPS", "1", "TRAIN.EVAL_EVERY", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("octvideo.engine.train.top_k_accuracy", interrupted)
+        assert call(small_run("out", *more)) == 128 + signal.SIGTERM
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert call(small_run("out", *more)) == 0
+    assert (tmp_path / "out" / "metrics.json").exists()

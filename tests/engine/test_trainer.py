@@ -1,50 +1,34 @@
-"""The training loop by itself: gradients over processes and parts, what is not finite, unlabelled videos."""
+"""The training loop: gradients over processes and parts, mixing, clipping, numbers that are not finite."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from fixed_batches import PAUSE
-from fvcore.common.param_scheduler import ConstantParamScheduler
-from processes import HELPERS, run_script
+from runs import call, script_result, weights
 from torch import Tensor, nn
+from trainers import MEAN, STD, make_trainer
 
-from octvideo.data import Batch, Failure, VideoIndex
-from octvideo.engine.distributed import World
-from octvideo.engine.hooks import Logging
-from octvideo.engine.logging import RunLog
-from octvideo.engine.sync_bn import synchronise_batch_norm
-from octvideo.engine.tester import TestResult
-from octvideo.engine.trainer import Trainer
-from octvideo.engine.training import _top1
+from octvideo.cli import run
+from octvideo.cli.run_net import main
+from octvideo.data import Batch, Failure, normalize_clips
+from octvideo.data.augment import Augmentation
+from octvideo.data.mixing import Mixing
+from octvideo.data.seeds import seed_of
+from octvideo.engine.trainer import StepStats
 from octvideo.errors import UserError
-from octvideo.octave import OctBatchNorm3d
 
 
-@pytest.fixture(scope="session")
-def trained():
-    """What a script has saved: ``trained(name, out, *arguments, processes=1)``."""
-
-    def run(name: str, out: Path, *arguments: str, processes: int = 1) -> dict:
-        done = run_script(HELPERS / name, out, *arguments, processes=processes)
-        assert done.returncode == 0, done.stderr
-        return torch.load(out, weights_only=True)
-
-    return run
-
-
-def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path, trained):
+def test_gradients_do_not_depend_on_division(tmp_path):
     """And its figures, with one exchange a step, until one rank asks to stop after the fifth."""
-    whole = trained("fixed_batches.py", tmp_path / "whole.pt", "1")
+    whole = script_result("fixed_batches.py", tmp_path / "whole.pt", "1")
     assert len(whole["figures"]) == 5 and whole["exchanges"] == []
     for parts, processes in (("2", 1), ("2", 2)):
-        other = trained("fixed_batches.py", tmp_path / "other.pt", parts, processes=processes)
+        other = script_result("fixed_batches.py", tmp_path / "other.pt", parts, processes=processes)
         assert [figures[2] for figures in other["figures"]] == [8] * 5
         torch.testing.assert_close(torch.tensor(other["figures"]), torch.tensor(whole["figures"]), atol=1e-5, rtol=1e-5)
         for key, value in whole["model"].items():
@@ -54,37 +38,6 @@ def test_processes_and_parts_give_the_gradients_of_one_batch(tmp_path, trained):
     (data_0, wait_0, step_0), (data_1, wait_1, _) = other["times"]
     assert data_1 >= 5 * PAUSE and wait_0 > PAUSE and step_0 >= data_0 + wait_0
     assert wait_1 < wait_0 and whole["times"][0][1] == 0
-
-
-@pytest.mark.parametrize("kind", ["3d fp32", "2d fp32", "3d bf16"])
-def test_synchronised_batch_norm_is_that_of_one_batch(tmp_path, synchronised, kind):
-    """The norms of both groups: outputs, losses, gradients, running statistics."""
-    one, two = (found[kind] for found in synchronised)
-    tolerance = dict(atol=1e-5, rtol=1e-4) if "fp32" in kind else dict(atol=3e-2, rtol=3e-2)
-    assert {"norm.weight", "norm.running_var", "first.running_mean"} <= one["model"].keys()
-    assert {"norm.low.weight", "norm.high.bias"} <= one["gradients"][0].keys()
-    assert one["model"]["norm.num_batches_tracked"] == 3 and len(one["outputs"]) == 3
-    for name in ("outputs", "losses", "gradients"):
-        torch.testing.assert_close(two[name], one[name], **tolerance)
-    torch.testing.assert_close(dict(two["model"]), dict(one["model"]), **tolerance)
-    alone = one["outputs"][0][:4]  # each rank by itself would have other statistics
-    assert (alone.float().mean((0, *range(2, alone.dim()))).abs() > 1e-3).any()
-
-
-@pytest.fixture(scope="module")
-def synchronised(tmp_path_factory: pytest.TempPathFactory, trained) -> list[dict]:
-    """What one process finds with the whole batch, and two with half of it each."""
-    folder = tmp_path_factory.mktemp("synchronised")
-    return [trained("synchronised_batches.py", folder / f"{n}.pt", processes=n) for n in (1, 2)]
-
-
-def test_on_cuda_both_groups_get_pytorchs_own_synchronised_norm():
-    net = nn.Sequential(OctBatchNorm3d(8, alpha=0.25), nn.BatchNorm3d(8))
-    state = {key: value.clone() for key, value in net.state_dict().items()}
-    found = synchronise_batch_norm(net, torch.device("cuda"))
-    assert [type(module) for module in found.modules()].count(nn.SyncBatchNorm) == 3
-    assert list(found.state_dict()) == list(state)
-    assert all(torch.equal(value, state[key]) for key, value in found.state_dict().items())
 
 
 class _InfiniteSlope(nn.Module):
@@ -98,9 +51,9 @@ class _InfiniteSlope(nn.Module):
         return self.weight.sqrt().expand(len(clips), 3)
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
+def test_infinite_gradient_never_reaches_weights():
     net = _InfiniteSlope()
-    trainer = alone(net, 1, path_of=lambda index: f"video{index}.mp4")
+    trainer = make_trainer(net, 1)
     with pytest.raises(UserError, match=r"step 1: the gradient norm is (inf|nan) at learning rate 0.1.*video0.mp4"):
         trainer.train(iter([black()]))
     assert torch.equal(net.weight.detach(), torch.zeros(3))
@@ -118,14 +71,6 @@ class _NotANumber(nn.Module):
         return self.weight.expand(len(clips), 3) * (float("nan") if self.calls == 3 else 1.0)
 
 
-def alone(net: nn.Module, steps: int, **more: Any) -> Trainer:
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    world = World(0, 1, torch.device("cpu"))
-    return Trainer(
-        net, optimizer, ConstantParamScheduler(0.1), steps=steps, world=world, mean=[0.45] * 3, std=[0.225] * 3, **more
-    )
-
-
 def black(label: int = 0, failed: Sequence[Failure] = ()) -> Batch:
     numbers = torch.arange(2)
     return Batch(
@@ -133,65 +78,26 @@ def black(label: int = 0, failed: Sequence[Failure] = ()) -> Batch:
     )
 
 
-def test_a_loss_that_is_not_a_number_names_step_rate_and_files():
-    trainer = alone(_NotANumber(), 9, path_of=lambda index: f"video{index}.mp4")
+def test_nan_loss_names_step_rate_and_files():
+    trainer = make_trainer(_NotANumber(), 9)
     with pytest.raises(UserError, match=r"step 3: the loss is nan at learning rate 0.1: .*: video0.mp4, video1.mp4"):
         trainer.train(iter([black()] * 9))
     assert trainer.step == 2 and trainer.model.weight.isfinite().all()
 
 
-def test_a_clip_for_which_no_video_could_be_read_is_not_trained_on():
+def test_clip_without_video_is_not_trained_on():
     net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
     weight = net[2].weight.detach().clone()
     batch = black(-1, [Failure(f"/gone{number}.mp4", "no such file") for number in range(20)])
-    trainer = alone(net, 9)
+    trainer = make_trainer(net, 9)
     with pytest.raises(UserError, match=r"/gone19.mp4: no such file; 20 videos in a row cannot be read"):
         trainer.train(iter([batch]))
     assert torch.equal(net[2].weight.detach(), weight)
 
 
-def test_validation_scores_labelled_videos_only():
-    index = VideoIndex(["a.mp4", "b.mp4"], [0, -1], ["x", "y"])
-    assert _top1(TestResult(torch.eye(2), torch.arange(2), []), index) == 100
-
-
-def test_the_log_is_json_where_a_number_is_not_finite(tmp_path):
-    def refuse(name: str) -> None:
-        raise AssertionError(name)
-
-    with RunLog(tmp_path) as log:
-        log.start()
-        log.write("train", step=1, grad_norm=float("inf"), loss=np.float64("nan"))
-    line = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
-    assert line["grad_norm"] is None and line["loss"] is None
-
-
-def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
-    file = tmp_path / "log.jsonl"
-    whole = '{"kind": "info", "message": "before"}\n'
-    for before, lines in (("", 1), (whole, 2), (whole + '{"kind": "tr', 3)):
-        file.write_text(before)
-        with RunLog(tmp_path) as log:
-            log.start()
-            log.write("info", message="after")
-        found = file.read_text().splitlines()
-        assert len(found) == lines and json.loads(found[-1])["message"] == "after"
-
-
-def test_the_time_that_is_left_may_be_days(tmp_path, capsys):
-    net = nn.Linear(1, 1)
-    trainer = alone(net, 101)
-    trainer.step = 1
-    trainer.last = dict.fromkeys(("lr", "loss", "top1", "grad_norm", "data_time", "wait_time"), 0.0)
-    trainer.last.update(clips=2, failed=[], step_time=3600.0)
-    with RunLog(tmp_path) as log:
-        Logging(log, 1)(trainer)
-    assert "ETA 100:00:00" in capsys.readouterr().err
-
-
-def test_a_run_without_fp16_goes_on_with_it():
-    before = alone(nn.Linear(1, 1), 1)
-    after = alone(nn.Linear(1, 1), 1, precision="fp16")
+def test_run_resumes_with_fp16_switched_on():
+    before = make_trainer(nn.Linear(1, 1), 1)
+    after = make_trainer(nn.Linear(1, 1), 1, precision="fp16")
     after.load_state({**before.state(), "step": 5})
     assert after.step == 5 and after.scaler.get_scale() == 65536
 
@@ -208,11 +114,134 @@ class _Draws(nn.Module):
         return self.weight.expand(len(clips), 3)
 
 
-def test_each_step_draws_its_own_numbers_also_after_going_on():
+def test_each_step_has_its_random_numbers():
     whole, rest = _Draws(), _Draws()
-    alone(whole, 3).train(iter([black()] * 3))
+    make_trainer(whole, 3).train(iter([black()] * 3))
     assert len(set(whole.drawn)) == 3
-    later = alone(rest, 3)
+    later = make_trainer(rest, 3)
     later.step = 2
     later.train(iter([black()]))
     assert rest.drawn == whole.drawn[2:]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (8, 4, 16, 16, 3), generator=generator, dtype=torch.uint8)
+    numbers = torch.arange(8)
+    return Batch(frames, torch.randint(0, 3, (8,), generator=generator), numbers, [], numbers + 100)
+
+
+def last_stats(accumulate: int, steps: int = 1, **preparation: object) -> StepStats:
+    """Train on the same batch, and return the figures of the last step."""
+    found: list[StepStats] = []
+    trainer = make_trainer(
+        network(),
+        steps,
+        accumulate=accumulate,
+        label_smoothing=0.1,
+        seed=3,
+        preparation=preparation,
+        hooks=[lambda _, stats: found.append(stats)],
+    )
+    trainer.train(iter([batch()] * steps))
+    return found[-1]
+
+
+def test_loss_and_accuracy_of_mixed_clips():
+    augment, mix = Augmentation(num_ops=1, magnitude=9, erasing=0.5), Mixing(mixup=0.8, cutmix=0.0, num_classes=3)
+    last = last_stats(1, augment=augment, mix=mix)
+    frames, labels, _, _, seeds = batch()
+    clips = augment.clips(normalize_clips(augment.frames(frames, seeds), MEAN, STD), seeds)
+    clips, targets = mix(clips, labels, seed_of(3, 0, 0))
+    logits = network()(clips).detach()
+    smooth = 0.9 * targets + 0.1 / 3
+    assert last.loss == pytest.approx(float(-(smooth * logits.log_softmax(1)).sum(1).mean()), abs=1e-6)
+    assert 0.5 < float(targets.amax(1).min()) < 1, "or the next line says nothing"
+    assert last.top1 == pytest.approx(100 * float((logits.argmax(1) == targets.argmax(1)).double().mean()))
+    assert last.loss != pytest.approx(last_stats(1).loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("parts", [3, 8])
+def test_parts_do_not_change_mixing(parts):
+    settings = {"augment": Augmentation(num_ops=1, magnitude=9, erasing=0.5)}
+    for mix in (None, Mixing(mixup=0.8, cutmix=1.0, num_classes=3)):
+        whole, other = (last_stats(number, 3, mix=mix, **settings) for number in (1, parts))
+        assert other.grad_norm == pytest.approx(whole.grad_norm, abs=1e-5)
+        assert other.loss == pytest.approx(whole.loss, abs=1e-5)
+        assert other.top1 == whole.top1
+
+
+def test_each_step_mixes_differently():
+    mix = Mixing(mixup=0.8, cutmix=0.0, num_classes=3)
+    seen: list[torch.Tensor] = []
+
+    def note(clips: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mixed, targets = mix(clips, labels, seed)
+        seen.append(targets)
+        return mixed, targets
+
+    last_stats(1, 3, mix=note)
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+
+
+def test_clipping_shortens_the_step(small_run: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Plain gradient descent: with a bound below the norm the step is the same one, shortened to it."""
+    plain = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0", "SOLVER.NESTEROV", "False", "SOLVER.WEIGHT_DECAY", "0"]
+    steps = ["TRAIN.STEPS", "1", "SOLVER.WARMUP_STEPS", "0", "TEST.ENABLE", "False", "TRAIN.LOG_EVERY", "1"]
+    found, norms = [], []
+    for name, bound, rate in (("start", "0", "0"), ("whole", "0", "1"), ("clipped", "0.01", "1")):
+        more = [*plain, *steps, "TRAIN.CLIP_GRAD_NORM", bound, "SOLVER.BASE_LR", "1e-30" if rate == "0" else rate]
+        assert call(small_run(name, *more)) == 0
+        model = torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model"]
+        learnt = [value for key, value in model.items() if key.endswith(("weight", "bias"))]
+        found.append(torch.cat([value.double().flatten() for value in learnt]))
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        norms.append(next(line["grad_norm"] for line in lines if line["kind"] == "train"))
+    start, whole, clipped = found
+    assert norms[2] == pytest.approx(norms[1], rel=1e-5) and norms[1] > 0.01
+    assert (whole - start).norm().item() == pytest.approx(norms[1], rel=1e-3)
+    assert (clipped - start).norm().item() == pytest.approx(0.01, rel=1e-2)
+    torch.testing.assert_close(clipped - start, (whole - start) * 0.01 / norms[1], atol=1e-6, rtol=0)
+
+
+def test_accumulation_matches_whole_batch(small_run, tmp_path):
+    """With batch norm a part has its own statistics, so one video fills the batch: all parts are then alike."""
+    more = [
+        "TRAIN.STEPS",
+        "1",
+        "TEST.ENABLE",
+        "False",
+        "DATA.FLIP",
+        "0",
+        "DATA.COLOR_JITTER",
+        "0",
+        "MODEL.DROPOUT",
+        "0",
+    ]
+    norms = []
+    for parts in ("1", "2"):
+        assert call(small_run(f"a{parts}", *more, "TRAIN.ACCUMULATE", parts, "TRAIN.LOG_EVERY", "1")) == 0
+        lines = (tmp_path / f"a{parts}" / "log.jsonl").read_text().splitlines()
+        norms.append(next(json.loads(line) for line in lines if '"train"' in line))
+    assert norms[0]["loss"] == pytest.approx(norms[1]["loss"], rel=0.05)
+
+
+def test_bf16_keeps_fp32_weights(small_run, tmp_path, capsys):
+    more = ["TRAIN.PRECISION", "bf16", "TRAIN.CLIP_GRAD_NORM", "0.1", "SOLVER.OPTIMIZER", "sgd", "TRAIN.STEPS", "3"]
+    assert call(small_run("out", *more)) == 0
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "out").values())
+    with torch.profiler.profile() as seen:
+        torch.nn.Conv2d(8, 8, 3).bfloat16()(torch.zeros(1, 8, 9, 9, dtype=torch.bfloat16))
+    fallback = any("slow_conv" in event.key for event in seen.key_averages())
+    assert ("this CPU has no bf16" in capsys.readouterr().err) == fallback
+
+
+def test_one_value_per_channel_is_refused(small_run, capsys):
+    arguments = "MODEL.ARCH c2d DATA.NUM_FRAMES 2 TRAIN.BATCH_SIZE 1 DATA.TRAIN_SHORT_SIDE [100000,100000]".split()
+    assert run(main, small_run("out", *arguments)) == 2  # the crop of one pixel is no fault
+    assert "batch norm has one value per channel in clips (1, 3, 2, 32, 32): set a larger" in capsys.readouterr().err

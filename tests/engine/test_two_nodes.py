@@ -1,4 +1,4 @@
-"""Two nodes, each a network of its own: they train as two processes of one do, and one ends when the other is gone."""
+"""Two nodes in separate networks: they train as two processes of one node, and one ends when the other is gone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def start(nodes: list[str], script: str, *arguments: str) -> list[subprocess.Pop
     ]
 
 
-def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path):
+def test_two_nodes_match_two_processes(nodes, tmp_path):
     jobs = start(nodes, "fixed_batches.py", str(tmp_path / "nodes.pt"), "2")
     errors = [job.communicate(timeout=240)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], errors
@@ -79,7 +79,7 @@ def test_two_nodes_train_as_two_processes_of_one(nodes, tmp_path):
     assert all(torch.equal(value, one["model"][key]) for key, value in two["model"].items())
 
 
-def test_a_node_ends_soon_when_the_other_is_gone(nodes, tmp_path):
+def test_node_ends_when_other_is_gone(nodes, tmp_path):
     jobs = start(nodes, "failing_rank.py", str(tmp_path), "waits")
     end = time.monotonic() + 240
     while not (tmp_path / "failed").exists():

@@ -1,4 +1,4 @@
-"""Trains under torchrun (``FOLDER HOW``) until rank 1 fails in step 3, or until it is killed."""
+"""Train under torchrun (``FOLDER HOW``) until rank 1 fails in step 3, or until it is killed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from fixed_batches import batches
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
+from trainers import make_trainer
 
 from octvideo.cli import run
 from octvideo.engine.distributed import distributed
-from octvideo.engine.trainer import Trainer
+from octvideo.engine.trainer import StepStats, Trainer
 from octvideo.errors import UserError
 
 
 def main(argv: Sequence[str] | None) -> None:
-    """Never returns by itself: there are more steps than a test waits for."""
+    """Train for more steps than a test waits for."""
     folder, how = Path((argv or sys.argv)[1]), (argv or sys.argv)[2]
     with distributed("cpu") as world:
         net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
 
-        def fail(trainer: Trainer) -> None:
+        def fail(trainer: Trainer, _: StepStats) -> None:
             if trainer.step < 2 or world.rank == 0:
                 return
             (folder / "failed").write_text(str(time.time()))
@@ -38,17 +37,7 @@ def main(argv: Sequence[str] | None) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             nn.init.constant_(net[2].weight, float("nan"))
 
-        Trainer(
-            net,
-            torch.optim.SGD(net.parameters(), lr=0.1),
-            ConstantParamScheduler(0.1),
-            steps=10**9,
-            world=world,
-            mean=[0.45] * 3,
-            std=[0.225] * 3,
-            path_of=lambda index: f"video{index}.mp4",
-            hooks=[fail],
-        ).train(batches(world))
+        make_trainer(net, 10**9, world=world, hooks=[fail]).train(batches(world))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains under torchrun where videos fail on rank 1 alone (``FOLDER``); each rank writes how its run ended."""
+"""Train under torchrun where videos fail on rank 1 alone (``FOLDER``); each rank writes how its run ended."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
+from trainers import make_trainer
 
 from octvideo.data import Batch, Failure
 from octvideo.engine.distributed import distributed
-from octvideo.engine.trainer import Trainer
 from octvideo.errors import UserError
 
 
@@ -29,21 +28,13 @@ def main(folder: Path) -> None:
     with distributed("cpu") as world:
         net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 2))
         reported: list[int] = []
-        trainer = Trainer(
-            net,
-            torch.optim.SGD(net.parameters(), lr=0.1),
-            ConstantParamScheduler(0.1),
-            steps=100,
-            world=world,
-            mean=[0.45] * 3,
-            std=[0.225] * 3,
-            max_failed=0.1,
-            hooks=[lambda trainer: reported.append(len(trainer.last["failed"]))],
+        trainer = make_trainer(
+            net, 100, world=world, max_failed=0.1, hooks=[lambda _, stats: reported.append(len(stats.failed))]
         )
         try:
             trainer.train(batches(world.rank))
         except UserError as error:
-            (folder / f"rank{world.rank}").write_text(f"{reported} {trainer.drawn} {error}")
+            (folder / f"rank{world.rank}").write_text(f"{reported} {trainer.budget.drawn} {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Evaluates under torchrun where videos cannot be read (``FOLDER``); each rank writes what it saw."""
+"""Evaluate under torchrun where videos cannot be read (``FOLDER``); each rank writes what it saw."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from trainers import MEAN, STD
 
 from octvideo.data import Failure, VideoViews
 from octvideo.engine.distributed import distributed
-from octvideo.engine.tester import check_failures, test
+from octvideo.engine.tester import Tester
 from octvideo.errors import UserError
 
 # Videos of the list, and whether one can be read. Rank r has r, r + 2, ...
@@ -26,8 +27,9 @@ CASES: dict[str, tuple[int, Callable[[int], bool]]] = {
 
 
 def main(folder: Path) -> None:
-    """For each case: videos that this rank asked for, those of all that were scored, and how it ended."""
+    """Write for each case: videos that this rank asked for, those that were scored on all ranks, and the error."""
     with distributed("cpu") as world:
+        tester = Tester(world, mean=MEAN, std=STD, max_views=4, max_failed=0.1)
         net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 2))
         found: dict[str, list] = {}
         for name, (count, readable) in CASES.items():
@@ -43,9 +45,9 @@ def main(folder: Path) -> None:
 
             scored, error = -1, ""
             try:
-                result = test(net, items(), world, max_failed=0.1, mean=[0.45] * 3, std=[0.225] * 3, max_views=4)
+                result = tester.score(net, items())
                 scored = len(result.indices)
-                check_failures(result, 0.1)
+                tester.check_failures(result)
             except UserError as caught:
                 error = str(caught)
             found[name] = [len(asked), scored, error]

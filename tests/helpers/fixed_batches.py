@@ -1,4 +1,4 @@
-"""Trains a small network without batch norm on fixed batches (``OUT PARTS``), alone or under torchrun."""
+"""Train a small network without batch norm on fixed batches (``OUT PARTS``), alone or under torchrun."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
+from trainers import make_trainer
 
 from octvideo.data import Batch
 from octvideo.engine.distributed import World, distributed
-from octvideo.engine.trainer import Trainer
+from octvideo.engine.trainer import StepStats, Trainer
 
 PAUSE = 0.5  # seconds that all ranks but the first need for a batch
 
 
 def batches(world: World, pause: float = 0.0) -> Iterator[Batch]:
-    """This rank's share of global batches of 8."""
+    """Yield this rank's share of global batches of 8, endlessly."""
     generator = torch.Generator().manual_seed(1)
     share = slice(world.rank * 8 // world.size, (world.rank + 1) * 8 // world.size)
     while True:
@@ -31,7 +31,7 @@ def batches(world: World, pause: float = 0.0) -> Iterator[Batch]:
 
 
 def count_exchanges() -> list[str]:
-    """The list to which the name of every exchange is added that Python asks for (DDP has its own)."""
+    """Return a list that gets the name of every exchange that Python calls (DDP has its own)."""
     calls: list[str] = []
 
     def call(name, really, *args, **more):
@@ -44,28 +44,25 @@ def count_exchanges() -> list[str]:
 
 
 def train(out: str, parts: int) -> None:
-    """Five steps, after which the last rank asks to stop; writes the figures of each step, times and the weights."""
+    """Take five steps, after which the last rank asks to stop; write each step's figures, times and the weights."""
     with distributed("cpu") as world:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv3d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3))
         figures: list[list[float]] = []
         times: list[list[float]] = []
 
-        def note(trainer: Trainer) -> None:
-            figures.append([trainer.last[name] for name in ("loss", "top1", "clips", "grad_norm")])
-            times.append([trainer.last[name] for name in ("data_time", "wait_time", "step_time")])
+        def record(_: Trainer, stats: StepStats) -> None:
+            figures.append([stats.loss, stats.top1, stats.clips, stats.grad_norm])
+            times.append([stats.data_time, stats.wait_time, stats.step_time])
 
-        trainer = Trainer(
+        trainer = make_trainer(
             net,
-            torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
-            ConstantParamScheduler(0.1),
-            steps=100,
+            100,
             world=world,
-            mean=[0.45] * 3,
-            std=[0.225] * 3,
+            momentum=0.9,
             accumulate=parts,
             asked_to_stop=lambda: world.rank == world.size - 1 and trainer.step == 4,
-            hooks=[note],
+            hooks=[record],
         )
         calls = count_exchanges()
         trainer.train(batches(world, PAUSE))

@@ -1,4 +1,4 @@
-"""Trains octave networks with batch norm over all ranks on fixed batches (``OUT``), alone or under torchrun."""
+"""Train octave networks with batch norm over all ranks on fixed batches (``OUT``), alone or under torchrun."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 
 import torch
 from fixed_batches import batches
-from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import Tensor, nn
+from trainers import make_trainer
 
 from octvideo.engine.distributed import World, distributed
 from octvideo.engine.sync_bn import synchronise_batch_norm
-from octvideo.engine.trainer import Trainer
+from octvideo.engine.trainer import StepStats, Trainer
 from octvideo.octave import OctBatchNorm2d, OctBatchNorm3d, OctConv2d, OctConv3d, OctReLU, pool_globally
 
 
 class Network(nn.Module):
-    """An octave convolution with its norm of both groups, and a vanilla norm, in two or three dimensions."""
+    """A vanilla batch norm, and an octave convolution with the batch norm of its groups, in two or three dimensions."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Network(nn.Module):
 
 
 def trained(world: World, dims: int, precision: str) -> dict[str, object]:
-    """Three steps: outputs for this rank's clips, losses, gradients, the state dict; dtypes of what comes out."""
+    """Take three steps; return outputs of the batch norm for all clips, losses, gradients and the state dict."""
     torch.manual_seed(0)
     net: nn.Module = Network(dims)
     before = {key: value.clone() for key, value in net.state_dict().items()}
@@ -44,27 +44,17 @@ def trained(world: World, dims: int, precision: str) -> dict[str, object]:
     gradients: list[dict[str, Tensor]] = []
     losses: list[float] = []
 
-    def note(trainer: Trainer) -> None:
+    def record(_: Trainer, stats: StepStats) -> None:
         gradients.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
-        losses.append(trainer.last["loss"])
+        losses.append(stats.loss)
 
-    Trainer(
-        net,
-        torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9),
-        ConstantParamScheduler(0.1),
-        steps=3,
-        world=world,
-        mean=[0.45] * 3,
-        std=[0.225] * 3,
-        precision=precision,
-        hooks=[note],
-    ).train(batches(world))
+    make_trainer(net, 3, world=world, momentum=0.9, precision=precision, hooks=[record]).train(batches(world))
     parts = [torch.cat(part) for part in zip(*world.gather(outputs))]
     return {"outputs": parts, "losses": losses, "gradients": gradients, "model": net.state_dict()}
 
 
 def main(out: str) -> None:
-    """Writes all of it."""
+    """Write what each kind of network finds."""
     with distributed("cpu") as world:
         found = {
             f"{dims}d {kind}": trained(world, dims, kind) for dims, kind in ((3, "fp32"), (2, "fp32"), (3, "bf16"))

@@ -173,7 +173,7 @@ def test_preempted_requeued_resumed_is_bit_identical(
     assert code == 0, out + err
     assert "Restarts=1" in run.show()
     # The step in progress was finished and saved, and no step done twice.
-    assert run.steps == list(range(1, STEPS + 1)) and "going on at step" in run.log
+    assert run.steps == list(range(1, STEPS + 1)) and "resuming at step" in run.log
     assert equal(run.weights(), undisturbed.weights())
 
 
@@ -193,7 +193,7 @@ def test_a_job_goes_on_after_its_time_limit(
     code, out, err = run.finish()
     assert code == 0, out + err
     assert "Job has timed out" in (run.output / "slurm" / f"{run.job}_0_log.out").read_text()
-    assert run.steps == list(range(1, STEPS + 1)) and "going on at step" in run.log
+    assert run.steps == list(range(1, STEPS + 1)) and "resuming at step" in run.log
     assert equal(run.weights(), undisturbed.weights())
 
 
@@ -205,7 +205,7 @@ def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video
     cluster.run("scontrol", "requeue", run.job)  # sends SIGCONT and SIGTERM, and SIGKILL after KillWait
     code, out, err = run.finish()
     assert code == 0, out + err
-    assert "Restarts=1" in run.show() and "going on at step" in run.log
+    assert "Restarts=1" in run.show() and "resuming at step" in run.log
     assert equal(run.weights(), undisturbed.weights())
 
 
@@ -222,7 +222,7 @@ def test_a_killed_task_ends_the_job_which_can_be_requeued(
     assert not _tasks(run.job)
     cluster.run("scontrol", "requeue", run.job)
     until(lambda: "JobState=COMPLETED" in run.show(), "the job does not run again")
-    assert f"going on at step {EVERY} " in run.log  # the last periodic checkpoint
+    assert f"resuming at step {EVERY} " in run.log  # the last periodic checkpoint
     assert equal(run.weights(), undisturbed.weights())
 
 

@@ -1,0 +1,80 @@
+"""Recomputing in the backward pass, and compiling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from runs import call, equal, weights
+from torch import nn
+
+from octvideo.config import load_cfg
+from octvideo.models import Stage, build_model
+from octvideo.octave import merge
+
+_STOP = ["TRAIN.STEPS", "6", "TEST.ENABLE", "False"]
+
+
+@pytest.mark.parametrize("arch", ["i3d", "slowfast"])
+def test_recomputing_is_bit_exact(arch):
+    """Losses, gradients and statistics to the bit; and the blocks do run twice."""
+    keys = ["MODEL.BLOCKS", "[1,2,1,1]", "MODEL.WIDTH", "8", "MODEL.NUM_CLASSES", "3", "OCTAVE.ALPHA", "0.5"]
+    keys += ["MODEL.ARCH", arch]
+    clips, labels = torch.randn(2, 3, 8, 48, 48), torch.tensor([0, 2])
+    found = []
+
+    def note(calls: list[int]) -> Callable[..., None]:
+        return lambda *_: calls.append(1)
+
+    for stages in (set(), {3, 4}):
+        torch.manual_seed(0)
+        model = build_model(load_cfg(None, keys)).train()
+        calls: list[int] = []
+        for stage in model.modules():
+            if isinstance(stage, Stage):
+                stage.recompute = stage.number in stages
+                if stage.number == 3:
+                    stage.res_blocks[1].branch2.conv_b.register_forward_hook(note(calls))
+        torch.manual_seed(1)
+        loss = nn.functional.cross_entropy(model(clips), labels)
+        loss.backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        found.append((len(calls), {"loss": loss.detach()}, gradients, model.state_dict()))
+    (once, *plain), (again, *recomputed) = found
+    assert again == 2 * once > 0
+    assert all(equal(a, b) for a, b in zip(plain, recomputed))
+
+
+def test_compiled_run_matches_and_resumes(small_run, tmp_path):
+    """Dynamo's capture; inductor compiles for minutes. The weights have the same names, and either goes on."""
+    keys = [*_STOP, "MODEL.CONV_AS_2D", "False"]
+    assert call(small_run("plain", *keys)) == 0
+    assert call(small_run("compiled", *keys, "TRAIN.COMPILE", "aot_eager")) == 0
+    plain, compiled = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(compiled[key], value, atol=2e-3, rtol=1e-2)
+    assert call(small_run("compiled", *keys[2:], "TRAIN.STEPS", "7")) == 0
+
+
+@pytest.mark.parametrize("alpha", [pytest.param("0", marks=pytest.mark.full), "0.5"])
+def test_recomputing_can_be_compiled(alpha):
+    """Stem and first stage, compiled and recomputed: features, gradients and statistics are those of neither."""
+    keys = ["MODEL.BLOCKS", "[2,1,1,1]", "MODEL.WIDTH", "8", "MODEL.NUM_CLASSES", "3", "OCTAVE.ALPHA", alpha]
+    clips = torch.randn(2, 3, 4, 32, 32)
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = build_model(load_cfg(None, keys)).train()
+        model.blocks = model.blocks[:2]
+        model.blocks[1].recompute = recompute
+        if recompute:
+            model.compile(backend="aot_eager")
+        features = merge(model(clips))
+        features.square().sum().backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        found.append(({"features": features.detach()}, gradients, model.state_dict()))
+    for plain, compiled in zip(*found):
+        for name, value in plain.items():
+            torch.testing.assert_close(compiled[name], value, atol=1e-4, rtol=1e-4)
