@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 __all__ = ["Key"]
@@ -45,20 +44,23 @@ class Key(NamedTuple):
             return None
         if not self._fits(value):
             return self._bounds(isinstance(value, list))
-        if self.high == math.inf and any(type(n) is int and n >= _INT_LIMIT for n in _numbers(value)):
+        if self.high == math.inf and any(type(n) is int and n >= _INT_LIMIT for n in self._numbers(value)):
             return "below 2^31"
         return None
 
     @property
     def _is_float(self) -> bool:
-        return any(isinstance(number, float) for number in _numbers(self.default))
+        return any(isinstance(number, float) for number in self._numbers(self.default))
+
+    def _numbers(self, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            return [value]
+        return value if self.inner is None else [number for part in value for number in part]
 
     def _fits(self, value: Any) -> bool:
         if isinstance(value, list) and self.lengths and len(value) not in self.lengths:
             return False
         if self.inner is not None and not all(isinstance(part, list) and len(part) >= self.inner for part in value):
-            return False
-        if self.inner is None and isinstance(value, list) and any(isinstance(part, list) for part in value):
             return False
         kinds = (int, float) if self._is_float else (int,)
         assert self.low is not None
@@ -67,7 +69,7 @@ class Key(NamedTuple):
             and self.low <= number <= self.high
             and number < self.below
             and (number % 2 or not self.odd)
-            for number in _numbers(value)
+            for number in self._numbers(value)
         )
 
     def _bounds(self, is_list: bool) -> str:
@@ -80,12 +82,3 @@ class Key(NamedTuple):
         lists = {None: "", 0: "lists of "}.get(self.inner, "non-empty lists of ")
         kind = "odd " if self.odd else "" if self._is_float else "whole "
         return f"{count} {lists}{kind}numbers, each {bounds}"
-
-
-def _numbers(value: Any) -> Iterator[Any]:
-    """Yield what is in a number, a list or a list of lists."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _numbers(part)
-    else:
-        yield value

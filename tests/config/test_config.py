@@ -131,6 +131,7 @@ def test_value_out_of_bounds_names_the_bound(key: str, value: str, bound: str) -
         ("MODEL.BLOCKS [0,0,0,0]", "at least 1"),
         ("MODEL.BLOCKS [1,1,1]", "four whole numbers"),
         ("MODEL.NONLOCAL [1,2,3,4]", "four lists of whole numbers"),
+        ("MODEL.NONLOCAL [[[1]],[],[],[]]", "four lists of whole numbers"),
         ("MODEL.NONLOCAL [[9],[],[],[]]", "MODEL.BLOCKS ([3, 4, 6, 3])"),
         ("MODEL.NONLOCAL [[-1],[],[],[]]", "at least 0"),
         ("MODEL.TEMPORAL_KERNELS [3,3,3,3]", "[] or four non-empty lists of odd numbers"),
