@@ -1,10 +1,9 @@
 #!/usr/bin/env python
-"""What a training step of the engine costs beside a bare loop, over several processes.
+"""Measure the cost of the engine in a training step, compared with a bare loop, over several processes.
 
-One process cannot tell: its ratio moves by some per cent from one to the next, also that of the bare loop to itself. So
-`tools/benchmark.py train` runs in N processes, one after the other, and the median of their ratios is given with an
-interval that has it with 95 % confidence, whatever the distribution. The bare loop beside itself shows what the method
-can tell apart.
+One process is not enough: ratios differ by a few percent between processes, even that of the bare loop to itself. So
+`tools/benchmark.py train` runs in N processes in turn. The result is the median of their ratios with a 95 % confidence
+interval for any distribution (sign test). The ratio of the bare loop to itself shows the resolution of the method.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def measure(rounds: int, overrides: list[str]) -> dict[str, Any]:
-    """One process; the comparison ends where it fails."""
+    """Run one process; exit if it fails."""
     command = ["tools/benchmark.py", "train", "--json", "--rounds", str(rounds), *overrides]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
@@ -32,7 +31,7 @@ def measure(rounds: int, overrides: list[str]) -> dict[str, Any]:
 
 
 def interval(values: list[float]) -> list[float]:
-    """The innermost of the sorted values that have the median between them with 95 % confidence (sign test)."""
+    """Return the narrowest pair of values that encloses the median with 95 % confidence (sign test)."""
     outside, below, count = 0, 0.0, len(values)
     while (below := below + math.comb(count, outside) / 2**count) <= 0.025:
         outside += 1
@@ -41,11 +40,11 @@ def interval(values: list[float]) -> list[float]:
 
 
 def main() -> None:
-    """Measures, prints the table and writes the figures."""
+    """Measure, print the table and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=12, metavar="N", help="at least 6, for an interval (12)")
-    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="of each process (8)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
+    parser.add_argument("--rounds", type=int, default=8, metavar="N", help="rounds of each process (8)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     args = parser.parse_intermixed_args()
     if args.processes < 6:

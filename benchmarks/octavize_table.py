@@ -1,10 +1,10 @@
-"""What octavize makes of networks of torchvision, timm and PyTorchVideo: the table of docs/octavize.md.
+"""Octavize networks of torchvision, timm and PyTorchVideo: writes the table of docs/octavize.md.
 
     python benchmarks/octavize_table.py [--alpha 0.25] [NAME ...]
 
-Nothing is computed: the networks are on the meta device. A convolution is octave where it reads
-or writes a pair; those of squeeze-and-excitation count as the others. Pairs are merged by convolutions that read a
-pair and write a tensor, and, in brackets, in front of what cannot take a pair.
+The networks are on the meta device, so nothing is computed. A convolution that reads or writes a pair counts as octave,
+also in squeeze-and-excitation. Pairs are merged by convolutions that read a pair and write a tensor, and, in brackets,
+before modules that cannot take a pair.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _hub(name: str) -> nn.Module:
     return getattr(hub, name)(pretrained=False)
 
 
-# Library, network, what builds it, the shape of its input.
+# Library, network, its builder, the shape of its input.
 NETWORKS: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
     *(
         ("torchvision", name, _tv, IMAGE)
@@ -50,7 +50,7 @@ NETWORKS: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
 
 
 def main() -> None:
-    """Prints one line a network, as Markdown."""
+    """Print one line per network, as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these networks")
     parser.add_argument("--alpha", type=float, default=0.25)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Records what a tree computes, to the bit, and compares another tree with it.
+"""Record what a checkout computes, and compare another one with it bit by bit.
 
 ``PYTHONPATH=OLD python benchmarks/reference.py write FOLDER`` records, ``PYTHONPATH=NEW ... check FOLDER`` compares.
 Both run on one machine: a convolution's last bits depend on the kind of CPU. FOLDER gets ``reference.json`` (digests),
@@ -31,7 +31,7 @@ from octvideo import build_model, load_cfg
 from octvideo.config import config_folder
 from octvideo.data import build_test_loader, build_train_loader
 
-CROP = 64  # pixels of the clips that the networks get
+CROP = 64  # size of the networks' clips, pixels
 CLASSES = ("down", "left", "right", "up")
 TINY = """
 MODEL: {ARCH: i3d, BLOCKS: [1, 1, 1, 1], WIDTH: 8, NUM_CLASSES: 4, STEM_KERNEL: [1, 5, 5], CONV_AS_2D: True}
@@ -46,7 +46,7 @@ DEVICE: cpu
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """SHA-256 of the tensors' shapes, types and values."""
+    """Return the SHA-256 of the tensors' shapes, types and values."""
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -55,7 +55,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def network(model: nn.Module, clips: Tensor) -> dict[str, Any]:
-    """Digests of what a network computes, with weights, last gammas included, and statistics that are not trivial."""
+    """Return digests of a network's results, after all weights were changed from their initial values."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,7 +77,7 @@ def network(model: nn.Module, clips: Tensor) -> dict[str, Any]:
 
 
 def networks() -> dict[str, Any]:
-    """Every shipped configuration at its own alpha and at 0: outputs at a small size, costs at its own size."""
+    """Run every shipped configuration at its alpha and at 0: outputs at a small size, costs at its full size."""
     results = {}
     for file in sorted(config_folder().glob("*/*.yaml")):
         for alpha in dict.fromkeys((load_cfg(file).OCTAVE.ALPHA, 0.0)):
@@ -93,13 +93,13 @@ def networks() -> dict[str, Any]:
 
 
 def octvideo(command: str, file: Path, alpha: float) -> Any:
-    """What ``octvideo complexity`` prints."""
+    """Return what an ``octvideo`` command prints."""
     arguments = [sys.executable, "-m", "octvideo", command, "--cfg", str(file), "--json", "OCTAVE.ALPHA", str(alpha)]
     return json.loads(subprocess.run(arguments, check=True, capture_output=True, encoding="utf-8").stdout)
 
 
 def write_videos(folder: Path) -> None:
-    """Lossless videos of a moving bar, and their lists: what is decoded does not depend on the encoder."""
+    """Write lossless videos of a moving bar, and their lists: decoded frames do not depend on the encoder."""
     rng = np.random.default_rng(0)
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     for split, count in (("train", 4), ("val", 2)):
@@ -117,7 +117,7 @@ def write_videos(folder: Path) -> None:
 
 
 def encode(frames: np.ndarray, path: Path) -> None:
-    """FFV1 in Matroska."""
+    """Write FFV1 in Matroska."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv444p"
@@ -127,7 +127,7 @@ def encode(frames: np.ndarray, path: Path) -> None:
 
 
 def data(cfg: Any) -> dict[str, Any]:
-    """Digests of six batches and of all views."""
+    """Return digests of six batches and of all views."""
     batches = islice(build_train_loader(cfg), 6)
     views = build_test_loader(cfg)
     return {
@@ -137,7 +137,7 @@ def data(cfg: Any) -> dict[str, Any]:
 
 
 def training(folder: Path, record: bool) -> dict[str, Any]:
-    """Digests of a training of 20 steps, and of one that resumes from the recorded checkpoint of step 10."""
+    """Return digests of a training of 20 steps, and of one resumed from the recorded checkpoint of step 10."""
     results = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("whole", "resumed"):

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""How long Kinetics-400 takes on many GPUs: a small model of a training step, with every assumption an argument.
+"""Estimate the time for Kinetics-400 on many GPUs: a small model of a training step; assumptions are arguments.
 
-A step of a global batch takes the longest of computing, exchanging gradients and decoding, since they overlap::
+Computing, exchanging gradients and decoding overlap, so the longest of them is the time of a step::
 
     compute   clips per GPU x 6 x multiply-adds / (peak x efficiency)         forward 2 FLOPs each, backward twice that
     exchange  ring all-reduce of the gradients: 2 (n - 1) / n x bytes / bandwidth + latency x steps of the ring;
-              it hides behind the backward pass, two thirds of computing
-    decode    clips per GPU x seconds a clip / cores per GPU
+              it overlaps with the backward pass, two thirds of computing
+    decode    clips per GPU x seconds per clip / cores per GPU
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the figures rest on. Units are in the names or beside them."""
+    """The assumptions. Units are in the names or in comments."""
 
     clips_per_gpu: int = 8  # batch of each GPU
     train_clips: float = 19.2e6  # 300k iterations of 64 clips
@@ -34,13 +34,13 @@ class Assumptions:
     file_mbytes: float = 1.3  # a Kinetics video of 10 s, short side 256 to 340
     test_videos: int = 19_881
     test_views: int = 30
-    test_core_ms: float = 400.0  # one core: all frames that 30 views need
+    test_core_ms: float = 400.0  # one core: all frames of 30 views
     disk_gbytes_per_s: float = 1.0  # for a checkpoint
     checkpoint_every: int = 2000  # steps
 
 
 def estimate(gpus: int, gmacs: float, params_m: float, a: Assumptions) -> dict[str, float]:
-    """Times of one step and of the whole training, and what storage and cores must give.
+    """Return times of a step and of the training, and the storage and cores that it needs.
 
     Args:
         gpus: of the run.
@@ -80,7 +80,7 @@ def estimate(gpus: int, gmacs: float, params_m: float, a: Assumptions) -> dict[s
 
 
 def main() -> None:
-    """Prints the estimates of a configuration and of its vanilla twin."""
+    """Print the estimates of configurations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", nargs="+", default=["i3d_k400.yaml", "oct_i3d_k400.yaml"], help="configurations")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 256])

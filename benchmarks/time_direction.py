@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Does the network see the direction of time? Oct-I3D beside the same network with temporal kernels of 1 (Oct-C2D).
+"""Test whether a network sees the direction of time: Oct-I3D against Oct-C2D, its twin with temporal kernels of 1.
 
 Both learn the quickstart's actions, of which two pairs differ only in the direction of time. A network that ignores
-the order of the frames can do no better than guess within such a pair. A run that is already in the output folder is
-not trained again, so after `make quickstart` only the C2D has to be.
+the order of the frames can only guess within such a pair. Finished runs in the output folder are not repeated: after
+`make quickstart` only Oct-C2D is trained.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NETWORKS = {"Oct-I3D": "oct_i3d", "Oct-C2D": "oct_c2d"}
 
 
 def run(*command: str) -> None:
-    """A step that anyone can type; the comparison ends where it fails."""
+    """Run a command; exit if it fails."""
     if code := subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
         sys.exit(f"error: '{' '.join(command)}' ended with exit code {code}; the reason is above")
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Percent right: of all clips, of those of the reversed pairs, and of these where the pair counts as one class."""
+    """Return accuracies in percent: of all clips, of the reversed pairs, and with each pair taken as one class."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     with (folder / "confusion_matrix.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
@@ -49,7 +49,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def as_page(results: dict[str, dict[str, Any]]) -> str:
-    """The page in docs/."""
+    """Return the page in docs/."""
     names = [name for pair in PAIRS for name in pair]
     lines = [
         "# The direction of time",
@@ -76,7 +76,7 @@ def as_page(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Trains what is missing, compares, writes the page and the figures."""
+    """Train missing runs, compare, write the page and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="output/quickstart", help="folder of `make quickstart`, or a new one")
     parser.add_argument("--page", default=ROOT / "docs" / "time_direction.md", type=Path, help="the page to write")

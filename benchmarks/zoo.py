@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Every configuration with its cost, its accuracy and the weights it can start from: writes docs/zoo.md.
+"""Write docs/zoo.md: each configuration with its cost, its accuracy and the weights it can start from.
 
     python benchmarks/zoo.py [--page FILE]
 
-Costs are counted as by `tools/complexity.py`; nothing is computed, the networks are on the meta device.
+Costs are those of `tools/complexity.py`. The networks are on the meta device, so nothing is computed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OURS = {
     "quickstart/oct_c2d": _quickstart("Oct-C2D"),
 }
 
-# Heading, folder, what trains and tests it, what is said below the heading.
+# Heading, folder, command to train and test, text below the heading.
 SECTIONS = (
     (
         "Kinetics-400",
@@ -118,10 +118,10 @@ class Weights(NamedTuple):
     Attributes:
         source: the project.
         name: of the file or of the network.
-        address: of the file (of its folder where it ends in a slash), or of the page that links to it.
-        networks: the configurations they fit, without ``oct_`` for both twins, and without data set for all.
-        keys: what else to set.
-        top1: on Kinetics-400, 30 views, or of images on ImageNet, one crop, as their project says.
+        address: of the file (of its folder if it ends in a slash), or of a page that links to it.
+        networks: configurations they fit; without ``oct_`` for both twins, without data set for all data sets.
+        keys: further keys to set.
+        top1: as published: on Kinetics-400, 30 views, or of images on ImageNet, one crop.
     """
 
     source: str
@@ -132,7 +132,7 @@ class Weights(NamedTuple):
     top1: str = ""
 
     def fit(self, config: str) -> bool:
-        """Whether a configuration, such as ``kinetics400/oct_i3d_k400``, can start from them."""
+        """Return whether a configuration, such as ``kinetics400/oct_i3d_k400``, can start from them."""
         name = config.split("/")[1].rsplit("_k", 1)[0].removesuffix("_in1k")
         if config.split("/")[0] in ("weizmann", "quickstart"):
             name = config
@@ -158,7 +158,7 @@ def _authors(file: str, network: str, top1: str) -> Weights:
     return Weights("the paper's authors", file, _AUTHORS + file, (f"oct_{network}",), keys, f"{top1} (images)")
 
 
-# What each needs, and how that was checked: docs/checkpoints.md.
+# docs/checkpoints.md has what each needs, and how that was checked.
 WEIGHTS = (
     Weights("PyTorchVideo", "C2D_8x8_R50.pyth", _PTV, ("c2d",), "", "71.46"),
     Weights("PyTorchVideo", "I3D_8x8_R50.pyth", _PTV, ("i3d",), "", "73.27"),
@@ -247,7 +247,7 @@ def _twins(path: Path) -> tuple[str, bool]:
 
 
 def section(heading: str, folder: str, command: str, text: str) -> list[str]:
-    """The lines of a data set: what trains and tests a configuration, and a row for each in the folder."""
+    """Return the lines of a data set: the command, and one row per configuration."""
     configs = sorted((ROOT / "configs" / folder).glob("*.yaml"), key=_twins)
     return [
         f"## {heading}",
@@ -261,7 +261,7 @@ def section(heading: str, folder: str, command: str, text: str) -> list[str]:
 
 
 def weights_section() -> list[str]:
-    """The lines about published weights."""
+    """Return the lines about published weights."""
     lines = [
         "## Published weights",
         "`TRAIN.CHECKPOINT` and `TEST.CHECKPOINT` take these by path or URL; what to set and how it was checked is in",
@@ -305,7 +305,7 @@ def as_page() -> str:
 
 
 def main() -> None:
-    """Writes the page."""
+    """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", default=PAGE, type=Path, metavar="FILE")
     parser.parse_args().page.write_text(as_page(), encoding="utf-8")

@@ -67,7 +67,7 @@ def data(cfg: CfgNode, rounds: int) -> Report:
 def _loader(cfg: CfgNode, workers: int) -> float:
     """Time a new loader: an old one would have filled its queue while the other variants ran."""
     batches = iter(build_train_loader(with_keys(cfg, {"NUM_WORKERS": workers})))
-    # Until the queue is empty, as it is while the loader is the bottleneck.
+    # Until the queue is empty, which is its state while the loader is the bottleneck.
     for _ in range(_PREFETCHED * workers):
         next(batches)
     return timed(lambda: [next(batches) for _ in range(_BATCHES)])

@@ -206,19 +206,17 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
         try:
             for update in updates:
                 record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
-                _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, one_line=True)
+                _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, compact=True)
         except KeyboardInterrupt:  # the file is complete
             print("stopped", file=sys.stderr)
     return 0
 
 
-def _show(
-    record: dict, title: str, predictions: Sequence[Prediction], as_json: bool, *, one_line: bool = False
-) -> None:
+def _show(record: dict, title: str, predictions: Sequence[Prediction], as_json: bool, *, compact: bool = False) -> None:
     if as_json:
         found = [{"label": label, "score": round(score, 6)} for label, score in predictions]
         print(to_json(record | {"predictions": found}), flush=True)
-    elif one_line:
+    elif compact:
         print(title, " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions), flush=True)
     else:
         print(title)

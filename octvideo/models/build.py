@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -43,67 +45,60 @@ def num_classes(cfg: CfgNode) -> int:
 
 
 def _build(cfg: CfgNode) -> nn.Module:
-    model, octave = cfg.MODEL, _octave(cfg)
-    if model.ARCH in IMAGE_NETWORKS:
-        return _image_network(cfg, octave)
-    edge = -(-cfg.DATA.TRAIN_CROP // 32)
-    frames = cfg.DATA.NUM_FRAMES
-    common = dict(
-        blocks=model.BLOCKS,
-        width=model.WIDTH,
-        classes=num_classes(cfg),
-        dropout=model.DROPOUT,
-        stem_pool_padded=model.STEM_POOL_PADDED,
-    )
-    if model.ARCH == "slowfast":
-        ratio, channel_ratio = model.SLOWFAST.FRAME_RATIO, model.SLOWFAST.CHANNEL_RATIO
-        if frames % ratio:
-            raise UserError(
-                f"DATA.NUM_FRAMES is {frames}: it must be divisible by MODEL.SLOWFAST.FRAME_RATIO ({ratio})"
-            )
-        if model.WIDTH % channel_ratio:
-            raise UserError(
-                f"MODEL.WIDTH is {model.WIDTH}: it must be divisible by MODEL.SLOWFAST.CHANNEL_RATIO ({channel_ratio})"
-            )
-        for key in ("STEM_KERNEL", "TEMPORAL_KERNELS"):
-            if model[key]:
-                raise UserError(f"MODEL.{key} is set, but slowfast does not use it: leave it []")
-        if model.STEM_TEMPORAL_STRIDE != 1:
-            raise UserError("MODEL.STEM_TEMPORAL_STRIDE is set, but slowfast does not use it: leave it 1")
-        if any(model.NONLOCAL):
-            raise UserError("MODEL.NONLOCAL is set, but slowfast does not use it: leave it [[], [], [], []]")
-        return create_octave_slowfast(
-            octave,
-            replace(octave, alpha=cfg.OCTAVE.FAST_ALPHA),
-            frame_ratio=ratio,
-            channel_ratio=channel_ratio,
-            fusion_kernel=model.SLOWFAST.FUSION_KERNEL,
-            fusion_ratio=model.SLOWFAST.FUSION_RATIO,
-            lateral_norm=model.SLOWFAST.LATERAL_NORM,
-            slow_frames=model.SLOWFAST.SLOW_FRAMES,
-            head_windows=((frames // ratio, edge, edge), (frames, edge, edge)),
-            **common,
-        )
-    architecture = VIDEO_RESNETS[model.ARCH]
+    if cfg.MODEL.ARCH in IMAGE_NETWORKS:
+        return _image_network(cfg)
+    return _slowfast(cfg) if cfg.MODEL.ARCH == "slowfast" else _video_resnet(cfg)
+
+
+def _video_resnet(cfg: CfgNode) -> nn.Module:
+    model, architecture = cfg.MODEL, VIDEO_RESNETS[cfg.MODEL.ARCH]
     pool = architecture.temporal_pool and model.TEMPORAL_POOL
-    frames = -(-frames // model.STEM_TEMPORAL_STRIDE)
+    frames = -(-cfg.DATA.NUM_FRAMES // model.STEM_TEMPORAL_STRIDE)
     if pool and frames < 2:
         raise UserError(
             f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} needs at least 2, or MODEL.TEMPORAL_POOL False"
         )
+    edge = _final_edge(cfg)
     return create_octave_resnet(
-        octave,
+        _octave(cfg),
         stem_kernel=model.STEM_KERNEL or architecture.stem_kernel,
         stem_temporal_stride=model.STEM_TEMPORAL_STRIDE,
         temporal_kernels=model.TEMPORAL_KERNELS or architecture.temporal_kernels,
         temporal_pool=pool,
         nonlocal_after=model.NONLOCAL,
         head_window=(frames // 2 if pool else frames, edge, edge),
-        **common,
+        **_common(cfg),
     )
 
 
-def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
+def _slowfast(cfg: CfgNode) -> nn.Module:
+    model, slowfast, frames = cfg.MODEL, cfg.MODEL.SLOWFAST, cfg.DATA.NUM_FRAMES
+    if frames % slowfast.FRAME_RATIO:
+        raise UserError(
+            f"DATA.NUM_FRAMES is {frames}: it must be divisible by MODEL.SLOWFAST.FRAME_RATIO ({slowfast.FRAME_RATIO})"
+        )
+    if model.WIDTH % slowfast.CHANNEL_RATIO:
+        raise UserError(
+            f"MODEL.WIDTH is {model.WIDTH}: it must be divisible by MODEL.SLOWFAST.CHANNEL_RATIO "
+            f"({slowfast.CHANNEL_RATIO})"
+        )
+    _check_unused(model, ("STEM_KERNEL", "TEMPORAL_KERNELS", "STEM_TEMPORAL_STRIDE", "NONLOCAL"))
+    octave, edge = _octave(cfg), _final_edge(cfg)
+    return create_octave_slowfast(
+        octave,
+        replace(octave, alpha=cfg.OCTAVE.FAST_ALPHA),
+        frame_ratio=slowfast.FRAME_RATIO,
+        channel_ratio=slowfast.CHANNEL_RATIO,
+        fusion_kernel=slowfast.FUSION_KERNEL,
+        fusion_ratio=slowfast.FUSION_RATIO,
+        lateral_norm=slowfast.LATERAL_NORM,
+        slow_frames=slowfast.SLOW_FRAMES,
+        head_windows=((frames // slowfast.FRAME_RATIO, edge, edge), (frames, edge, edge)),
+        **_common(cfg),
+    )
+
+
+def _image_network(cfg: CfgNode) -> nn.Module:
     """Build an image network for clips of one frame ``(N, 3, 1, H, W)`` and for images ``(N, 3, H, W)``.
 
     MODEL.BLOCKS and MODEL.WIDTH replace those of a ResNet if they are not the defaults.
@@ -111,15 +106,40 @@ def _image_network(cfg: CfgNode, octave: Octave) -> nn.Module:
     model, defaults = cfg.MODEL, get_defaults().MODEL
     if cfg.DATA.NUM_FRAMES != 1:
         raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
-    keys = ("BLOCKS", "WIDTH", "STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL")
-    changed = {key: model[key] for key in keys if model[key] != defaults[key]}
+    _check_unused(model, ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL"))
     sizes = {}
     if IMAGE_NETWORKS[model.ARCH].family == "resnet":
-        sizes = {key.lower(): changed.pop(key) for key in ("BLOCKS", "WIDTH") if key in changed}
-    for key in changed:
-        raise UserError(f"MODEL.{key} is set, but {model.ARCH} does not use it: leave it {defaults[key]}")
-    network = create_image_network(model.ARCH, octave, classes=num_classes(cfg), dropout=model.DROPOUT, **sizes)
-    return for_clips(network)
+        sizes = {key.lower(): model[key] for key in ("BLOCKS", "WIDTH") if model[key] != defaults[key]}
+    else:
+        _check_unused(model, ("BLOCKS", "WIDTH"))
+    return for_clips(
+        create_image_network(model.ARCH, _octave(cfg), classes=num_classes(cfg), dropout=model.DROPOUT, **sizes)
+    )
+
+
+def _check_unused(model: CfgNode, keys: Sequence[str]) -> None:
+    """Refuse keys that are set although the network does not use them."""
+    defaults = get_defaults().MODEL
+    for key in keys:
+        if model[key] != defaults[key]:
+            raise UserError(f"MODEL.{key} is set, but {model.ARCH} does not use it: leave it {defaults[key]}")
+
+
+def _common(cfg: CfgNode) -> dict[str, Any]:
+    """Return the arguments that all video networks take."""
+    model = cfg.MODEL
+    return dict(
+        blocks=model.BLOCKS,
+        width=model.WIDTH,
+        classes=num_classes(cfg),
+        dropout=model.DROPOUT,
+        stem_pool_padded=model.STEM_POOL_PADDED,
+    )
+
+
+def _final_edge(cfg: CfgNode) -> int:
+    """Return the height and width of the last map at the training size."""
+    return -(-cfg.DATA.TRAIN_CROP // 32)
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -168,7 +168,7 @@ def test_lists_are_read(pictures: Path, tmp_path: Path) -> None:
         (["--layers", "res2", r"blocks\.9"], r"blocks\.9: no layer"),
         (["--layers", r"blocks\.6"], "no feature maps"),
         (["--layers", r"blocks\.6\.proj"], "no feature maps"),
-        (["--baseline-cfg", "quickstart/oct_i3d.yaml"], "alpha 0"),
+        (["--baseline-cfg", "quickstart/oct_i3d.yaml"], "a vanilla one"),
         (["--baseline-cfg", "weizmann/i3d.yaml"], "DATA.TEST_CROP"),
         (["--cfg", "nonexistent.yaml"], "nonexistent.yaml"),
         (["--output", "/dev/null/x"], "/dev/null/x"),

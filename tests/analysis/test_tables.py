@@ -10,7 +10,7 @@ from octvideo.analysis.paper_tables import table_rows
 
 @pytest.fixture(scope="module")
 def printed(data):
-    """Rows of the tables as transcribed from the paper, beside the folder of clips."""
+    """Rows of the tables as transcribed from the paper, from the data folder."""
     with (data.parent / "tables" / "complexity.csv").open() as file:
         return list(csv.DictReader(file))
 

@@ -130,7 +130,7 @@ def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) 
     ("alphas", "message"),
     [
         (["many"], "--alphas many: it must be a number"),
-        (["0.5", "0.50"], "the same one twice"),
+        (["0.5", "0.50"], "must be given once"),
         (["0", "1.5"], "OCTAVE.ALPHA is 1.5"),
         (["0", "OCTAVE.ALPHAS", "0.5"], "unknown key OCTAVE.ALPHAS"),
     ],

@@ -116,7 +116,7 @@ def test_what_an_earlier_call_wrote_below_the_folder_is_not_predicted(
         (["missing.mp4"], "missing.mp4"),
         (["{clip}", "--output", "a.avi"], "ends in .mp4"),
         (["{clip}", "--views", "1000000000"], "between 1 and 10000"),
-        (["{clip}", "--output", "{clip}"], "the video itself"),
+        (["{clip}", "--output", "{clip}"], "the input video"),
         (["{clip}", "--checkpoint", "missing.pt"], "missing.pt"),
         (["{clip}", "--checkpoint", ""], "the name of the checkpoint is empty"),
         (["--webcam", "97"], "97"),
