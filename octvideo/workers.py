@@ -24,7 +24,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.util import Finalize
 from typing import IO, Any, Generic, NoReturn, TypeVar
@@ -148,7 +148,7 @@ def map_in_workers(
 
 def as_completed(
     function: Callable[[Any], T], items: Sequence[Any], *, workers: int, timeout: float
-) -> Iterator[tuple[int, T | WorkerFailed]]:
+) -> Generator[tuple[int, T | WorkerFailed], None, None]:
     """Yield the number of an item and its result as soon as there is one; otherwise as ``map_in_workers``."""
     if not _CAN_FORK:
         yield from enumerate(map(function, items))

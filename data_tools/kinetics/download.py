@@ -94,7 +94,7 @@ class Downloader:
                 shutil.rmtree(folder)  # resuming it would not help
                 raise NotFetched("failed", str(error)) from None
         except NotFetched as error:
-            if error.status != "failed":  # else the next run resumes what is there
+            if error.status != "failed":  # else the next run resumes the part
                 shutil.rmtree(folder)
             return Result(error.status, error.reason, attempts=self.source.attempts)
         with writing(target):
@@ -220,7 +220,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Download what is missing."""
+    """Download the missing clips."""
     args = _parse(argv)
     segments = read_annotations(args.annotations)
     for segment in segments:

@@ -1,4 +1,8 @@
-"""Check videos, and encode them again smaller, upright, with short GOPs, or cut in time, with PyAV."""
+"""Check videos, and encode them again smaller, upright, with short GOPs, or cut in time.
+
+PyAV does it: the ffmpeg program loses frames of AVI files with B-frames, and its option for uneven times depends on the
+version.
+"""
 
 from __future__ import annotations
 

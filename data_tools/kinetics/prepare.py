@@ -137,7 +137,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare what is missing."""
+    """Prepare the missing videos."""
     args = _parse(argv)
     from octvideo.workers import WorkerFailed, as_completed  # loads torch, which takes seconds
 

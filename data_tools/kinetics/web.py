@@ -102,20 +102,22 @@ class Web:
         url = fill(self._template, segment, quoted=True)
         self._client.params["outtmpl"]["default"] = str(folder).replace("%", "%%") + "/video.%(ext)s"
         try:
-            with writing(folder):
-                if self._sections:
-                    return self._fetch_section(url, segment, folder)
-                return self._fetch_file(url, folder)
-        except YoutubeDLError as error:
+            return self._fetch_section(url, segment, folder) if self._sections else self._fetch_file(url, folder)
+        except (NotFetched, UserError):
+            raise
+        except Exception as error:  # yt-dlp's many extractors raise errors of any kind
+            cause = (getattr(error, "exc_info", None) or (None, error))[1]
+            if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+                with writing(folder):
+                    raise cause from None
             message = str(error).removeprefix("ERROR: ")
             raise NotFetched(classify(message, page=self._sections), message) from None
 
     def _fetch_file(self, url: str, folder: Path) -> Path:
-        # No extractor: it would look for a video in an error page.
-        info = {"id": "video", "title": "video", "url": url, "ext": "mp4"}
         path = folder / "video.mp4"
         self._client.guard(folder / "video.mp4.part")
-        self._run(self._client.process_ie_result, info)
+        # Not by an extractor, which would search an error page for videos.
+        self._client.process_ie_result({"id": "video", "title": "video", "url": url, "ext": "mp4"}, download=True)
         if not self._client.length_known:  # the file ended where the connection did, wherever that was
             try:
                 require_video(path, whole=True)
@@ -127,24 +129,15 @@ class Web:
     def _fetch_section(self, url: str, segment: Segment, folder: Path) -> Path:
         if os.getpgrp() != os.getpid():
             os.setpgid(0, 0)  # whoever kills this worker kills its ffmpeg, too
-        for path in folder.iterdir():  # ffmpeg does not resume
-            path.unlink()
+        shutil.rmtree(folder)  # ffmpeg does not resume
+        folder.mkdir()
         section = {"start_time": segment.start, "end_time": segment.end}
         self._client.params["download_ranges"] = lambda info, ydl: [section]
-        self._run(self._client.extract_info, url)
+        self._client.extract_info(url, download=True)
         files = [path for path in folder.glob("video.*") if path.suffix not in (".part", ".ytdl")]
         if len(files) != 1:
             raise NotFetched("failed", "yt-dlp ended without a file")
         return files[0]
-
-    def _run(self, function: Any, argument: Any) -> None:
-        try:
-            function(argument, download=True)
-        except YoutubeDLError as error:
-            cause = (getattr(error, "exc_info", None) or (None, None))[1]
-            if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-                raise cause from None
-            raise
 
 
 class _Client(yt_dlp.YoutubeDL):
@@ -185,6 +178,7 @@ class _Client(yt_dlp.YoutubeDL):
         except HTTPError as error:
             if error.status == 416 and self._part:  # the part is the whole file, or no part of it
                 self._version.unlink(missing_ok=True)
+                del request.headers["If-Range"]
                 return self.urlopen(request)
             if error.status in (429, 503):
                 self._pause(error)

@@ -112,8 +112,8 @@ class Packer:
                         replace_durably(self.partial / name, self.output / name)
                     progress.update()
         finally:
-            for path in self.partial.glob("*.tar"):
-                discard(path)
+            for unfinished in self.partial.glob("*.tar"):
+                discard(unfinished)
 
     def members(self, report: Report, workers: int) -> tuple[list[Member], dict[str, int]]:
         """Return the videos, in the order of the list, and the sizes of the shards, as they are on the disk.

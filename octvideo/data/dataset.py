@@ -1,4 +1,4 @@
-"""Samples: one random clip of a video for training, all views of a video for testing."""
+"""Read samples: a random clip of a video for training, all views of a video for testing."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ MAX_CONSECUTIVE_FAILURES = 20  # this many unreadable videos in a row mean a bro
 
 
 class Failure(NamedTuple):
-    """A video that could not be read, and why."""
+    """A video that could not be read, and the reason."""
 
     path: str
     reason: str
 
 
 class Sample(NamedTuple):
-    """One training clip: frames ``(T, H, W, 3)`` uint8; ``seed`` is that of what is drawn for it on the device."""
+    """One training clip: frames ``(T, H, W, 3)`` uint8; ``seed`` is for random numbers drawn on the device."""
 
     frames: Tensor
     label: int
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Training clips: frames ``(N, T, H, W, 3)`` uint8; labels, video numbers and seeds ``(N,)``; what was replaced."""
+    """Training clips: frames ``(N, T, H, W, 3)`` uint8; labels, video numbers and seeds ``(N,)``; replaced videos."""
 
     frames: Tensor
     labels: Tensor
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class VideoViews(NamedTuple):
-    """All views of one video, clip-major: frames ``(clips * crops, T, H, W, 3)`` uint8, or None where it failed."""
+    """All views of one video, clip-major: frames ``(clips * crops, T, H, W, 3)`` uint8; None if it failed."""
 
     frames: Tensor | None
     label: int
@@ -75,7 +75,7 @@ class VideoViews(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks samples."""
+    """Stack samples to a batch."""
     return Batch(
         torch.stack([sample.frames for sample in samples]),
         torch.tensor([sample.label for sample in samples]),
@@ -89,10 +89,10 @@ T = TypeVar("T")
 
 
 def _attempt(read: Callable[..., T], retries: int, path: str, *args: object) -> T:
-    """``read(path, *args)``, tried ``retries`` more times where the video cannot be read.
+    """Call ``read(path, *args)``, up to ``retries`` more times if the video cannot be read.
 
     Raises:
-        DecodeError: of the last attempt.
+        DecodeError: the last attempt failed.
     """
     for _ in range(retries + 1):
         try:
@@ -105,23 +105,23 @@ def _attempt(read: Callable[..., T], retries: int, path: str, *args: object) -> 
 
 
 class TrainDataset(Dataset[Sample]):
-    """Random clips. An item is asked for by ``(index, draw)``; both and the seed decide its random numbers.
+    """Read random clips. The key ``(index, draw)`` of an item and the seed decide its random numbers.
 
-    A video that cannot be read is tried ``retries`` more times, then another one takes its place and the failure is
-    reported. After ``MAX_CONSECUTIVE_FAILURES`` of them the clip is black and its label -1, so that all ranks can stop.
+    A video that cannot be read is tried ``retries`` more times, then replaced by another one and reported. After
+    ``MAX_CONSECUTIVE_FAILURES`` of them the clip is black and its label -1, so that all ranks can stop.
 
     Args:
-        index: the videos; every one needs a label.
-        num_frames, sampling_rate: of a clip.
-        crop, short_side: pixels, see ``random_crop``.
+        index: the videos, all with labels.
+        num_frames, sampling_rate: length and temporal stride of a clip.
+        crop, short_side: pixels; see ``random_crop``.
         resized: area and aspect ranges of ``random_resized_crop``, four numbers; empty for ``random_crop``.
         flip: probability.
         color: strength of ``color_jitter``.
-        sampling: the rule for the clip's frames, see ``octvideo.data.sampling``.
+        sampling: the rule for the clip's frames; see ``octvideo.data.sampling``.
         decoder: see ``open_video``.
         retries: further attempts.
-        item_timeout: seconds that an attempt may take, in a process of its own; 0 reads in this one.
-        seed: of all random numbers.
+        item_timeout: seconds that an attempt may take in a worker process; 0 reads in this process.
+        seed: decides all random numbers.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class TrainDataset(Dataset[Sample]):
         return Sample(black, -1, number, failed, seed)
 
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
-        """Frames ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
+        """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
         start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
         with open_video(self.index.source(number), self.decoder, name=path) as video:
             indices = random_clip(
@@ -184,14 +184,14 @@ class TrainDataset(Dataset[Sample]):
 
 
 class TestDataset(Dataset[VideoViews]):
-    """All views of each video, which is opened and decoded once.
+    """Read all views of each video, which is opened and decoded once.
 
     Args:
         index: the videos.
-        num_frames, sampling_rate: of a clip.
+        num_frames, sampling_rate: length and temporal stride of a clip.
         crop, short_side: pixels.
-        num_clips, num_crops: views are their product.
-        sampling, decoder, retries, item_timeout: as in training.
+        num_clips, num_crops: a video has ``num_clips * num_crops`` views.
+        sampling, decoder, retries, item_timeout: see ``TrainDataset``.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -230,11 +230,11 @@ class TestDataset(Dataset[VideoViews]):
         crops = spatial_crops(torch.from_numpy(frames), self.crop, self.num_crops)
         views = torch.empty((len(clips) * len(crops), clips.shape[1], *crops[0].shape[1:]), dtype=torch.uint8)
         for view, (clip, crop) in zip(views, product(torch.from_numpy(clips), crops)):
-            torch.index_select(crop, 0, clip, out=view)  # stacking copies would copy it all twice
+            torch.index_select(crop, 0, clip, out=view)  # stacking would copy everything twice
         return VideoViews(views, label, number, None)
 
     def _frames(self, path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The frames of all clips once, resized: ``(n, H, W, 3)``, and which make a clip: ``(clips, T)``."""
+        """Read the frames of all clips once, resized: ``(n, H, W, 3)``, and the frames of each clip: ``(clips, T)``."""
         with open_video(self.index.source(number), self.decoder, name=path) as video:
             indices = uniform_clips(
                 len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps

@@ -46,6 +46,10 @@ def run_experiment(cfg: CfgNode, signals: StopOnSignal) -> bool:
             raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
         # Find mistakes before anything is written, and not after days of training.
         data = read_run_data(cfg, session.folder)
+        used = {(cfg.DATA.TRAIN, data.train), (cfg.DATA.VAL, data.val), (cfg.DATA.TEST or cfg.DATA.VAL, data.test)}
+        for source, passed_over in sorted({(key, index.passed_over) for key, index in used if index is not None}):
+            if passed_over:
+                session.log.say(f"{source}: {passed_over}")
         cfg = with_keys(cfg, {"MODEL.NUM_CLASSES": data.num_classes})
         if cfg.NUM_THREADS:
             torch.set_num_threads(cfg.NUM_THREADS)

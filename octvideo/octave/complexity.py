@@ -1,4 +1,4 @@
-"""Counting what a network costs, the way the paper's "#FLOPs" does.
+"""Count the cost of a network like the paper's "#FLOPs".
 
 Multiply-adds of convolutions (one more per output element where there is a bias) and of fully connected layers. Pooling
 is counted beside them: outputs times kernel area, global pooling by its inputs; and so are the elements that go through
@@ -25,7 +25,7 @@ _aten = torch.ops.aten
 
 @dataclass
 class Complexity:
-    """What one forward pass costs.
+    """The cost of one forward pass.
 
     Attributes:
         params: number of parameters.
@@ -42,7 +42,7 @@ class Complexity:
     activations: int = 0
 
     def as_dict(self) -> dict[str, float]:
-        """Millions of parameters and activations, billions of operations."""
+        """Return millions of parameters and activations, billions of operations."""
         return {
             "params_m": self.params / 1e6,
             "gflops": self.multiply_adds / 1e9,
@@ -80,7 +80,7 @@ class _Counter(TorchDispatchMode):
 
 
 def count(model: nn.Module, shape: Sequence[int], *, meta: bool = True) -> Complexity:
-    """Counts one forward pass of ``model``, in evaluation mode, on an input of ``shape``, batch included.
+    """Count one forward pass of ``model``, in evaluation mode, on an input of ``shape``, batch included.
 
     Args:
         model: any network; it is left as it was.
@@ -93,7 +93,7 @@ def count(model: nn.Module, shape: Sequence[int], *, meta: bool = True) -> Compl
     if meta:
         device = torch.device("meta")
         tensors = {name: tensor.detach().to(device) for name, tensor in tensors.items()}
-        # The fused attention kernels have no meta implementation for every shape; the plain one does, and is not
+        # Fused attention kernels lack meta implementations for some shapes; the plain kernel has one, and is not
         # counted.
         attention = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     counter = _Counter()

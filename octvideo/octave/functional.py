@@ -1,4 +1,4 @@
-"""The tensor operations of an octave convolution. Space is halved and doubled; time is left alone.
+"""The tensor operations of an octave convolution. Height and width are halved and doubled; time is not.
 
 Each works on 4 dimensions ``(N, C, H, W)`` and on 5 ``(N, C, T, H, W)``.
 """
@@ -18,16 +18,16 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torc
 
 
 def exporting() -> bool:
-    """Whether ``torch.export`` is making a graph of the network, as every export does.
+    """Tell whether ``torch.export`` is tracing the network, as in every export.
 
-    Clips then keep their five dimensions in all layers: other runtimes have fast 3D operations, and each change of
-    shape between two of them is a copy. Eager PyTorch on a CPU is faster with frames as images.
+    In exported graphs clips keep five dimensions in all layers: other runtimes have fast 3D operations, and each change
+    of shape is a copy. Eager PyTorch on a CPU is faster with frames as images.
     """
     return _is_exporting()
 
 
 def downsample(x: Tensor, mode: str = "avg") -> Tensor:
-    """Halves height and width: 2x2 pooling with stride 2, odd sizes rounded up, the border not counted.
+    """Halve height and width: 2x2 pooling with stride 2; odd sizes are rounded up, the border is not counted.
 
     Args:
         x: ``(N, C, [T,] H, W)``.
@@ -50,7 +50,7 @@ def downsample(x: Tensor, mode: str = "avg") -> Tensor:
 
 
 def _per_frame(x: Tensor, mode: str) -> Tensor:
-    """Pools every frame as an image; a view in either memory format, where 3D pooling has no channels-last kernel."""
+    """Pool every frame as an image, without a copy: 3D pooling has no channels-last kernel."""
     n, c, t = x.shape[:3]
     if x.is_contiguous():
         y = downsample(x.flatten(1, 2), mode)
@@ -60,7 +60,7 @@ def _per_frame(x: Tensor, mode: str) -> Tensor:
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Nearest-neighbour upsampling of height and width to ``size`` = (H, W) (Eq. 4).
+    """Upsample height and width to ``size`` = (H, W) by nearest neighbours (Eq. 4).
 
     Output position p takes input position floor(p / 2), at odd sizes too: 5 -> ``0 0 1 1 2``.
     """
@@ -85,9 +85,9 @@ def convolve(
     groups: int,
     as_2d: bool = False,
 ) -> Tensor:
-    """``conv2d`` or ``conv3d`` by the number of dimensions; ``as_2d`` runs a 3D one as 2D where that is exact.
+    """Call ``conv2d`` or ``conv3d`` by the number of dimensions; ``as_2d`` runs a 3D convolution as 2D ones.
 
-    An exported graph has 3D ones whatever ``as_2d`` is.
+    Exported graphs always have 3D convolutions.
     """
     if x.dim() == 4:
         x, stride = _seen(x, weight, stride, padding)
@@ -106,7 +106,7 @@ def convolve_as_2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """A 3D convolution as 2D ones: equal up to rounding, several times as fast on a CPU in channels-last memory.
+    """Run a 3D convolution as 2D ones: equal up to rounding, several times as fast on a CPU in channels-last memory.
 
     - ``(1, k, k)``: an image convolution of every frame.
     - ``(k, 1, 1)``: an image convolution of the ``(T, H * W)`` plane.

@@ -1,4 +1,4 @@
-"""Folding batch normalisation into convolutions, for inference.
+"""Fold batch normalisation into convolutions, for inference.
 
 In evaluation mode a batch norm is a factor and a shift of each channel. An octave convolution is linear in its one
 weight, and each of its outputs is normalised after the sum of both paths (Eq. 4), so the factor goes into the rows of
@@ -32,7 +32,7 @@ class _Tracer(fx.Tracer):
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy for inference, in evaluation mode, in which batch norms are part of the convolutions before them.
+    """Return a copy in evaluation mode whose batch norms are folded into the convolutions before them.
 
     A norm is folded where torch.fx shows that a convolution's output goes to it and nowhere else; an ``nn.Identity``
     takes its place. The others stay. So the outputs are the same up to rounding, with fewer passes over the features.
@@ -49,7 +49,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _fold_all(part: nn.Module, single: set[int]) -> None:
-    """Folds within ``part``; ``single`` are the modules that stand in one place of the network."""
+    """Fold within ``part``; ``single`` are the modules used in one place of the network."""
     try:
         graph = _Tracer().trace(part)
     except Exception:  # tracing runs the network's own code, which may raise anything
@@ -70,7 +70,7 @@ def _fold_all(part: nn.Module, single: set[int]) -> None:
 
 
 def _is_fixed(norm: nn.Module) -> bool:
-    """A batch norm that uses the statistics of the training."""
+    """Tell whether a norm uses running statistics."""
     layers = list(norm.children()) if isinstance(norm, _OCTAVE) else [norm]
     return all(
         type(layer) in _VANILLA and layer.track_running_stats for layer in layers

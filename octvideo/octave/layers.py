@@ -1,4 +1,4 @@
-"""Layers beside convolution and norm that work on a pair."""
+"""Layers on pairs, other than convolution and norm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "poo
 
 
 class OctMap(nn.Module):
-    """Applies a layer without channels of its own (activation, pooling, dropout) to each group of a pair."""
+    """Apply a layer that has no channels (activation, pooling, dropout) to each group of a pair."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class OctMap(nn.Module):
 
 
 class OctPool(nn.Module):
-    """A local pooling layer on each group; the low output has half the resolution of the high one, rounded up.
+    """Apply a local pooling layer to each group; the low output has half the resolution of the high one, rounded up.
 
     A kernel of 2 drops the last row of an odd height, which the two groups do at different heights: of 6 + 3 rows,
     3 + 1 would remain where 3 + 2 are due. The low group then sees its last row twice.
@@ -48,14 +48,14 @@ class OctPool(nn.Module):
 
 
 class OctReLU(nn.ReLU):
-    """``nn.ReLU`` of a tensor or a pair."""
+    """Apply ``nn.ReLU`` to a tensor or a pair."""
 
     def forward(self, x: Feature) -> Feature:  # type: ignore[override]
         return map_groups(super().forward, x)
 
 
 def merge(x: Feature, segments: Segments | None = None) -> Tensor:
-    """One tensor ``(N, C, [T,] H, W)`` at the high resolution: the low group upsampled, after the high channels.
+    """Merge a pair into a tensor ``(N, C, [T,] H, W)``: high channels, then the upsampled low ones.
 
     ``segments`` puts the channels of a concatenation into the vanilla order, as in ``octave.segments``.
     """
@@ -70,7 +70,7 @@ def merge(x: Feature, segments: Segments | None = None) -> Tensor:
 
 
 def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
-    """The inverse direction: the last ``int(alpha * C)`` channels are pooled to the low resolution."""
+    """Split a tensor into a pair: the last ``int(alpha * C)`` channels are pooled to the low resolution."""
     high, low = split_channels(x.shape[1], alpha, multiple)
     if alpha == 0:
         return x
@@ -78,7 +78,7 @@ def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
 
 
 def pool_globally(x: Feature, segments: Segments | None = None) -> Tensor:
-    """Global average pooling of all groups into ``(N, C)``, in the order of :func:`merge`: a head without merging."""
+    """Average each channel of all groups globally: ``(N, C)``, in the order of :func:`merge`, without merging."""
     means = map_groups(_mean, x)
     return join_segments(*means, segments or (_widths(means),), 1) if isinstance(means, OctaveTensor) else means
 
@@ -92,7 +92,7 @@ def _widths(x: OctaveTensor) -> tuple[int, int]:
 
 
 class OctSqueezeExcitation(nn.Module):
-    """Squeeze-and-excitation of a pair: both groups are pooled, reduced together, and scaled by an expansion of each.
+    """Apply squeeze-and-excitation to a pair: pool both groups, reduce them together, scale each by its expansion.
 
     The weights are the vanilla ones (``fc1``: C -> C / reduction, ``fc2`` back) as 1x1 convolutions; ``fc2``'s rows are
     the expansions of the high and of the low group, so the state dict is vanilla at every alpha.
@@ -118,7 +118,7 @@ class OctSqueezeExcitation(nn.Module):
         self.activation, self.gate = activation(), gate()
 
     def forward(self, x: Feature) -> Feature:
-        """Scales each channel by its gate; shapes are kept."""
+        """Scale each channel by its gate; shapes do not change."""
         pooled = pool_globally(x)
         pooled = pooled[(...,) + (None,) * (self.fc1.weight.dim() - 2)]
         scale = self.gate(self.fc2(self.activation(self.fc1(pooled))))

@@ -1,4 +1,4 @@
-"""Batch normalisation of a pair: one ``nn.BatchNorm`` a group, stored as the vanilla one.
+"""Batch normalisation of a pair: one ``nn.BatchNorm`` per group, stored as a vanilla one.
 
 The children are real ``nn.BatchNorm2d/3d``, so that SyncBatchNorm conversion and fvcore's precise BN find them. The
 state dict has the keys and shapes of the vanilla layer (``weight``: the high group's, then the low group's). Only with
@@ -47,7 +47,7 @@ class _OctBatchNorm(nn.Module):
         self.register_load_state_dict_pre_hook(_split)
 
     def forward(self, x: Feature) -> Feature:
-        """Normalises each group of a pair, or a tensor where ``alpha`` is 0; shapes are kept."""
+        """Normalise each group of a pair, or a tensor if ``alpha`` is 0; shapes do not change."""
         if isinstance(x, OctaveTensor):
             return OctaveTensor(_apply(self.high, x.high), _apply(self.low, x.low))
         if self.high is None or self.low is not None:
@@ -56,7 +56,7 @@ class _OctBatchNorm(nn.Module):
 
     @property
     def block_final_bn(self) -> bool:
-        """PyTorchVideo's mark on the last norm of a block, which its initialisation sets to zero."""
+        """PyTorchVideo's mark of the last norm of a block, which it initialises with zero."""
         return all(getattr(child, "block_final_bn", False) for child in self.children())
 
     @block_final_bn.setter
@@ -75,7 +75,7 @@ def _apply(layer: nn.Module | None, x: Tensor | None) -> Tensor | None:
 
 
 def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local_metadata: Any) -> None:
-    """State dict hook: the children's vectors become the vanilla ones."""
+    """State dict hook: join the children's vectors to vanilla ones."""
     groups = [name for name, _ in module.named_children()]
     if any(isinstance(state.get(f"{prefix}{group}.{name}"), nn.Parameter) for group in groups for name in _VECTORS):
         return  # keep_vars=True
@@ -90,7 +90,7 @@ def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local
 
 
 def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
-    """Load hook: the vanilla vectors become the children's."""
+    """Load hook: split the vanilla vectors into the children's."""
     children: Mapping[str, Any] = dict(module.named_children())
     for name in _VECTORS:
         if (vector := state.pop(prefix + name, None)) is None:

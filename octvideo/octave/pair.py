@@ -1,4 +1,4 @@
-"""The multi-frequency feature representation of Sec. 3.1: a pair of maps, one octave apart."""
+"""The multi-frequency features of Sec. 3.1: a pair of maps, one octave apart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OctaveTensor(NamedTuple):
     low: Tensor | None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> OctaveTensor:
-        """The pair of ``function`` applied to each group that exists."""
+        """Apply ``function`` to each group that exists."""
         return OctaveTensor(
             None if self.high is None else function(self.high),
             None if self.low is None else function(self.low),
@@ -33,16 +33,16 @@ class OctaveTensor(NamedTuple):
         return _sum(self, other) if isinstance(other, OctaveTensor) else NotImplemented
 
     def to(self, *args: Any, **kwargs: Any) -> OctaveTensor:
-        """``Tensor.to`` on each group."""
+        """Call ``Tensor.to`` on each group."""
         return self.map(lambda group: group.to(*args, **kwargs))
 
     def detach(self) -> OctaveTensor:
-        """``Tensor.detach`` on each group."""
+        """Call ``Tensor.detach`` on each group."""
         return self.map(Tensor.detach)
 
     @property
     def channels(self) -> int:
-        """Channels of the two groups together."""
+        """Number of channels of both groups."""
         return sum(group.shape[1] for group in self if group is not None)
 
     @property
@@ -86,12 +86,12 @@ def _any(pair: OctaveTensor) -> Tensor:
 
 
 def map_groups(function: Callable[[Tensor], Tensor], x: Feature) -> Feature:
-    """``function`` on a plain tensor, or on each group of a pair."""
+    """Apply ``function`` to a tensor, or to each group of a pair."""
     return x.map(function) if isinstance(x, OctaveTensor) else function(x)
 
 
 def split_channels(channels: int, alpha: float, multiple: int = 1) -> tuple[int, int]:
-    """How many of ``channels`` are high and low for a share ``alpha`` of low-frequency channels.
+    """Return the numbers of high and low channels for a share ``alpha`` of low-frequency channels.
 
     The low group has ``int(alpha * channels)``, the high group the rest. With ``multiple`` above 1 the low group is
     the nearest multiple of it that fits, for hardware that works on 8 or 16 channels at a time.

@@ -1,4 +1,4 @@
-"""Channels of pairs that were concatenated: where they are in the vanilla tensor.
+"""The order of channels after a concatenation of pairs, compared with the vanilla tensor.
 
 The pair of a concatenation has the high groups together and the low groups together. The vanilla tensor, and so every
 parameter with an entry a channel, has them in turns::
@@ -22,7 +22,7 @@ Segments = tuple[tuple[int, int], ...]  # high and low channels of each pair
 
 
 def simplify(segments: Sequence[tuple[int, int]]) -> Segments:
-    """The same order of channels in the fewest segments, none of them empty.
+    """Return the same order of channels with the fewest segments, none of them empty.
 
     >>> simplify([(3, 0), (2, 2), (0, 1), (1, 1)])
     ((5, 3), (1, 1))
@@ -38,7 +38,7 @@ def simplify(segments: Sequence[tuple[int, int]]) -> Segments:
 
 
 def split_segments(x: Tensor, segments: Segments, dim: int) -> tuple[Tensor, Tensor]:
-    """The high and the low entries of a vanilla tensor along ``dim``; either may have none."""
+    """Split a vanilla tensor along ``dim`` into high and low entries; either may be empty."""
     parts = x.split([width for segment in segments for width in segment], dim)
     if len(segments) == 1:
         return parts[0], parts[1]
@@ -46,7 +46,7 @@ def split_segments(x: Tensor, segments: Segments, dim: int) -> tuple[Tensor, Ten
 
 
 def join_segments(high: Tensor | None, low: Tensor | None, segments: Segments, dim: int) -> Tensor:
-    """The vanilla tensor of both groups, the inverse of :func:`split_segments`; None is a group without entries."""
+    """Join both groups to the vanilla tensor, the inverse of :func:`split_segments`; None is an empty group."""
     if high is None or low is None:
         only = low if high is None else high
         assert only is not None

@@ -176,7 +176,7 @@ def test_versions_are_never_mixed(retries: str, server: VideoServer, video: Path
     old = video.read_bytes()
     new = old + b"\0\0\0\x10free12345678"  # an empty box of MP4
     server.files, server.versions, server.faults = {"abc": old}, {"abc": '"old"'}, {"abc": ["drop"]}
-    server.next_files, server.next_versions = {"abc": new}, {"abc": '"new"'}
+    server.replacements = {"abc": (new, '"new"')}
     assert download(csv, output, source, "--retries", retries) == 0
     if retries == "0":
         assert statuses(output) == {clip("abc"): "failed"} and not videos(output)

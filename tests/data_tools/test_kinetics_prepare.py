@@ -221,7 +221,7 @@ def test_killed_run_is_resumed(how: signal.Signals, make_video: Callable[..., Pa
     for number in range(1, 200):  # far more than are made before the signal arrives
         os.link(source / "00.mp4", source / f"{number:02d}.mp4")
     command = [sys.executable, str(SCRIPT), "--input", str(source), "--output", str(output), "--workers", "2"]
-    # A session of its own, so that what is killed is this run and nothing else.
+    # In its own session, so that the kill hits this run alone.
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 240
     while len(made(output)) < 2 and process.poll() is None and time.monotonic() < deadline:

@@ -51,10 +51,10 @@ class Group:
                 start_new_session=True,
             )
 
-    def until(self, text: str) -> Group:
-        """Waits until the run has said so."""
+    def until(self, *texts: str) -> Group:
+        """Waits until the run has printed one of the texts."""
         end = time.monotonic() + PATIENCE
-        while text not in self.errors.read_text():
+        while not any(text in self.errors.read_text() for text in texts):
             assert self.process.poll() is None and time.monotonic() < end, self.errors.read_text()
             time.sleep(0.02)
         return self
@@ -144,7 +144,7 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
         before = steps(tmp_path / "out")
         longest = start
         if turn % 4:  # else while it starts
-            group.until("training on")
+            group.until("training on", "nothing is left to train")
             longest = rest / 4
         with contextlib.suppress(subprocess.TimeoutExpired):
             group.process.wait(random_.uniform(0, longest))

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that serves files, well or badly."""
+"""A web server on 127.0.0.1 that serves files, with faults on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class VideoServer(ThreadingHTTPServer):
     Attributes:
         files: bytes by name; others are 404.
         versions: ETags by name; without one there is no ETag.
-        next_files, next_versions: replace these after the first request for a name.
+        replacements: files and ETags that replace others after the first request for a name.
         ranges: serve parts of files without an ETag, too.
         faults: by name, what goes wrong with the first, second, ... request; "" for nothing; see ``_Handler``.
         requests: (name, Range header, seconds) of every request.
@@ -26,8 +26,7 @@ class VideoServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
         self.versions: dict[str, str] = {}
-        self.next_files: dict[str, bytes] = {}
-        self.next_versions: dict[str, str] = {}
+        self.replacements: dict[str, tuple[bytes, str]] = {}
         self.ranges = False
         self.faults: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str | None, float]] = []
@@ -37,14 +36,14 @@ class VideoServer(ThreadingHTTPServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it and its thread."""
+        """Stop the server and its thread."""
         self.release.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
 
     def asked(self, name: str) -> list[str | None]:
-        """The Range headers of the requests for a name."""
+        """Return the Range headers of the requests for a name."""
         return [header for other, header, _ in self.requests if other == name]
 
 
@@ -75,8 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, fault: str) -> None:
         server = self.server
         data, version = server.files[name], server.versions.get(name)
-        server.files[name] = server.next_files.pop(name, data)
-        server.versions |= {key: server.next_versions.pop(key) for key in [name] if key in server.next_versions}
+        if name in server.replacements:
+            server.files[name], server.versions[name] = server.replacements.pop(name)
         wanted = self.headers.get("Range", "")
         same = self.headers.get("If-Range") in (None, version)
         more = {"ETag": version} if version else {}
@@ -114,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Print nothing."""
 
     def handle(self) -> None:
         try:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from octvideo.data import DecodeError
-from octvideo.workers import WorkerFailed, WorkerProcess, in_worker, map_in_workers
+from octvideo.workers import WorkerFailed, WorkerProcess, as_completed, in_worker, map_in_workers
 
 
 @pytest.fixture
@@ -279,6 +279,11 @@ def test_children_answer_in_order():
     ]
     assert all(is_reaped(result) for result in results if isinstance(result, int))
     assert list(map_in_workers(obey, [], workers=3, timeout=1.0)) == []
+
+
+def test_results_come_as_completed():
+    results = list(as_completed(obey, ["hang", "", ""], workers=2, timeout=5.0))
+    assert [number for number, _ in results] == [1, 2, 0] and isinstance(results[2][1], WorkerFailed)
 
 
 def test_closing_the_map_ends_the_children():
