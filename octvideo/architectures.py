@@ -11,7 +11,7 @@ __all__ = ["ARCHITECTURES", "IMAGE_NETWORKS", "VIDEO_RESNETS", "ImageNetwork", "
 
 
 class VideoResNet(NamedTuple):
-    """What tells C2D, I3D and Slow apart; the fields are arguments of ``create_octave_resnet``."""
+    """The differences of C2D, I3D and Slow; the fields are arguments of ``create_octave_resnet``."""
 
     stem_kernel: tuple[int, int, int]
     temporal_kernels: tuple[tuple[int, ...], ...]  # per stage, of its first convolutions, repeated over the blocks

@@ -1,4 +1,4 @@
-"""What a configuration key is: its default, a comment and the values that it takes."""
+"""The declaration of a configuration key: default, comment and valid values."""
 
 from __future__ import annotations
 
