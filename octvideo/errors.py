@@ -1,6 +1,6 @@
 """The exception for what a user can cause and fix, and error messages in one line."""
 
-__all__ = ["UserError", "one_line"]
+__all__ = ["UserError", "one_line", "reason_of"]
 
 
 class UserError(Exception):
@@ -20,3 +20,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return "\\n".join(text.splitlines())
     return " ".join(text.split()) or type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the reason in an error, in one line: without the number and the file name of an OSError."""
+    return getattr(error, "strerror", None) or one_line(error)

@@ -20,7 +20,7 @@ import numpy as np
 from octvideo.data.decoders.stream import open_stream, upright_rgb
 from octvideo.data.media import list_suffixes, scan_folder
 from octvideo.download import download
-from octvideo.errors import UserError
+from octvideo.errors import UserError, reason_of
 
 __all__ = ["FrameReader", "find_videos", "is_url", "local_copy", "open_camera"]
 
@@ -93,7 +93,7 @@ class FrameReader:
         try:
             self._container, self._stream = open_stream(source, threads=0, format=format, timeout=timeout)
         except (OSError, ValueError, av.FFmpegError) as error:  # not all of av's are one of the others
-            raise UserError(f"{source}: cannot be opened as a video ({_reason(error)})") from None
+            raise UserError(f"{source}: cannot be opened as a video ({reason_of(error)})") from None
         self.fps = _frame_rate(self._stream)
 
     def __enter__(self) -> FrameReader:
@@ -119,8 +119,8 @@ class FrameReader:
                 break
             except (av.FFmpegError, OSError, ValueError) as error:
                 if shape is None:
-                    raise UserError(f"{self.name}: cannot be decoded ({_reason(error)})") from None
-                print(f"warning: {self.name}: stopped early ({_reason(error)})", file=sys.stderr)
+                    raise UserError(f"{self.name}: cannot be decoded ({reason_of(error)})") from None
+                print(f"warning: {self.name}: stopped early ({reason_of(error)})", file=sys.stderr)
                 break
             if shape is None:
                 image = upright_rgb(frame)
@@ -168,7 +168,3 @@ def _frame_rate(stream: av.VideoStream) -> Fraction:
         if rate and 0 < rate <= 240:
             return Fraction(rate)
     return _DEFAULT_FPS
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

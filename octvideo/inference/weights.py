@@ -10,7 +10,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from octvideo.config import load_cfg
+from octvideo.config import load_cfg, with_keys
 from octvideo.data.classes import classes_of, extended, outputs_of
 from octvideo.data.index import read_classes
 from octvideo.errors import UserError
@@ -76,13 +76,12 @@ def load_network(
         settings = _cfg_from_text(content["config"], path)
     else:
         raise UserError(f"{path}: these weights have no configuration; pass it with --cfg FILE")
-    classes = _classes(content, settings, path)
-    if as_2d is not None:
-        settings.defrost()
-        settings.MODEL.CONV_AS_2D = as_2d
+    names, count = _classes(content, settings, path)
+    as_2d = settings.MODEL.CONV_AS_2D if as_2d is None else as_2d
+    settings = with_keys(settings, {"MODEL.NUM_CLASSES": count, "MODEL.CONV_AS_2D": as_2d})
     model = build_model(settings)
     report = fit(model, weights, path, strict=True, hint="--cfg")
-    return Network(model.eval(), settings, classes, report)
+    return Network(model.eval(), settings, names, report)
 
 
 def _cfg_from_text(text: str, path: Path) -> CfgNode:
@@ -95,15 +94,12 @@ def _cfg_from_text(text: str, path: Path) -> CfgNode:
             raise UserError(str(error).replace(str(file), f"{path} (its configuration)")) from None
 
 
-def _classes(content: Any, cfg: CfgNode, path: Path) -> tuple[str, ...]:
-    """Return the names of all outputs of the network; set MODEL.NUM_CLASSES if it is 0."""
+def _classes(content: Any, cfg: CfgNode, path: Path) -> tuple[tuple[str, ...], int]:
+    """Return the names of all outputs of the network, and their number."""
     names, outputs = classes_of(content, path), outputs_of(content)
     if not names and cfg.DATA.CLASSES:
         names = read_classes(cfg.DATA.CLASSES)
-    if not cfg.MODEL.NUM_CLASSES:
-        cfg.defrost()
-        cfg.MODEL.NUM_CLASSES = outputs or len(names)
-    count = num_classes(cfg)
+    count = cfg.MODEL.NUM_CLASSES or outputs or len(names) or num_classes(cfg)
     if outputs and outputs != count:
         raise UserError(f"{path}: it has {outputs} classes, but MODEL.NUM_CLASSES is {count}; check --cfg")
-    return tuple(extended(names, count, str(path)))
+    return tuple(extended(names, count, str(path))), count

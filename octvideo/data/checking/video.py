@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 
 from octvideo.data.decoders.stream import open_stream
+from octvideo.errors import reason_of
 
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
 
@@ -74,9 +75,8 @@ def check_video(path: str) -> Checked:
     except _Broken as error:
         reason = str(error)
     except Exception as error:  # decoders raise errors of many kinds
-        text = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         where = f"after frame {found.frames}" if found.codec else "while opening"
-        reason = f"error {where}: {text}"
+        reason = f"error {where}: {reason_of(error)}"
     else:
         reason = ""
     return Checked(
