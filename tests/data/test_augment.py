@@ -52,7 +52,7 @@ def test_nothing_switched_on_changes_nothing():
     assert Augmentation().clips(clips, seeds(4)) is clips and torch.equal(clips, before)
 
 
-def test_randaugment_treats_all_frames_of_a_clip_alike_and_clips_differently():
+def test_randaugment_is_per_clip():
     frames = repeated(1).expand(40, -1, -1, -1, -1)
     augment = Augmentation(num_ops=2, magnitude=9, fill=[0.45] * 3)
     out = augment.frames(frames, seeds(40))
@@ -64,7 +64,7 @@ def test_randaugment_treats_all_frames_of_a_clip_alike_and_clips_differently():
     assert normalize_clips(out, [0.45] * 3, [0.225] * 3).is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_what_becomes_of_a_clip_depends_on_its_frames_and_its_seed_alone():
+def test_augmentation_depends_on_frames_and_seed():
     frames, numbers = repeated(4), seeds(4)
     augment = Augmentation(num_ops=2, magnitude=9, erasing=0.7)
 
@@ -93,7 +93,7 @@ def test_a_stronger_magnitude_changes_more():
     assert distance[1] > 1.5 * distance[0]
 
 
-def test_erasing_is_one_box_of_noise_in_all_frames():
+def test_erasing_is_one_box_per_clip():
     count, size = 150, 40
     clips = torch.full((count, 3, 3, size, size), 7.0).contiguous(memory_format=torch.channels_last_3d)
     out = Augmentation(erasing=0.4).clips(clips, seeds(count))
@@ -113,7 +113,7 @@ def test_erasing_is_one_box_of_noise_in_all_frames():
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
 
 
-def test_random_resized_crop_has_the_area_and_the_aspect_asked_for():
+def test_random_resized_crop_has_area_and_aspect():
     size, height, width = 64, 100, 160
     x, y = torch.arange(width), torch.arange(height)
     image = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.zeros(height, width)], -1)

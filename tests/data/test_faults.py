@@ -98,7 +98,7 @@ def test_the_loader_has_more_patience_than_the_guard(video_folder):
         cfg_of(video_folder / "train", "DATA.ITEM_TIMEOUT", "-1")
 
 
-def test_ranks_stop_together_where_too_many_videos_fail_on_one(tmp_path):
+def test_ranks_stop_together_on_failures(tmp_path):
     done = run_script(HELPERS / "failing_videos_rank.py", tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     ends = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]

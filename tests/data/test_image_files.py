@@ -137,7 +137,7 @@ def test_folders_and_lists_of_images(image_folder, tmp_path):
     assert [Path(read_index(image_folder).path(0)).name] == ["a.mp4"] and len(read_index(image_folder)) == 1
 
 
-def test_a_broken_image_is_replaced_in_training_and_named_in_testing(image_folder):
+def test_broken_image_is_replaced_or_named(image_folder):
     batch = next(iter(build_train_loader(cfg_of(image_folder))))  # a pass, every image once
     assert batch.frames.shape == (6, 1, 32, 32, 3) and 5 not in batch.indices
     assert {Path(failure.path).name for failure in batch.failed} == {"n01443537_2.JPEG"}  # perhaps drawn again
@@ -148,7 +148,7 @@ def test_a_broken_image_is_replaced_in_training_and_named_in_testing(image_folde
     assert "truncated" in items[5].failed.reason
 
 
-def test_an_image_is_a_still_video_for_a_video_network(image_folder):
+def test_image_is_a_still_video(image_folder):
     item = next(iter(build_test_loader(cfg_of(image_folder, "DATA.NUM_FRAMES", "4", "TEST.NUM_CLIPS", "2"))))
     assert item.frames.shape == (2, 4, 32, 32, 3) and torch.equal(item.frames[0, 0], item.frames[1, 3])
 

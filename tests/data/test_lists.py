@@ -145,7 +145,7 @@ def test_workers_get_the_arrays(long_list, method):
     process.join()
 
 
-def test_the_order_of_a_million_videos_is_a_tensor():
+def test_order_of_a_million_videos_is_small():
     batches = iter(TrainSampler(1_000_000, 4, seed=0))
     tracemalloc.start()  # which does not see tensors
     try:

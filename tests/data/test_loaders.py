@@ -80,7 +80,7 @@ def test_sampler_repeats_by_hand():
     assert halves == [steps[0][:2], steps[0][2:]]
 
 
-def test_repeats_of_a_video_are_augmented_each_by_itself(video_folder):
+def test_repeats_have_different_augmentation(video_folder):
     crop = ["DATA.RANDOM_RESIZED_CROP", "[0.2,0.9,0.75,1.3333]"]
     batches = take(build_train_loader(cfg_of(video_folder, "DATA.REPEATS", "2", *crop)), 4)
     for batch in batches:
@@ -91,7 +91,7 @@ def test_repeats_of_a_video_are_augmented_each_by_itself(video_folder):
 
 
 @pytest.mark.parametrize("sampling", ["pyslowfast", "pytorchvideo"])
-def test_everything_on_is_the_same_for_any_number_of_workers(video_folder, sampling):
+def test_batches_do_not_depend_on_workers(video_folder, sampling):
     crop = ["DATA.RANDOM_RESIZED_CROP", "[0.2,0.9,0.75,1.3333]", "DATA.REPEATS", "2", "DATA.SAMPLING", sampling]
     alone = take(build_train_loader(cfg_of(video_folder, *crop)), 3)
     for workers in ("1", "2"):
@@ -147,7 +147,7 @@ def test_uneven_shards_have_every_video_once(video_folder, world_size):
     assert sorted(numbers) == list(range(8))
 
 
-def test_broken_videos_are_replaced_in_training_and_named_in_testing(video_folder, tmp_path):
+def test_broken_videos_are_replaced_or_named(video_folder, tmp_path):
     shutil.copytree(video_folder, tmp_path / "v")
     broken = tmp_path / "v" / "train" / "down" / "video 1.mp4"
     broken.write_bytes(b"no video")
@@ -162,7 +162,7 @@ def test_broken_videos_are_replaced_in_training_and_named_in_testing(video_folde
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_clip_is_black_and_marked_after_twenty_videos_that_cannot_be_read(tmp_path, workers):
+def test_clip_is_black_after_twenty_failures(tmp_path, workers):
     for name in ("a", "b"):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "x.mp4").write_bytes(b"broken")

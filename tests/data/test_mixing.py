@@ -41,7 +41,7 @@ def test_mixup_pixels_match_the_targets():
     assert len(seen) == 20
 
 
-def test_cutmix_is_one_box_in_all_frames_and_its_area_is_in_the_targets():
+def test_cutmix_box_area_is_in_the_targets():
     mix, seen = Mixing(mixup=0, cutmix=1.0, num_classes=CLASSES), set()
     for seed in range(20):
         clips, targets = mix(constant_clips(), LABELS, seed)

@@ -47,7 +47,7 @@ def test_pytorchvideo_by_hand():
     assert clips("pytorchvideo", 1, 30.0, 4, 8, 2) == [[0] * 4] * 2
 
 
-def test_even_is_the_variant_from_the_first_to_the_last_start_and_knows_no_rate():
+def test_even_sampling_ignores_the_frame_rate():
     # 300 frames: 300 - (7 * 8 + 1) = 243 is the last start; 243 * i // 9
     found = clips("even", 300, 30.0)
     assert [clip[0] for clip in found] == [0, 27, 54, 81, 108, 135, 162, 189, 216, 243]
@@ -55,7 +55,7 @@ def test_even_is_the_variant_from_the_first_to_the_last_start_and_knows_no_rate(
     assert found == clips("even", 300, 60.0)
 
 
-def test_one_clip_is_the_middle_or_the_peers_first():
+def test_single_clip_is_middle_or_first():
     assert clips("even", 300, 30.0, num_clips=1)[0][0] == 121
     assert clips("pyslowfast", 300, 30.0, num_clips=1)[0][0] == 0
     assert clips("pytorchvideo", 300, 30.0, num_clips=1)[0][0] == 0

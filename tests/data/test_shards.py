@@ -195,7 +195,7 @@ def places(index: Path) -> dict[str, tuple[int, int]]:
     return {row[5]: (int(row[1]), int(row[2])) for row in rows}
 
 
-def test_local_shards_that_do_not_fit_end_the_start(copy):
+def test_local_shards_are_checked_at_start(copy):
     os.truncate(copy / "000001.tar", 20_000)
     with pytest.raises(
         UserError, match=r"000001.tar: has 20000 bytes, but \d+ by .*shards.csv; copy it again, or make"
@@ -209,7 +209,7 @@ def test_local_shards_that_do_not_fit_end_the_start(copy):
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_shard_that_goes_is_named_video_by_video(copy, workers):
+def test_missing_shard_names_its_videos(copy, workers):
     cfg = cfg_of(copy, "DATA.RETRIES", "0", "NUM_WORKERS", workers)
     test, train = build_test_loader(cfg), build_train_loader(cfg)
     lost = inside(read_index(copy), "000001.tar")
@@ -223,7 +223,7 @@ def test_a_shard_that_goes_is_named_video_by_video(copy, workers):
     assert named == {f"000001.tar!{number:06d}.mp4" for number in lost}
 
 
-def test_a_shard_that_is_cut_loses_what_is_behind(copy):
+def test_truncated_shard_loses_later_videos(copy):
     loader = build_test_loader(cfg_of(copy, "DATA.RETRIES", "0"))
     where = {
         number: places(copy / "shards.csv")[f"{number:06d}.mp4"] for number in inside(read_index(copy), "000000.tar")
@@ -233,7 +233,7 @@ def test_a_shard_that_is_cut_loses_what_is_behind(copy):
     assert failures(loader) == {last: f"the shard ends before byte {sum(where[last])}: it is truncated"}
 
 
-def test_another_shard_under_the_same_name_and_of_the_same_size(copy, packed):
+def test_replaced_shard_is_noticed(copy, packed):
     index, whole = read_index(copy), read_index(packed)
     with (
         tarfile.open(packed / "000000.tar") as old,
@@ -253,7 +253,7 @@ def test_another_shard_under_the_same_name_and_of_the_same_size(copy, packed):
     assert named and set(named) <= set(inside(index, "000000.tar"))
 
 
-def test_a_video_of_the_same_size_at_the_same_place(video_folder, tmp_path):
+def test_replaced_video_in_shard_is_noticed(video_folder, tmp_path):
     shutil.copytree(video_folder / "train", tmp_path / "v")
     video = tmp_path / "v" / "down" / "video 0.mp4"
     assert main(f"--list {tmp_path / 'v'} --output {tmp_path / 'a'}".split()) == 0
@@ -327,7 +327,7 @@ def test_other_addresses_end_in_one_line(packed, capsys):
         read_source(packed / "shards.csv")
 
 
-def test_real_videos_of_all_kinds_decode_from_their_bytes(data, tmp_path):
+def test_real_videos_decode_from_bytes(data, tmp_path):
     clips = sorted(path for path in (data / "clips").rglob("*") if path.suffix in (".mp4", ".avi", ".webm", ".mkv"))[
         :12
     ]

@@ -77,7 +77,7 @@ _SLOW = [pytest.param(format, marks=pytest.mark.full) for format in ("onnx", "op
 
 
 @pytest.mark.parametrize("format", ["torch-export", *_SLOW])
-def test_export_writes_a_file_that_gives_the_same_logits(
+def test_exported_file_gives_same_logits(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
 ) -> None:
     for package in {"onnx": ["onnxruntime", "onnxscript"], "openvino": ["openvino"], "torch-export": []}[format]:
@@ -121,7 +121,7 @@ def test_difference_is_relative_to_the_largest_logit(
 
 
 @pytest.mark.parametrize("format", ["torch-export", *_SLOW])
-def test_export_to_a_full_disk_leaves_the_file_before(
+def test_full_disk_keeps_the_old_export(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str, small_files: None
 ) -> None:
     output = (tmp_path / "a").with_suffix(FORMATS[format])
@@ -132,7 +132,7 @@ def test_export_to_a_full_disk_leaves_the_file_before(
     assert output.read_text() == "before" and list(tmp_path.iterdir()) == [output]
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_export(
+def test_unwritable_place_fails_before_export(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backends, "_export", lambda *_: pytest.fail("the export has begun"))

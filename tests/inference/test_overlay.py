@@ -15,7 +15,7 @@ FOUND = [Prediction("arm wrestling", 0.9), Prediction("a label that is much too 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (144, 180), (241, 320), (320, 568), (720, 1280)])
-def test_annotate_draws_in_the_lower_half_of_any_size(size: tuple[int, int]) -> None:
+def test_annotation_is_in_the_lower_half(size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 200, np.uint8)
     scale = output_scale(size[1], size[0])
     drawn = annotate(frame, FOUND * 4)
@@ -48,7 +48,7 @@ def test_top_predictions_are_sorted() -> None:
     assert len(top_predictions(scores, "abc", 9)) == 3
 
 
-def test_written_video_is_playable_h264_with_exact_rate_and_even_size(tmp_path: Path) -> None:
+def test_written_video_is_playable(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.mp4"
     rate = Fraction(30000, 1001)
     with VideoWriter(path, rate) as writer:
@@ -79,7 +79,7 @@ def test_output_must_be_an_mp4(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "file" / "out.mp4", Fraction(25))
 
 
-def test_a_full_disk_is_one_error_and_leaves_the_file_before(tmp_path: Path, small_files: None) -> None:
+def test_full_disk_keeps_the_old_video(tmp_path: Path, small_files: None) -> None:
     path = tmp_path / "full.mp4"
     path.write_text("before")
     frames = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
@@ -92,7 +92,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_file_before(tmp_path: Path, sma
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-def test_an_error_in_between_leaves_no_half_of_a_video(tmp_path: Path) -> None:
+def test_error_leaves_no_partial_video(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
         writer.write(np.zeros((64, 64, 3), np.uint8))
         raise ZeroDivisionError

@@ -98,7 +98,7 @@ def test_folder_goes_on_after_a_broken_video(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "sub"]
 
 
-def test_what_an_earlier_call_wrote_below_the_folder_is_not_predicted(
+def test_own_output_is_not_predicted(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.mp4").symlink_to((data / CLIP).resolve())
@@ -165,9 +165,7 @@ def test_script_from_another_folder(checkpoint: Path, data: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_stream_and_leaves_a_playable_recording(
-    checkpoint: Path, data: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_signal_leaves_playable_recording(checkpoint: Path, data: Path, tmp_path: Path, number: signal.Signals) -> None:
     source, output = data / "clips/actions/felixchenfy_exercise.avi", tmp_path / "out.mp4"
     arguments = ["--webcam", source, "--every", "1", "--checkpoint", checkpoint, "--output", output]
     with subprocess.Popen(
@@ -182,7 +180,7 @@ def test_a_signal_ends_a_stream_and_leaves_a_playable_recording(
     assert 14 <= _probe(output)[0] < 393
 
 
-def test_a_signal_leaves_no_half_of_an_annotated_video(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+def test_signal_leaves_no_partial_video(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     video, output = data / "clips/actions/felixchenfy_exercise.avi", tmp_path / "out.mp4"
     command = [sys.executable, ROOT / "demo" / "predict.py", video, "--checkpoint", checkpoint, "--output", output]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
@@ -259,8 +257,6 @@ def test_webcam_reads_a_file_every_so_many_frames(
     assert [record["frame"] for record in _records(capsys)] == [15, 19, 23, 27, 31]
 
 
-def test_url_of_a_stream_as_a_video_is_refused(
-    camera: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stream_url_as_video_is_refused(camera: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(main, [camera, "--checkpoint", str(checkpoint)]) == 2
     assert "--webcam" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_scores_are_probabilities_and_sorted(predictor: Predictor, data: Path) -
     assert predictor.predict(data / CLIP, top_k=2) == found[:2]
 
 
-def test_scores_are_the_mean_of_softmax_over_the_views(checkpoint: Path, predictor: Predictor, data: Path) -> None:
+def test_scores_average_softmax_over_views(checkpoint: Path, predictor: Predictor, data: Path) -> None:
     """By hand: 32 frames, clips of 8 frames at rate 2 (15 frames), 3 clips start at 0, 8 and 17."""
     network = load_network(checkpoint)
     with open_video(str(data / CLIP)) as video:

@@ -215,7 +215,7 @@ def test_alpha_1_has_no_high_group():
     assert leaving.shape == (1, 6, 3, 10, 10)
 
 
-def test_an_alpha_too_small_for_a_channel_leaves_the_group_out():
+def test_tiny_alpha_leaves_a_group_out():
     y = OctConv2d(8, 8, 3, padding=1, alpha_in=0.1, alpha_out=0.1)(OctaveTensor(torch.randn(1, 8, 6, 6), None))
     assert y.high.shape[1] == 8 and y.low is None
 
@@ -468,7 +468,7 @@ def test_exported_pooling_takes_any_size(mode, size):
     torch.testing.assert_close(exported(x), downsample(x, mode))
 
 
-def test_few_channels_with_a_stride_keep_the_memory_whole():
+def test_strided_gradient_keeps_memory_intact():
     """In a process of its own, which the gradient of torch's own convolution would end."""
     code = """
 import torch

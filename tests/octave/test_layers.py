@@ -57,7 +57,7 @@ def test_norm_normalises_each_group():
         octave(torch.randn(2, 8, 3, 4, 4))
 
 
-def test_sync_batch_norm_and_precise_bn_find_both_groups():
+def test_sync_and_precise_bn_find_both_groups():
     net = nn.Sequential(OctConv3d(3, 8, 1, alpha_in=0, alpha_out=0.5), OctBatchNorm3d(8, alpha=0.5))
     assert len(get_bn_modules(net.train())) == 2
     clips = [torch.randn(4, 3, 2, 8, 8) + 3 for _ in range(4)]

@@ -122,7 +122,7 @@ def test_resnet50_costs_what_the_paper_says() -> None:
     assert [round(cost["gflops_with_pooling"], 1) for cost in costs] == [4.1, 3.6, 3.1, 2.4]
 
 
-def test_a_signal_that_is_constant_in_space_passes_unchanged() -> None:
+def test_spatially_constant_input_passes_unchanged() -> None:
     """Pooling and up-sampling keep a constant, so with 1x1 kernels and no padding the octave network is the vanilla."""
     vanilla = nn.Sequential(
         nn.Conv2d(3, 8, 1, stride=2), nn.MaxPool2d(2), nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.SiLU(),

@@ -199,7 +199,7 @@ def test_what_a_trace_would_lose_stays(build: Callable[[], nn.Module], alpha: fl
     assert (not torch.equal(several[1][0], several[1][3])) == differ
 
 
-def test_a_network_that_a_trace_would_change_is_refused() -> None:
+def test_network_changed_by_tracing_is_refused() -> None:
     class Flat(Parts):
         def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
             return -y if isinstance(y, Tensor) else z
