@@ -77,3 +77,12 @@ def test_short_side_and_crops(size, resized):
     left, centre, right = spatial_crops(small, 32, 3)
     assert torch.equal(left, small[:, :32, :32]) and torch.equal(right, small[:, -32:, -32:])
     assert torch.equal(spatial_crops(small, 32, 1)[0], centre)
+
+
+def test_random_crops_reach_all_places():
+    # The pixel values are the coordinates, and crops have their own size: no resizing blurs them.
+    frames = torch.stack(torch.meshgrid(torch.arange(40), torch.arange(60), indexing="ij"), 2)
+    frames = torch.cat([frames, frames[..., :1]], 2).to(torch.uint8)[None]
+    rng = np.random.default_rng(0)
+    corners = {tuple(random_crop(frames, 30, (40, 40), 0.0, rng)[0, 0, 0, :2].tolist()) for _ in range(1000)}
+    assert {top for top, _ in corners} == set(range(11)) and {left for _, left in corners} == set(range(31))
