@@ -1,10 +1,10 @@
-"""What asks a run to stop: SIGTERM and SIGINT, often sent to the whole process group.
+"""SIGTERM and SIGINT stop a run in order, also where the whole process group gets them.
 
-Only the main process decides. The processes that it forks never see these signals::
+Only the main process reacts. The processes that it forks never get these signals::
 
     timeout, kill -- -PGID, systemd, scancel, Ctrl-C
-        |-> main process   StopOnSignal: the step is finished, a checkpoint is written
-        |-> loader worker  blocked from before its fork; ends when its parent says so or is gone
+        |-> main process   StopOnSignal: it finishes the step and writes a checkpoint
+        |-> loader worker  blocked from before its fork; ends when its parent ends it, or is dead
         '-> decoder        blocked, then ignored; ends with its parent
 """
 
@@ -24,13 +24,13 @@ __all__ = ["StopOnSignal", "Stopped", "end_with_parent", "undisturbed_children"]
 
 T = TypeVar("T")
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-_AGAIN = 5.0  # seconds: `timeout` and torchrun send a signal twice, a person waits longer before trying again
-_WATCH = 5.0  # seconds between looks at the parent
+_REPEAT = 5.0  # seconds: `timeout` and torchrun send a signal twice; a person waits longer before the second Ctrl-C
+_CHECK_PARENT = 5.0  # seconds between checks whether the parent is alive
 _CAN_WAIT = hasattr(signal, "sigtimedwait")  # not on macOS, nor on Windows
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has ended the work here.
+    """A signal has stopped the work.
 
     Attributes:
         number: of the signal.
@@ -42,9 +42,9 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopOnSignal:
-    """Within it SIGTERM and SIGINT raise ``Stopped``; after ``hold`` they are noted, and ``asked`` says so.
+    """Makes SIGTERM and SIGINT raise ``Stopped``, or only sets ``asked`` after ``hold``; a context manager.
 
-    The same signal again changes nothing, but Ctrl-C does after some seconds: it raises KeyboardInterrupt.
+    Further signals change nothing, but Ctrl-C after some seconds raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -61,13 +61,13 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def hold(self) -> None:
-        """From now on the work looks at ``asked`` and ends in order."""
+        """From now on signals only set ``asked``: the work checks it and stops in order."""
         self._held = True
 
     def waiting(self, items: Iterable[T], after: int = 0) -> Iterator[T]:
-        """The items; where a signal comes while one is waited for, or has come, ``Stopped`` is raised instead.
+        """Yield the items; raise ``Stopped`` where a signal has come, also while it waits for an item.
 
-        Not so for the first ``after`` of them: every run then gets that far.
+        The first ``after`` items are yielded in any case, so that every run makes progress.
         """
         source = iter(items)
         for number in itertools.count():
@@ -88,7 +88,7 @@ class StopOnSignal:
 
     @property
     def code(self) -> int:
-        """The exit code: 128 + signal; SIGTERM's where another process was asked."""
+        """The exit code: 128 + signal; that of SIGTERM where only another process got a signal."""
         return 128 + (self.received or signal.SIGTERM)
 
     def _note(self, number: int, _: FrameType | None) -> None:
@@ -96,15 +96,15 @@ class StopOnSignal:
             self.received, self._when = number, time.monotonic()
             if self._waits or not self._held:
                 raise Stopped(number)
-        elif number == signal.SIGINT and time.monotonic() - self._when > _AGAIN:
+        elif number == signal.SIGINT and time.monotonic() - self._when > _REPEAT:
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def undisturbed_children() -> Iterator[None]:
-    """Processes forked within it never see SIGTERM and SIGINT, from their first instruction on.
+    """Block SIGTERM and SIGINT in the processes that are forked within, from their first instruction on.
 
-    A worker that ends at SIGTERM would take the run with it, before the step is finished.
+    A worker that ends at SIGTERM would end the run before its step is finished.
     """
     if not _CAN_WAIT:
         yield
@@ -117,17 +117,17 @@ def undisturbed_children() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Makes this process, forked in ``undisturbed_children``, end at its parent's SIGTERM and when the parent is gone.
+    """Make this process, forked in ``undisturbed_children``, end at its parent's SIGTERM and when the parent is dead.
 
-    ``multiprocessing`` ends workers with SIGTERM and waits for them; who sent one is known to ``sigtimedwait`` alone.
+    ``multiprocessing`` ends workers with SIGTERM and waits for them. Only ``sigtimedwait`` tells who has sent it.
     """
     if _CAN_WAIT:
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _end_after(parent: int) -> None:
     while os.getppid() == parent:
-        sent = signal.sigtimedwait([signal.SIGTERM], _WATCH)
+        sent = signal.sigtimedwait([signal.SIGTERM], _CHECK_PARENT)
         if sent is not None and sent.si_pid == parent:
             break
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A step of training: the engine beside a bare loop, the octave network beside the vanilla one."""
+"""A training step: the engine compared with a bare loop, the octave network with the vanilla one."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from octvideo.models.build import num_classes
 
 __all__ = ["train"]
 
-_LR = 1e-6  # the frames are noise: nothing is to be learned, and the loss must stay finite
-_STEPS = 4  # that a round times
+_LR = 1e-6  # the frames are noise, and the loss must stay finite
+_STEPS = 4  # in a round
 _PREFETCHED = 2  # batches that a worker has ready, by default
 
-# Takes so many steps on batches, and returns the seconds that they were waited for.
+# Takes N steps on batches, and returns the seconds that it waited for them.
 Steps = Callable[[Iterator[Batch], int], float]
 
 
 def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
-    """Optimiser steps on a batch in memory and, ``from_videos``, on clips of DATA.TRAIN.
+    """Time optimiser steps on a batch in memory and, with ``from_videos``, on clips of DATA.TRAIN.
 
-    The bare loop is timed twice: its ratio to itself shows what this run can tell apart.
+    The bare loop is timed twice: its ratio to itself shows the smallest difference that this run can measure.
 
-    A result has, a step: seconds, processor time of this process, memory that a step takes beside what is held between
-    steps (where the system tells); and the share of the time that was spent waiting for a batch.
+    A result has, per step: seconds, processor time of this process, and memory in addition to what is held between
+    steps (where the system reports it); and the share of the time that was spent waiting for a batch.
 
     Raises:
         UserError: there is no octave network to compare, or DATA.TRAIN does not fit.
@@ -56,7 +56,7 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
     engines: dict[str, Steps] = {}
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for kind, settings in twins(cfg).items():
-        # One network for both: two of the same kind differ by some per cent, by where their weights lie in memory.
+        # One network for both: two of the same kind differ by a few percent, by where their weights are in memory.
         model = on_device(settings, device)
         optimizer = build_optimizer(settings, model)
         engines[kind], optimizers[kind] = _engine(settings, device, model, optimizer), optimizer
@@ -89,11 +89,11 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
 
 
 class _Variant:
-    """Seconds of a step each time that it is called; keeps what else was measured.
+    """Returns the seconds per step of each call; keeps the other measurements.
 
     Args:
-        steps: what is timed.
-        batches: gives the batches of one call.
+        steps: takes the steps that are timed.
+        batches: returns the batches of one call.
     """
 
     def __init__(self, steps: Steps, batches: Callable[[], Iterator[Batch]]) -> None:
@@ -115,7 +115,7 @@ class _Variant:
         return seconds / _STEPS
 
     def figures(self) -> dict[str, float]:
-        """Medians; memory is measured here: that gives the heap back to the system, and the next step refills it."""
+        """Return medians. Memory is measured last: that returns the heap to the system and slows the next step."""
         found = {"processor_seconds": median(self._processor), "data_wait": median(self._waits)}
         batches = self.batches()
         growth = [peak_growth_mb(partial(self.steps, batches, 1))[0] for _ in range(3)]
@@ -124,10 +124,10 @@ class _Variant:
 
 
 def _own_share(steps: Steps, optimizer: torch.optim.Optimizer, batch: Batch, rounds: int) -> float:
-    """Of the processor time of a step, what is not in the calls that a bare loop has too; the median of ``rounds``.
+    """Return the share of a step's processor time outside the calls that a bare loop has too; median of ``rounds``.
 
-    It looks at one loop alone, so it does not see what the engine may cost within those calls. On a CUDA device it is
-    the host's share, which runs ahead of the device.
+    What the engine may cost within those calls is not counted. On a CUDA device it is the host's share, which runs
+    ahead of the device.
     """
     shares = []
     calls = [
@@ -173,7 +173,7 @@ def _noise(cfg: CfgNode) -> Batch:
 
 
 def _clips(cfg: CfgNode, steps: Steps) -> Iterator[Batch]:
-    """Those of a new loader in its stride: one that waited for its next turn would fill its queue meanwhile."""
+    """Return the batches of a new loader whose queue has emptied: that of an older one fills while others are timed."""
     batches = iter(build_train_loader(cfg, index=build_index(cfg, "train")))
     steps(batches, 1 + _PREFETCHED * cfg.NUM_WORKERS)
     return batches
@@ -213,7 +213,7 @@ def _engine(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: tor
 
 
 def _bare(cfg: CfgNode, device: torch.device, model: nn.Module, optimizer: torch.optim.Optimizer) -> Steps:
-    """What anyone would write: no accumulation, no norm of the gradient, no figures."""
+    """Return the loop that anyone would write: no accumulation, no gradient norm, no figures."""
     for group in optimizer.param_groups:
         group["lr"] = _LR
     scaler = torch.amp.GradScaler(device.type, enabled=cfg.TRAIN.PRECISION == "fp16")

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [*(args.alphas or [])[len(alphas) :], *args.overrides]
     cfgs = _sweep(args.cfg, alphas, overrides)
     try:
-        from octvideo.cluster.follow import follow, why
+        from octvideo.cluster.follow import failure_reason, follow
         from octvideo.cluster.slurm import Resources, submit
     except ImportError:
         raise UserError("submitit is not installed; install it with: pip install submitit") from None
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     states = follow(jobs, args.tail)
     failed = False
     for job in jobs:
-        reason = why(job, states[job.job_id])
+        reason = failure_reason(job, states[job.job_id])
         if reason is None:
             print(f"job {job.job_id}: done")
         else:

@@ -1,1 +1,1 @@
-"""Runs on a cluster."""
+"""Run on a cluster."""

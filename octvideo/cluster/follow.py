@@ -1,4 +1,4 @@
-"""What becomes of a job: its state, what rank 0 prints, and why it failed."""
+"""Follow a job: its state, what rank 0 prints, and why it failed."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from typing import Any, TextIO
 
 import submitit
 
-__all__ = ["TURN", "follow", "why"]
+__all__ = ["START_MARK", "failure_reason", "follow"]
 
-TURN = "octvideo: a new turn on"  # printed by the batch script when the job starts, and each time that it starts again
+START_MARK = "octvideo: job starts on"  # printed by the batch script each time that the job starts
 
-# All other states go on: a job that is requeued is COMPLETING, then PENDING.
+# In all other states the job is not over: one that is requeued is COMPLETING, then PENDING.
 _ENDED = frozenset(
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE ENDED FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
 )
-_FORGOTTEN = "unknown to SLURM"  # the controller forgets a job some minutes after its end
+_FORGOTTEN = "unknown to SLURM"  # the controller drops a job some minutes after its end
 _TASK = re.compile(r"^srun: error: (?P<node>\S+): tasks? (?P<tasks>[\d,-]+): (?P<how>.+)$", re.MULTILINE)
-_PAUSE = 1.0  # seconds between looks at the output; SLURM is asked less and less often
+_PAUSE = 1.0  # seconds between reads of the output; SLURM is queried less and less often
 _MAX_PAUSE = 15.0
 
 
 @dataclass(frozen=True)
 class _State:
-    """Of a job: SLURM's word for it, and what is known beside (a reason, or the nodes)."""
+    """State of a job: SLURM's name for it, and a detail (a reason, or the nodes)."""
 
-    word: str
+    name: str
     detail: str = ""
 
     @property
     def ended(self) -> bool:
-        return self.word in _ENDED or self.word == _FORGOTTEN
+        return self.name in _ENDED or self.name == _FORGOTTEN
 
 
 def follow(jobs: Sequence[submitit.Job[int]], tail: bool) -> dict[str, str]:
-    """Waits until all jobs have ended; says when one waits, runs or ends.
+    """Wait until all jobs have ended; print when one waits, runs or ends.
 
-    SLURM is asked through ``squeue``, which works without an accounting database; submitit would ask that. A result
-    that a task has left does not end the waiting: a job that SLURM stops and requeues leaves one too.
+    It queries SLURM with ``squeue``, which needs no accounting database, unlike submitit's query. The result file of a
+    task does not mean that the job is over: a job that SLURM stops and requeues leaves one too.
 
     Args:
         jobs: of one cluster.
-        tail: print what rank 0 of each job prints.
+        tail: whether to print what rank 0 of each job prints.
 
     Returns:
         The last state of each job: ``"COMPLETED"``, ``"FAILED"``, ...
     """
     tails = [_Tail(job, prefix=f"{job.job_id}: " if len(jobs) > 1 else "") for job in jobs] if tail else []
     known: dict[str, _State] = {}
-    pause, asked = _PAUSE, float("-inf")
+    pause, queried = _PAUSE, float("-inf")
     while True:
-        if time.monotonic() - asked >= pause:
-            pause, asked = min(1.2 * pause, _MAX_PAUSE), time.monotonic()
-            for name, state in _states([job for job in jobs if not _ended(known, job)]).items():
-                if state != known.get(name):
-                    print(f"job {name}: {state.word} {state.detail}".rstrip(), flush=True)
-                known[name] = state
+        if time.monotonic() - queried >= pause:
+            pause, queried = min(1.2 * pause, _MAX_PAUSE), time.monotonic()
+            for job_id, state in _states([job for job in jobs if not _ended(known, job)]).items():
+                if state != known.get(job_id):
+                    print(f"job {job_id}: {state.name} {state.detail}".rstrip(), flush=True)
+                known[job_id] = state
         ended = all(_ended(known, job) for job in jobs)
         for each in tails:
             each.show()
         if ended:
-            return {name: state.word for name, state in known.items()}
+            return {job_id: state.name for job_id, state in known.items()}
         time.sleep(_PAUSE)
 
 
@@ -76,59 +76,59 @@ def _ended(known: dict[str, _State], job: submitit.Job[int]) -> bool:
 
 
 def _states(jobs: Sequence[submitit.Job[int]]) -> dict[str, _State]:
-    """The states of the jobs; nothing where SLURM does not answer."""
-    names = [job.job_id for job in jobs]
+    """Return the states of the jobs; nothing where SLURM does not answer."""
+    job_ids = [job.job_id for job in jobs]
     if not isinstance(jobs[0], submitit.SlurmJob):
         return {job.job_id: _State("ENDED" if job.done() else "RUNNING") for job in jobs}
-    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(names)}"]
+    command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(job_ids)}"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode and "Invalid job id" not in done.stderr:
         return {}
     found = {}
     for line in done.stdout.splitlines():
-        name, word, reason, nodes = line.split("|")
-        found[name] = _State(word, f"on {nodes}" if nodes else f"({reason})")
-    return {name: found.get(name, _State(_FORGOTTEN)) for name in names}
+        job_id, name, reason, nodes = line.split("|")
+        found[job_id] = _State(name, f"on {nodes}" if nodes else f"({reason})")
+    return {job_id: found.get(job_id, _State(_FORGOTTEN)) for job_id in job_ids}
 
 
 class _Tail:
-    """Prints what rank 0 of a job has printed since the last look."""
+    """Prints what rank 0 of a job has printed since the last call of ``show``."""
 
     def __init__(self, job: submitit.Job[int], prefix: str) -> None:
         self.prefix = prefix
         paths = job.task(0).paths
         self._files: list[tuple[Path, TextIO]] = [(paths.stdout, sys.stdout), (paths.stderr, sys.stderr)]
-        self._seen = {path: 0 for path, _ in self._files}
+        self._read_bytes = {path: 0 for path, _ in self._files}
 
     def show(self) -> None:
-        """Whole lines only: the rest of one comes next time."""
+        """Print the new lines; an incomplete line follows next time."""
         for path, stream in self._files:
             if not path.is_file():
                 continue
             with path.open("rb") as file:
-                file.seek(self._seen[path])
+                file.seek(self._read_bytes[path])
                 new = file.read()
             new = new[: new.rfind(b"\n") + 1]
-            self._seen[path] += len(new)
+            self._read_bytes[path] += len(new)
             for line in new.decode(errors="replace").splitlines():
                 print(f"{self.prefix}{line}", file=stream, flush=True)
 
 
-def why(job: submitit.Job[int], state: str) -> str | None:
-    """None for a job that has done its work, or else the cause in one line.
+def failure_reason(job: submitit.Job[int], state: str) -> str | None:
+    """Return None for a job that has done its work, else the cause in one line.
 
-    When one task fails, the others fail with it: their connections break, or SLURM ends them. ``srun`` names the first.
+    When one task fails, the others fail too: their connections break, or SLURM ends them. ``srun`` names the first.
     """
     results = {task: result for task in range(job.num_tasks) if (result := _result(job.task(task)))}
     if len(results) == job.num_tasks and all(outcome == "success" for outcome, _ in results.values()):
         return None
     errors = {task: str(trace) for task, (outcome, trace) in results.items() if outcome == "error"}
-    printed = _last_turn(job.task(0).paths.stderr)
+    printed = _since_last_start(job.task(0).paths.stderr)
     first = _TASK.search(printed)
     if first is not None:
         task = int(re.split("[,-]", first["tasks"])[0])
         if first["how"].startswith("Exited") and task in errors:
-            # The first to exit may be one whose connection broke because of another's mistake.
+            # The first to exit may be one whose connection broke because another task failed.
             cause = next((number for number in sorted(errors) if "UserError" in _last_line(errors[number])), task)
             where = f" on {first['node']}" if cause == task else ""
             return f"{_last_line(errors[cause])} (task {cause}{where})"
@@ -142,16 +142,16 @@ def why(job: submitit.Job[int], state: str) -> str | None:
 
 
 def _result(task: submitit.Job[int]) -> tuple[str, Any] | None:
-    """What the task has left: ``("success", 0)`` or ``("error", traceback)``; None where it was killed."""
+    """Return the result file of a task: ``("success", 0)`` or ``("error", traceback)``; None where it was killed."""
     try:
         return pickle.loads(task.paths.result_pickle.read_bytes())
     except (OSError, EOFError, pickle.UnpicklingError):
         return None
 
 
-def _last_turn(path: Path) -> str:
+def _since_last_start(path: Path) -> str:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return text[text.rfind(TURN) :] if TURN in text else text
+    return text[text.rfind(START_MARK) :] if START_MARK in text else text
 
 
 def _last_line(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Training and testing."""
+"""Train and test networks."""

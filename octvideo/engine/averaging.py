@@ -1,4 +1,4 @@
-"""Statistics over many steps: a moving average of the weights, and batch norm's true mean and variance."""
+"""Averages over many steps: of the weights, and of batch norm's statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["precise_batch_norm", "weight_average"]
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of parameters and buffers, begun with those of ``model``.
+    """Return an exponential moving average of parameters and buffers that starts with those of ``model``.
 
     After each step: average = decay * average + (1 - decay) * value.
     """
@@ -22,23 +22,23 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def precise_batch_norm(model: nn.Module, clips: Iterator[Tensor], batches: int) -> None:
-    """Replaces the running statistics by those over ``batches`` batches (Wu and Johnson, "Rethinking Batch", Sec. 3).
+    """Set the running statistics to those of many batches (Wu and Johnson, "Rethinking Batch", Sec. 3).
 
     Args:
-        model: its running statistics are changed, nothing else; it is left in evaluation mode.
+        model: only its running statistics change; it is left in evaluation mode.
         clips: inputs of the network, augmented as in training.
-        batches: how many of them.
+        batches: number of batches to take.
     """
     model.eval()
     for layer in model.modules():
         if isinstance(layer, _BatchNorm):
             layer.train()
     layers = get_bn_modules(model)
-    # fvcore exchanges the buffers for new tensors; DistributedDataParallel keeps the old ones.
+    # fvcore puts new tensors in the place of the buffers; DistributedDataParallel keeps the old ones.
     before = [(layer.running_mean, layer.running_var, layer.num_batches_tracked.clone()) for layer in layers]
     update_bn_stats(model, clips, batches)
     with torch.no_grad():
         for layer, (mean, var, count) in zip(layers, before):
             layer.running_mean, layer.running_var = mean.copy_(layer.running_mean), var.copy_(layer.running_var)
-            layer.num_batches_tracked.copy_(count)  # of training
+            layer.num_batches_tracked.copy_(count)  # counts the steps of training
     model.eval()

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written atomically, skipped where they are broken."""
+"""The checkpoints of a run: written atomically, and skipped where they are broken."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from octvideo.files import atomic_write
 from octvideo.models.checkpoints import read_checkpoint
 
 __all__ = [
+    "CHECKPOINT_KEYS",
     "newest_checkpoint",
     "prune",
     "remove_leftovers",
@@ -22,11 +23,11 @@ __all__ = [
 
 VERSION = 1
 _STEP = "step_{:08d}.pt"
-_KEYS = ("config", "model", "optimizer", "scaler", "step", "drawn", "failed")
+CHECKPOINT_KEYS = ("config", "model", "optimizer", "scaler", "step", "drawn", "failed")
 
 
 def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
-    """Writes a whole checkpoint: where it cannot, the path has the old file.
+    """Write a checkpoint; if that fails, the old file stays.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -35,32 +36,33 @@ def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
         try:
             with partial.open("wb") as file:
                 torch.save({**payload, "version": VERSION}, file)
-        except RuntimeError as error:  # torch's own for a full disk
+        except RuntimeError as error:  # torch raises it for a full disk
             raise OSError(str(error)) from None
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """The checkpoint file of a step."""
+    """Return the checkpoint file of a step."""
     return folder / _STEP.format(step)
 
 
 def prune(folder: Path, step: int, keep: int) -> None:
-    """Removes all but the newest ``keep`` step checkpoints up to that of ``step``, the one just written.
+    """Remove all but the newest ``keep`` step checkpoints up to that of ``step``, the one just written.
 
-    Those of later steps are broken, or the run would have gone on from them: counted, they would push out good ones.
+    Those of later steps are broken, or the run would have resumed from them. They do not count: they would replace good
+    ones.
     """
     for path in sorted(path for path in folder.glob("step_*.pt") if path <= step_path(folder, step))[:-keep]:
         path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a killed process left of a checkpoint that it was writing."""
+    """Remove partly written checkpoints of a killed process."""
     for path in folder.glob(".*.pt"):
         path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Renames the folder of an earlier run's checkpoints, ``checkpoints`` to ``checkpoints.1`` and so on.
+    """Rename the folder of an earlier run's checkpoints from ``checkpoints`` to ``checkpoints.1`` and so on.
 
     Returns:
         The new path; None where the folder has no checkpoints.
@@ -74,14 +76,14 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest step checkpoint that can be read; one that cannot is passed over, and ``say`` is told."""
+    """Return the newest readable step checkpoint, or None; ``say`` is called with a warning for each unreadable one."""
     for path in sorted(folder.glob("step_*.pt"), reverse=True):
         try:
             payload = read_checkpoint(path)
-            if not isinstance(payload, dict) or (lacking := [key for key in _KEYS if key not in payload]):
-                what = f"it has no {lacking[0]}" if isinstance(payload, dict) else "it is no mapping"
+            if not isinstance(payload, dict) or (missing := [key for key in CHECKPOINT_KEYS if key not in payload]):
+                what = f"it has no {missing[0]}" if isinstance(payload, dict) else "it is no mapping"
                 raise UserError(f"{path}: not a checkpoint of a training ({what})")
             return payload
         except UserError as error:
-            say(f"warning: {error}; using the one before")
+            say(f"warning: {error}; using the previous one")
     return None

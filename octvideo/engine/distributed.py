@@ -1,4 +1,4 @@
-"""One process or many: how they find each other, and what they exchange."""
+"""The processes of a run: how they meet, and what they exchange."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ except ImportError:  # Windows
 
 __all__ = ["World", "distributed"]
 
-_PATIENCE = 600.0  # seconds that the processes of a run may start one after the other
-_SOON = 1.0  # seconds of waiting that are not worth a word
+_PATIENCE = 600.0  # seconds between the first process and the last
+_SILENT = 1.0  # seconds of waiting without a message
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of the run.
+    """This process among all processes of the run.
 
     Attributes:
         rank, size: number of this process, and of all.
@@ -46,11 +46,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, in order, on every rank."""
+        """Return the values of all ranks, in order of the ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -72,16 +72,16 @@ class World:
         return torch.stack(rows).tolist()
 
     def peak_memory_mb(self) -> float | None:
-        """The most memory so far: of the CUDA device, or of this process; None where the system does not tell."""
+        """Return the peak memory of the CUDA device, or of this process; None where the system does not report it."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e6
         if resource is None:
             return None
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, other systems kilobytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives every rank the first one's buffers: DDP does so before a forward, and batch norm changes them in it."""
+        """Copy rank 0's buffers to all ranks. DDP does so before a forward pass, in which batch norm changes them."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
@@ -89,27 +89,27 @@ class World:
 
 @contextmanager
 def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
-    """Joins the process group that the environment describes, see ``find_place``, and leaves it at the end.
+    """Join the process group that the environment describes (see ``find_place``), and leave it at the end.
 
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``, see ``resolve_device``.
         patience: seconds to wait for the other processes.
 
     Raises:
-        UserError: ``"cuda"`` where there is none, an environment that makes no sense, or processes that do not come.
+        UserError: there is no CUDA device, the environment is inconsistent, or a process is missing.
     """
     cuda = resolve_device(device).type == "cuda"
     place = find_place(os.environ)
-    where = torch.device("cuda", _gpu(place)) if cuda else torch.device("cpu")
+    computes_on = torch.device("cuda", _gpu(place)) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(computes_on)
     if place.size == 1:
-        yield World(0, 1, where)
+        yield World(0, 1, computes_on)
         return
     store = _meet(place, patience)
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=place.rank, world_size=place.size)
     try:
-        yield World(place.rank, place.size, where)
+        yield World(place.rank, place.size, computes_on)
     finally:
         dist.destroy_process_group()
 
@@ -117,7 +117,7 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
 def _gpu(place: Place) -> int:
     count = torch.cuda.device_count()
     if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ and "SLURM_LOCALID" in os.environ:
-        return 0  # SLURM shows each task its own
+        return 0  # SLURM shows each task only its own GPU
     if place.local >= count:
         raise UserError(
             f"LOCAL_RANK={place.local} (process {place.rank}), but this node has {count} GPUs: start one process for "
@@ -127,15 +127,15 @@ def _gpu(place: Place) -> int:
 
 
 def _meet(place: Place, patience: float) -> dist.Store:
-    """The store of a world whose processes are all there; says on stderr whom it waits for.
+    """Wait until all processes are there, and return their store; print what it waits for.
 
-    Waits in Python: a signal ends it, which it would not within ``init_process_group``.
+    It waits in Python, where a signal stops it. ``init_process_group`` would not notice one.
 
     Raises:
-        UserError: some do not come.
+        UserError: a process is missing.
     """
-    begun, said, here = time.monotonic(), False, 1
-    where = f"{place.address}:{place.port}"
+    begun, printed, here = time.monotonic(), False, 1
+    address = f"{place.address}:{place.port}"
     store: dist.Store | None = None
     while True:
         store = store or _store(place, patience)
@@ -143,49 +143,49 @@ def _meet(place: Place, patience: float) -> dist.Store:
             try:
                 here = sum(store.check([f"rank{rank}"]) for rank in range(place.size))
             except RuntimeError:
-                raise UserError(f"the first process, at {where}, has ended: its message says why") from None
+                raise UserError(f"the first process, at {address}, has ended: see its message") from None
             if here == place.size:
                 return store
         passed = time.monotonic() - begun
-        whom = "the first process" if store is None else f"{place.size - here} of {place.size} processes"
+        missing = "the first process" if store is None else f"{place.size - here} of {place.size} processes"
         if passed > patience:
             raise UserError(
-                f"waited {patience:.0f} s in vain for {whom} at {where}: start all of them, or, to run alone, unset "
+                f"waited {patience:.0f} s in vain for {missing} at {address}: start all of them; to run alone, unset "
                 "WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (in a task of srun: SLURM_PROCID)"
             )
-        if passed > _SOON and not said:
-            print(f"waiting for {whom} at {where}, at most {_duration(patience)}", file=sys.stderr, flush=True)
-            said = True
+        if passed > _SILENT and not printed:
+            print(f"waiting for {missing} at {address}, at most {_duration(patience)}", file=sys.stderr, flush=True)
+            printed = True
         time.sleep(0.1)
 
 
 def _store(place: Place, patience: float) -> dist.Store | None:
-    """Joins the store of the first process, which makes it; None where that is not there yet."""
-    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by torchrun
-    makes = place.rank == 0 and not served
-    if not makes:
+    """Join the store of the first process, which makes it; return None where it is not there yet."""
+    by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    makes_it = place.rank == 0 and not by_torchrun
+    if not makes_it:
         try:
             socket.create_connection((place.address, place.port), timeout=1).close()
         except OSError:
             return None
     try:
         store = dist.TCPStore(
-            # The first process reaches its own store whatever others call it.
-            "localhost" if makes else place.address,
+            # The first process may not reach its store by the name that others use.
+            "localhost" if makes_it else place.address,
             place.port,
             world_size=place.size,
-            is_master=makes,
+            is_master=makes_it,
             timeout=timedelta(seconds=patience),
             wait_for_workers=False,
         )
     except RuntimeError as error:
-        if not makes:  # it has just gone
+        if not makes_it:  # it has just ended
             return None
         reason = str(error).splitlines()[0]
-        raise UserError(f"MASTER_PORT={place.port}: cannot listen there ({reason}); take another one") from None
-    named = dist.PrefixStore(f"octvideo{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    named.set(f"rank{place.rank}", "")
-    return named
+        raise UserError(f"MASTER_PORT={place.port}: cannot listen there ({reason}); choose another one") from None
+    prefixed = dist.PrefixStore(f"octvideo{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    prefixed.set(f"rank{place.rank}", "")
+    return prefixed
 
 
 def _duration(seconds: float) -> str:

@@ -38,12 +38,8 @@ def build_tester(cfg: CfgNode, session: Session) -> Tester:
 def evaluate_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunData, num_failed_train: int) -> bool:
     """Test a network, also at each of TEST.SCALES (Table 7), and write the results to the session's folder.
 
-    Args:
-        cfg: of the test.
-        session: of the run.
-        model: gets the weights of ``data.tested``, if any.
-        data: has the videos to test.
-        num_failed_train: number of videos that training could not read, for ``metrics.json``.
+    The model gets the weights of ``data.tested``, if any. ``metrics.json`` records ``num_failed_train``, the number of
+    videos that training could not read.
 
     Returns:
         Whether the test is done; False where a signal stopped it.
@@ -58,20 +54,23 @@ def evaluate_network(cfg: CfgNode, session: Session, model: nn.Module, data: Run
         log.say(f"testing {data.tested.path}: {fit(model, state, data.tested.path, strict=True)}")
     tester = build_tester(cfg, session)
 
-    def score(cfg: CfgNode) -> TestResult:
-        loader = build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
+    def build_loader(cfg: CfgNode) -> Iterable[VideoViews]:
+        return build_test_loader(cfg, split="test", index=index, rank=world.rank, world_size=world.size)
+
+    def score(loader: Iterable[VideoViews]) -> TestResult:
         return tester.score(model, _with_progress(session.until_signal(loader), len(index), session))
 
+    loader = build_loader(cfg)  # checks what is left to check, before anything is written
     log.start(cfg.TRAIN.WANDB, cfg)
     session.signals.hold()
     try:
-        result = score(cfg)
+        result = score(loader)
         metrics = _write_results(cfg, session, result, index, num_failed_train) if world.is_main else {}
         tester.check_failures(result)  # on all ranks, so that none waits for another
         if cfg.TEST.SCALES:
             scales = []
             for size in cfg.TEST.SCALES:
-                scaled = score(with_keys(cfg, {"DATA.TEST_SHORT_SIDE": size, "DATA.TEST_CROP": size}))
+                scaled = score(build_loader(with_keys(cfg, {"DATA.TEST_SHORT_SIDE": size, "DATA.TEST_CROP": size})))
                 scales.append({"size": size, **accuracy(scaled, index)})
                 log.write("scale", **scales[-1])
                 log.say(f"size {size:4d}: {_percentages(scales[-1])}")

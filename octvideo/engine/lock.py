@@ -1,11 +1,12 @@
 """One run at a time in a folder: ``run.lock`` names its owner.
 
-File systems that nodes share have no dependable flock, so the lock is a file that is made exclusively and touched every
-20 seconds. Who finds one takes it over at once where its owner is certainly gone, or when it was not touched for two
-minutes. Of several who find the same one, only that process does so which makes the file named after it::
+Shared file systems have no dependable flock. So the lock is a file that is created exclusively and touched every 20
+seconds. A process that finds a lock takes it over at once if its owner is certainly dead, else after two minutes
+without a touch. If several processes find the same lock, only one of them takes it: the one that creates the claim
+file, which is named after the lock's token::
 
-    run.lock              {"token": "a", ...}   of an owner that is gone
-    run.lock.a            made exclusively by the one that takes over, and looked at again: still "a"?
+    run.lock              {"token": "a", ...}   of a dead owner
+    run.lock.a            created exclusively by the one that takes over; then run.lock is read again: still "a"?
     run.lock              {"token": "b", ...}   replaced as a whole; run.lock.a is removed
 """
 
@@ -28,16 +29,16 @@ from octvideo.files import write_bytes
 
 __all__ = ["RunLock"]
 
-_BEAT = 20.0  # seconds between touches
-_STALE = 120.0  # seconds without one
+TOUCH_INTERVAL = 20.0  # seconds
+_STALE = 120.0  # seconds without a touch
 _UNKNOWN = "unknown"  # the token of a lock that cannot be read
 
 
 class RunLock:
-    """The right to write into ``folder``; a context manager, and nothing is written there before it.
+    """The right to write into ``folder``; a context manager, within which alone anything is written there.
 
     Args:
-        folder: is made, and removed again at the end where it is empty.
+        folder: is made, and removed at the end if it is empty.
 
     Raises:
         UserError: another run is in the folder.
@@ -47,7 +48,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.lock"
         self._token = uuid.uuid4().hex
-        self._beat = time.time()
+        self._touched = time.time()
         self._lost = False
         self._ended = threading.Event()
 
@@ -60,8 +61,8 @@ class RunLock:
         except BaseException:
             self._remove_folders()
             raise
-        self._beat = time.time()
-        threading.Thread(target=self._touch, daemon=True).start()
+        self._touched = time.time()
+        threading.Thread(target=self._keep_touching, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,38 +73,38 @@ class RunLock:
         self._remove_folders()
 
     def check(self) -> None:
-        """Looks whether the lock is still this run's, where that is in doubt.
+        """Check that the lock is still this run's; it reads the file only after a minute without a touch.
 
-        Another run may have taken it after two minutes without a touch: this process was suspended then.
+        Another run may have taken it after two minutes without a touch, while this process was suspended.
 
         Raises:
-            UserError: it is not, and nothing more may be written.
+            UserError: the lock is lost, and nothing more may be written.
         """
-        if abs(time.time() - self._beat) > _STALE / 2:
+        if abs(time.time() - self._touched) > _STALE / 2:
             with contextlib.suppress(OSError):  # writing will fail with its own reason
-                self._look()
+                self._touch()
         if self._lost:
             raise UserError(
                 f"{self.path}: another run has taken this folder over while this one was suspended, or the file was "
-                "removed; this run ends, and writes nothing more"
+                "removed; this run stops and writes nothing more"
             )
 
     def _take(self) -> bool:
-        """Whether the lock is now ours; False: look again."""
+        """Try once to get the lock; return False where it is worth another try."""
         record = json.dumps(_describe(self._token)).encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if _create(self.path, record):
                 return True
-        except FileNotFoundError:  # the run before has just removed the folder
+        except FileNotFoundError:  # the earlier run has just removed the folder
             return False
         owner = _read(self.path)
         if not owner:
             return False
         age = self._clock() - owner["touched"]
-        if owner["token"] == _UNKNOWN and age < _BEAT:  # being written
+        if owner["token"] == _UNKNOWN and age < TOUCH_INTERVAL:  # being written
             return False
-        if not (_is_gone(owner) or age > _STALE):
+        if not (_is_dead(owner) or age > _STALE):
             raise UserError(_refusal(self.path, owner, age))
         with self._claim(owner["token"]) as claimed:
             if claimed and _read(self.path).get("token") == owner["token"]:
@@ -112,7 +113,7 @@ class RunLock:
         return False
 
     def _clock(self) -> float:
-        """The time by the clock of the file system, as touches are: the nodes' clocks may differ."""
+        """Return the time by the clock of the file system, which touches have: the nodes' clocks may differ."""
         probe = self.path.with_name(f".{self._token}")
         probe.touch()
         try:
@@ -123,11 +124,11 @@ class RunLock:
 
     @contextlib.contextmanager
     def _claim(self, token: str) -> Any:
-        """Whether this process alone may replace or remove the lock of this token."""
+        """Yield whether this process alone may replace or remove the lock with this token."""
         path = self.path.with_name(f"run.lock.{token}")
         if not _create(path, b""):
             with contextlib.suppress(FileNotFoundError):
-                if self._clock() - path.stat().st_mtime > _STALE:  # of a process that was killed just here
+                if self._clock() - path.stat().st_mtime > _STALE:  # of a process that was killed at this point
                     path.unlink()
             yield False
             return
@@ -136,26 +137,27 @@ class RunLock:
         finally:
             path.unlink(missing_ok=True)
 
-    def _touch(self) -> None:
-        while not self._ended.wait(_BEAT):
-            with contextlib.suppress(OSError):  # the disk is away for a moment
-                self._look()
+    def _keep_touching(self) -> None:
+        while not self._ended.wait(TOUCH_INTERVAL):
+            with contextlib.suppress(OSError):  # the disk may be unreachable for a moment
+                self._touch()
 
-    def _look(self) -> None:
+    def _touch(self) -> None:
+        """Touch the lock, or note that it is lost."""
         if _read(self.path).get("token") != self._token:
             self._lost = not self._ended.is_set()
             return
         os.utime(self.path)
-        self._beat = time.time()
+        self._touched = time.time()
 
     def _remove_folders(self) -> None:
         for path in self._made:
-            with contextlib.suppress(OSError):  # the run has left something there
+            with contextlib.suppress(OSError):  # it has files of the run
                 path.rmdir()
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Makes a file; False where there is one."""
+    """Create a file; return False where it exists."""
     try:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -171,7 +173,7 @@ def _create(path: Path, content: bytes) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What a lock says, and when it was touched; empty where there is none."""
+    """Return the content of a lock and when it was touched; empty where there is none."""
     try:
         with path.open("rb") as file:
             text, touched = file.read(), os.fstat(file.fileno()).st_mtime
@@ -180,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(text)
         record = record if isinstance(record, dict) and isinstance(record.get("token"), str) else {}
-    except ValueError:  # being written, or of a process that was killed then
+    except ValueError:  # being written, or of a process that was killed while writing
         record = {}
     return {"token": _UNKNOWN, **record, "touched": touched}
 
@@ -201,8 +203,8 @@ def _describe(token: str) -> dict[str, Any]:
     }
 
 
-def _is_gone(owner: dict[str, Any]) -> bool:
-    """Whether the owner has certainly ended: a turn of this SLURM job before its requeueing, or a dead process here."""
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether the owner has certainly ended: this SLURM job before it was requeued, or a dead process of this host."""
     mine = _describe("")
     if mine["job"] and mine["job"] == owner.get("job") and mine["restarts"] > owner.get("restarts", 0):
         return True
@@ -211,7 +213,7 @@ def _is_gone(owner: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """The boot of the system and the space of process numbers: containers may share a host's name."""
+    """Identify the boot of the system and the PID namespace: containers may share a host's name."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -219,7 +221,7 @@ def _machine() -> str:
 
 
 def _process(pid: int) -> str:
-    """What tells a process from a later one of the same number; empty where there is none that runs."""
+    """Identify a running process by number and start time, as numbers are reused; empty where there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else f"{pid} since {fields[19]}"
@@ -236,7 +238,7 @@ def _process(pid: int) -> str:
 
 def _refusal(path: Path, owner: dict[str, Any], age: float) -> str:
     if owner["token"] == _UNKNOWN:
-        who = "a run that cannot be told"
+        who = "its run.lock cannot be read"
     else:
         job = f", SLURM job {owner['job']}" if owner.get("job") else ""
         job += f".{owner['step']}" if owner.get("step") else ""
@@ -245,6 +247,6 @@ def _refusal(path: Path, owner: dict[str, Any], age: float) -> str:
             f"{owner.get('command')}"
         )
     return (
-        f"OUTPUT_DIR {path.parent}: another run is in it ({who}); wait for its end, or choose another OUTPUT_DIR. Its "
-        f"last sign of life was {max(0, age):.0f} s ago; after {_STALE:.0f} s a new run takes the folder over"
+        f"OUTPUT_DIR {path.parent}: another run is in it ({who}); wait for its end, or choose another OUTPUT_DIR. It "
+        f"touched the lock {max(0, age):.0f} s ago; after {_STALE:.0f} s a new run takes the folder over"
     )

@@ -1,4 +1,4 @@
-"""What a run says: JSON lines, TensorBoard, W&B, a progress bar on a terminal and plain lines elsewhere."""
+"""The log of a run: JSON lines, TensorBoard, W&B, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["RunLog"]
 
 
 class RunLog:
-    """The log of one run; silent on all ranks but the first. A context manager.
+    """The log of one run, silent on all ranks but the first; a context manager.
 
-    Nothing is written until ``start``: a command that is refused, or has nothing to do, leaves the folder as it was.
-    What was said before is kept for the files.
+    Nothing is written until ``start``, so a command that is refused, or has nothing to do, does not change the folder.
+    Earlier lines are kept for the files.
 
     Args:
         folder: gets ``log.jsonl`` and ``tensorboard/``; None for a rank that does not write.
@@ -29,21 +29,21 @@ class RunLog:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._kept: list[str] = []
+        self._pending: list[str] = []
         self._file: IO[str] | None = None
         self._board: Any = None
         self._wandb: Any = None
         self._bar: tqdm[Any] | None = None
 
     def start(self, wandb: str = "", config: dict[str, Any] | None = None) -> None:
-        """Makes the folder and the files, where they are not open yet.
+        """Make the folder and open the files, unless they are open.
 
         Args:
-            wandb: a project of Weights & Biases, or "". Each start is a run there, in the group that the folder names.
+            wandb: a project of Weights & Biases, or "". Each start is a new run there, in a group named as the folder.
             config: what W&B shows as the run's configuration.
 
         Raises:
-            UserError: the folder cannot be written, or W&B is asked for and not installed, or does not start.
+            UserError: the folder cannot be written; W&B is not installed, or does not start.
         """
         if self._folder is None or self._file is not None:
             return
@@ -55,7 +55,7 @@ class RunLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             _end_line(self._folder / "log.jsonl")
             self._file = (self._folder / "log.jsonl").open("a", buffering=1, encoding="utf-8")
-            self._file.writelines(self._kept)
+            self._file.writelines(self._pending)
             self._board = SummaryWriter(str(self._folder / "tensorboard"))
         except OSError as error:
             raise UserError(
@@ -77,27 +77,27 @@ class RunLog:
                     if self._board is not None:
                         self._board.close()
         except OSError:
-            if kind is None:  # else what ended the run is to be seen, not its consequence
+            if kind is None:  # else the cause of the end is shown, not this consequence
                 raise
         finally:
             if self._wandb is not None:
                 self._wandb.finish()
 
     def say(self, message: str) -> None:
-        """A line for people, also kept in the log."""
+        """Print a line for people on stderr, and log it."""
         if self._folder is not None:
-            tqdm.write(message, file=sys.stderr)  # first: it is seen where the log cannot be written any more
+            tqdm.write(message, file=sys.stderr)  # first, in case the log cannot be written any more
             self.write("info", message=message)
 
     def write(self, kind: str, **values: Any) -> None:
-        """One line of ``log.jsonl``; numbers also go to TensorBoard and W&B where there is a ``step``."""
+        """Write a line of ``log.jsonl``; with a ``step``, numbers also go to TensorBoard and W&B."""
         if self._folder is None:
             return
-        # NaN and Infinity are not JSON: fp16 has an infinite gradient norm in the steps that it skips.
+        # NaN and Infinity are not JSON. With fp16 the gradient norm is infinite in the steps that GradScaler skips.
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **finite}) + "\n"
         if self._file is None:
-            self._kept.append(line)
+            self._pending.append(line)
             return
         self._file.write(line)
         if "step" in values:
@@ -108,7 +108,7 @@ class RunLog:
                 self._wandb.log({"step": values["step"], **numbers})
 
     def progress(self, what: str, done: int, total: int, text: str) -> None:
-        """Shows progress: a bar on a terminal, else a line."""
+        """Show progress: a bar on a terminal, else a line."""
         if self._folder is None:
             return
         if not sys.stderr.isatty():
@@ -120,14 +120,14 @@ class RunLog:
         self._bar.update(done - self._bar.n)
 
     def end_progress(self) -> None:
-        """Closes the bar."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def _end_line(path: Path) -> None:
-    """Ends the last line where a full disk or a kill has cut it, so that the next one is a line of its own."""
+    """End the last line if a full disk or a kill has cut it, so that the next line starts on a new one."""
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -148,6 +148,6 @@ def _start_wandb(project: str, folder: Path, config: dict[str, Any] | None) -> A
     try:
         run = wandb.init(project=project, group=folder.name, dir=folder, config=config)
     except wandb.Error as error:
-        raise UserError(f"TRAIN.WANDB {project}: {str(error).splitlines()[0]}; or set it to nothing") from None
+        raise UserError(f"TRAIN.WANDB {project}: {str(error).splitlines()[0]}; fix it, or set TRAIN.WANDB ''") from None
     run.define_metric("*", step_metric="step")
     return run

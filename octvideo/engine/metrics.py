@@ -17,7 +17,7 @@ __all__ = ["confusion_matrix", "draw_confusion", "per_class_accuracy", "top_k_ac
 
 
 def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
-    """Percent of rows whose label is among the ``k`` highest scores: ``(N, C)``, ``(N,)``. NaN without rows."""
+    """Return the percentage of rows of ``scores (N, C)`` whose label is among the ``k`` highest; NaN without rows."""
     if not len(labels):
         return float("nan")
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
@@ -25,19 +25,19 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
 
 
 def per_class_accuracy(predicted: Tensor, labels: Tensor, classes: int) -> list[float | None]:
-    """Percent right of each class, None for a class without videos."""
+    """Return the accuracy of each class in percent; None for a class without videos."""
     totals = torch.bincount(labels, minlength=classes).tolist()
-    right = torch.bincount(labels[predicted == labels], minlength=classes).tolist()
-    return [100.0 * hits / total if total else None for hits, total in zip(right, totals)]
+    correct = torch.bincount(labels[predicted == labels], minlength=classes).tolist()
+    return [100.0 * hits / total if total else None for hits, total in zip(correct, totals)]
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> np.ndarray:
-    """Counts ``(C, C)``: rows are labels, columns predictions."""
+    """Return counts ``(C, C)``: rows are labels, columns predictions."""
     return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes).numpy()
 
 
 def write_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Writes a CSV file.
+    """Write the matrix as a CSV file.
 
     Raises:
         UserError: it cannot be written.
@@ -49,7 +49,7 @@ def write_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -
 
 
 def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
-    """A picture, PNG."""
+    """Return a picture of the matrix as PNG."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -19,16 +19,16 @@ __all__ = ["build_optimizer", "build_schedule", "full_lr"]
 
 
 def full_lr(cfg: CfgNode) -> float:
-    """SOLVER.BASE_LR scaled linearly with the batch (Goyal et al., 2017)."""
+    """Return SOLVER.BASE_LR scaled linearly with the batch (Goyal et al., 2017)."""
     base = cfg.SOLVER.BASE_BATCH_SIZE
     return cfg.SOLVER.BASE_LR * (cfg.TRAIN.BATCH_SIZE / base if base else 1.0)
 
 
 def build_schedule(cfg: CfgNode) -> ParamScheduler:
-    """The learning rate as a pure function of progress in [0, 1): a linear warm-up, then cosine or steps.
+    """Return the learning rate as a function of the progress in [0, 1): a linear warm-up, then cosine or steps.
 
     Raises:
-        UserError: two of SOLVER.MILESTONES fall on one step, or one on the first or last.
+        UserError: two of SOLVER.MILESTONES are at the same step, or one is at the first or last step.
     """
     solver, lr = cfg.SOLVER, full_lr(cfg)
     if solver.SCHEDULE == "cosine":
@@ -40,8 +40,8 @@ def build_schedule(cfg: CfgNode) -> ParamScheduler:
             main = MultiStepParamScheduler(values, num_updates=cfg.TRAIN.STEPS, milestones=edges)
         except ValueError:
             raise UserError(
-                f"SOLVER.MILESTONES is {solver.MILESTONES}: TRAIN.STEPS ({cfg.TRAIN.STEPS}) is too few for a step or "
-                "more before, between and after them"
+                f"SOLVER.MILESTONES is {solver.MILESTONES}: TRAIN.STEPS ({cfg.TRAIN.STEPS}) is too few: at least one "
+                "step must be before, between and after them"
             ) from None
     warm = min(solver.WARMUP_STEPS / cfg.TRAIN.STEPS, 1.0)
     if not warm:
@@ -54,9 +54,9 @@ def build_schedule(cfg: CfgNode) -> ParamScheduler:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW; norm parameters and biases (vectors) are decayed only with SOLVER.DECAY_NORM.
+    """Return SGD or AdamW. Biases and batch-norm parameters (vectors) are decayed only with SOLVER.DECAY_NORM.
 
-    Without momentum there is nothing that SOLVER.NESTEROV could look ahead along: it is off.
+    Without momentum SOLVER.NESTEROV has no meaning, and PyTorch refuses it: it is ignored.
     """
     solver = cfg.SOLVER
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

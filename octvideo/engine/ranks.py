@@ -1,4 +1,4 @@
-"""Which of how many processes this one is: what torchrun, srun and submitit put into the environment."""
+"""Rank and world size of this process, from what torchrun, srun and submitit put into the environment."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 from octvideo.errors import UserError
 
-__all__ = ["Place", "find_place", "variables"]
+__all__ = ["Place", "find_place", "torchrun_variables"]
 
-_ALL = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's numbers of the batch script and of an interactive shell are above
+_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_SPECIAL_STEP = 0xFFFFFFF0  # the batch script and an interactive shell have step numbers from here on
 
 
 @dataclass(frozen=True)
 class Place:
-    """A process among all of the run.
+    """A process among all processes of the run.
 
     Attributes:
-        rank, size: its number, and how many there are.
+        rank, size: number of this process, and of all.
         local: its number on its node.
-        address, port: where the first process waits for the others; empty and 0 where there is one.
+        address, port: where the first process waits for the others; empty and 0 for a single process.
     """
 
     rank: int = 0
@@ -31,13 +31,13 @@ class Place:
     port: int = 0
 
 
-def variables(rank: int, size: int, local: int, hosts: str, job: int, step: int = 0) -> dict[str, str]:
-    """What ``torch.distributed`` reads, for a task of a SLURM job.
+def torchrun_variables(rank: int, size: int, local: int, hosts: str, job: int, step: int = 0) -> dict[str, str]:
+    """Return the variables that torchrun would set, for a task of a SLURM job.
 
     Args:
-        rank, size, local: of ``Place``.
-        hosts: names of the nodes, as SLURM writes them: ``gpu[07-08],login1``.
-        job, step: their numbers. Jobs and steps that share a node must not share a port.
+        rank, size, local: see ``Place``.
+        hosts: names of the nodes as SLURM writes them: ``gpu[07-08],login1``.
+        job, step: their numbers, which give the port: jobs and steps that share a node must not share a port.
     """
     several = "," in hosts or "[" in hosts
     return {
@@ -56,24 +56,24 @@ def _first_host(hosts: str) -> str:
 
 
 def find_place(environment: Mapping[str, str]) -> Place:
-    """This process's place.
+    """Return this process's place.
 
-    torchrun and submitit set WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; the tasks that srun starts have
-    SLURM's own variables. Those of an allocation alone (a batch script, salloc's shell) make no world.
+    torchrun and submitit set WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; tasks that srun starts have
+    SLURM's variables. Those of an allocation (a batch script, salloc's shell) do not describe a process of a run.
 
     Raises:
-        UserError: the variables make no sense, such as some that are left of an earlier run.
+        UserError: the variables are inconsistent, for example left over from an earlier run.
     """
-    given = {name: environment[name] for name in _ALL if environment.get(name)}
+    given = {name: environment[name] for name in _VARIABLES if environment.get(name)}
     if "RANK" not in given:
         given = _with_slurm(given, environment)
     size, rank, local = _number(given, "WORLD_SIZE", 1), _number(given, "RANK", 0), _number(given, "LOCAL_RANK", 0)
-    ours = [name for name in _ALL[:3] if name in given]
-    needed = _ALL[:1] if size == 1 else ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-    if ours and (missing := [name for name in needed if name not in given]):
-        raise UserError(f"{_said(given, ours)} in the environment, without {', '.join(missing)}: {_remedy(given)}")
+    found = [name for name in _VARIABLES[:3] if name in given]
+    needed = _VARIABLES[:1] if size == 1 else ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+    if found and (missing := [name for name in needed if name not in given]):
+        raise UserError(f"{_shown(given, found)} in the environment, without {', '.join(missing)}: {_remedy(given)}")
     if not (0 <= rank < size and local < size):
-        raise UserError(f"{_said(given, ours)} in the environment: they do not go together; {_remedy(given)}")
+        raise UserError(f"{_shown(given, found)} in the environment: they contradict each other; {_remedy(given)}")
     if size == 1:
         return Place()
     port = _number(given, "MASTER_PORT", 0)
@@ -83,7 +83,7 @@ def find_place(environment: Mapping[str, str]) -> Place:
 
 
 def _with_slurm(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables with those of a task that srun has started beside others."""
+    """Add the variables of a task that srun has started together with others."""
     step, rank = environment.get("SLURM_STEP_ID", ""), environment.get("SLURM_PROCID", "")
     if not (step.isdecimal() and rank.isdecimal() and int(step) < _SPECIAL_STEP):
         return given
@@ -100,7 +100,7 @@ def _with_slurm(given: dict[str, str], environment: Mapping[str, str]) -> dict[s
     numbers = [_number(environment, each, 0) for each in ("SLURM_LOCALID", "SLURM_JOB_ID")]
     if _number(given, "WORLD_SIZE", size) != size:
         raise UserError(f"WORLD_SIZE={given['WORLD_SIZE']} in the environment, but srun started {size} tasks: unset it")
-    found = variables(int(rank), size, numbers[0], hosts, numbers[1], int(step))
+    found = torchrun_variables(int(rank), size, numbers[0], hosts, numbers[1], int(step))
     return found | {name: given[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in given}
 
 
@@ -111,9 +111,9 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _said(given: Mapping[str, str], names: list[str]) -> str:
+def _shown(given: Mapping[str, str], names: list[str]) -> str:
     return ", ".join(f"{name}={given[name]}" for name in names)
 
 
 def _remedy(given: Mapping[str, str]) -> str:
-    return f"start with torchrun or srun, or run alone: unset {' '.join(name for name in _ALL if name in given)}"
+    return f"start with torchrun or srun, or run alone: unset {' '.join(name for name in _VARIABLES if name in given)}"

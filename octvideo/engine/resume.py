@@ -83,10 +83,7 @@ class Resumption(NamedTuple):
 def find_resumption(cfg: CfgNode, session: Session, data: RunData) -> Resumption:
     """Find the newest checkpoint in the session's folder, refuse what does not fit it, and log what changes.
 
-    Args:
-        cfg: of this run.
-        session: of this run.
-        data: of this run; its labels get the order of the checkpoint's classes.
+    The labels in ``data`` get the order of the checkpoint's classes.
 
     Raises:
         UserError: another network, other videos or classes, or the ranks find different checkpoints.

@@ -11,20 +11,22 @@ __all__ = ["synchronise_batch_norm"]
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network with batch statistics over all ranks, also those of a pair's two groups; the state dict stays.
+    """Return the network with batch statistics over all ranks, also in a pair's two groups; the state dict stays.
 
-    A process group must have been joined. On CUDA it is ``nn.SyncBatchNorm``, which does not train on a CPU.
+    The process must have joined a process group. On CUDA the layers become ``nn.SyncBatchNorm``, which does not train
+    on a CPU. PyTorchVideo's ``NaiveSyncBatchNorm`` does, but its running variance is biased: two processes would not
+    match one.
     """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
-        if type(module) in _KINDS:
-            module.__class__ = _KINDS[type(module)]  # the same tensors, only another forward
+        if type(module) in _SYNCHRONISED:
+            module.__class__ = _SYNCHRONISED[type(module)]  # the same tensors with another forward
     return model
 
 
-class _OverRanks(_BatchNorm):
-    """Statistics of parts joined as in Chan et al., "Updating Formulae", with one exchange a forward ::
+class _SyncBatchNorm(_BatchNorm):
+    """Joins the statistics of all ranks as in Chan et al., "Updating Formulae", with one exchange per forward ::
 
     rank 0: n0, m0, v0  |  n1, m1, v1 :rank 1      clips x positions, mean and variance of each channel
     n = n0 + n1     m = sum(ni mi) / n     v = sum(ni (vi + (mi - m)^2)) / n
@@ -41,7 +43,7 @@ class _OverRanks(_BatchNorm):
         total = counts.sum()
         mean = (counts * means).sum(0) / total
         var = (counts * (variances + (means - mean).square())).sum(0) / total
-        self._note(mean.detach(), var.detach() * total / (total - 1))
+        self._update_running(mean.detach(), var.detach() * total / (total - 1))
         scale = torch.rsqrt(var + self.eps)
         shift = -mean * scale
         if self.affine:
@@ -50,8 +52,8 @@ class _OverRanks(_BatchNorm):
         return (x * scale.view(shape) + shift.view(shape)).to(x.dtype)
 
     @torch.no_grad()
-    def _note(self, mean: Tensor, var: Tensor) -> None:
-        """Moves the running statistics; ``var`` is the unbiased one."""
+    def _update_running(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics towards ``mean`` and the unbiased ``var``."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -60,12 +62,12 @@ class _OverRanks(_BatchNorm):
         self.running_var.lerp_(var, share)
 
 
-class _BatchNorm2d(_OverRanks, nn.BatchNorm2d):
+class _SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
     pass
 
 
-class _BatchNorm3d(_OverRanks, nn.BatchNorm3d):
+class _SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     pass
 
 
-_KINDS: dict[type, type[_OverRanks]] = {nn.BatchNorm2d: _BatchNorm2d, nn.BatchNorm3d: _BatchNorm3d}
+_SYNCHRONISED: dict[type, type[_SyncBatchNorm]] = {nn.BatchNorm2d: _SyncBatchNorm2d, nn.BatchNorm3d: _SyncBatchNorm3d}

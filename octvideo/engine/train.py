@@ -58,13 +58,8 @@ class Trained(NamedTuple):
 def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunData) -> Trained:
     """Train a network, which ends as the one to test, and leave its checkpoints in the session's folder.
 
-    Everything is checked before anything is written. If no step is left, only a missing ``last.pt`` is written.
-
-    Args:
-        cfg: of the training.
-        session: of the run.
-        model: on its device.
-        data: has the training videos. Where the training resumes, its labels get the order of the checkpoint.
+    Everything is checked before anything is written. If no step is left, only a missing ``last.pt`` is written. Where
+    the training resumes, the labels in ``data`` get the order of the checkpoint.
 
     Raises:
         Stopped: a signal came before the first step.
@@ -178,13 +173,7 @@ def build_trainer(
 def build_evaluation(
     cfg: CfgNode, session: Session, val: VideoIndex, batches: Batches, metadata: Mapping[str, Any]
 ) -> Evaluation:
-    """Return the hook that evaluates on DATA.VAL.
-
-    Args:
-        cfg, session: of the run.
-        val: the videos of DATA.VAL.
-        batches: of training, for TRAIN.PRECISE_BN.
-        metadata: see ``Checkpointing``.
+    """Return the hook that evaluates on DATA.VAL; ``batches`` are those of training, for TRAIN.PRECISE_BN.
 
     Raises:
         UserError: no video has a label.

@@ -1,4 +1,4 @@
-"""Jobs through submitit's local executor, and what sbatch is given; ``tests/slurm`` has them on a real SLURM."""
+"""Jobs of submitit's local executor, and the script for sbatch; ``tests/slurm`` uses a real SLURM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from octvideo.cli import run
 from octvideo.cli.submit import main
-from octvideo.cluster.slurm import Job, ranks
+from octvideo.cluster.slurm import Job, task_variables
 from octvideo.config import load_cfg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,19 +31,19 @@ SMALL = (
 
 
 def arguments(videos: Path, output: Path, *overrides: str) -> list[str]:
-    """Of a small run with one CPU task."""
+    """Return the arguments of a small run with one CPU task."""
     data = ["DATA.TRAIN", str(videos / "train"), "DATA.VAL", str(videos / "val"), "OUTPUT_DIR", str(output)]
     return ["--cfg", "small.yaml", "--nodes", "1", "--gpus-per-node", "0", *SMALL, *data, *overrides]
 
 
 def submit(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``tools/submit.py`` in a process of its own."""
+    """Run ``tools/submit.py`` in another process."""
     command = [sys.executable, str(ROOT / "tools" / "submit.py"), *args]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, cwd="/", env=variables, capture_output=True, text=True)
 
 
-def test_a_job_runs_and_its_result_is_the_exit_code(video_folder: Path, tmp_path: Path) -> None:
+def test_job_runs_to_the_end(video_folder: Path, tmp_path: Path) -> None:
     done = submit("--cluster", "local", "--wait", *arguments(video_folder, tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     name = done.stdout.split()[1].rstrip(":")
@@ -55,7 +55,7 @@ def test_a_job_runs_and_its_result_is_the_exit_code(video_folder: Path, tmp_path
     assert "training on 8 videos" in _log(folder, name)
 
 
-def test_a_job_that_fails_is_named_with_its_reason(video_folder: Path, tmp_path: Path) -> None:
+def test_failed_job_names_its_reason(video_folder: Path, tmp_path: Path) -> None:
     broken = arguments(video_folder, tmp_path / "out", "DATA.TRAIN", str(tmp_path / "nowhere"))
     done = submit("--cluster", "local", "--wait", "--folder", str(tmp_path / "job"), *broken)
     assert done.returncode == 1
@@ -63,7 +63,7 @@ def test_a_job_that_fails_is_named_with_its_reason(video_folder: Path, tmp_path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the job's process in /proc")
-def test_a_preempted_job_finishes_its_step_is_requeued_and_goes_on(video_folder: Path, tmp_path: Path) -> None:
+def test_preempted_job_finishes_step_and_resumes(video_folder: Path, tmp_path: Path) -> None:
     output, steps = tmp_path / "out", 60
     every = ["TRAIN.STEPS", str(steps), "TRAIN.CHECKPOINT_EVERY", "1000", "TRAIN.LOG_EVERY", "1"]
     # Not through a pipe: the job outlives the command and would keep it open.
@@ -85,7 +85,7 @@ def test_a_preempted_job_finishes_its_step_is_requeued_and_goes_on(video_folder:
 
 
 def _task(name: str) -> int:
-    """The process that is the one task of a local job."""
+    """Return the process of a local job's only task."""
     for environment in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"SUBMITIT_LOCAL_JOB_ID={name}\0".encode() in environment.read_bytes():
@@ -109,7 +109,7 @@ def _until(condition: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
-def test_without_slurm_it_says_so(
+def test_missing_slurm_is_an_error(
     tmp_path: Path, video_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -118,7 +118,7 @@ def test_without_slurm_it_says_so(
     assert error.count("\n") == 1 and "sbatch" in error and "--cluster local" in error
 
 
-def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_batch_must_be_divisible_by_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     task = ["--cfg", "small.yaml", "--nodes", "2", "--gpus-per-node", "4", "--cluster", "local"]
     assert run(main, [*task, "TRAIN.BATCH_SIZE", "12"]) == 2
     assert "12" in (error := capsys.readouterr().err) and "8 tasks" in error
@@ -135,7 +135,7 @@ def test_the_batch_must_divide_by_the_tasks(capsys: pytest.CaptureFixture[str]) 
         (["0", "OCTAVE.ALPHAS", "0.5"], "unknown key OCTAVE.ALPHAS"),
     ],
 )
-def test_alphas_that_make_no_sweep(
+def test_wrong_alphas_are_errors(
     tmp_path: Path, video_folder: Path, capsys: pytest.CaptureFixture[str], alphas: list[str], message: str
 ) -> None:
     assert run(main, [*arguments(video_folder, tmp_path / "out"), "--cluster", "local", "--alphas", *alphas]) == 2
@@ -143,8 +143,8 @@ def test_alphas_that_make_no_sweep(
     assert error.count("\n") == 1 and message in error
 
 
-def test_what_sbatch_is_given(tmp_path: Path, video_folder: Path) -> None:
-    """With a stand-in for sbatch, as there are no GPUs to ask for: the file that submitit writes is the real one."""
+def test_script_for_sbatch(tmp_path: Path, video_folder: Path) -> None:
+    """A fake sbatch, as there are no GPUs to request, gets the script that submitit writes."""
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script.sh\necho Submitted batch job 4711\n')
@@ -162,13 +162,13 @@ def test_what_sbatch_is_given(tmp_path: Path, video_folder: Path) -> None:
     assert (tmp_path / "out" / "slurm" / "4711_config.yaml").is_file()
 
 
-def test_ranks_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_come_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     slurm = {"JOB_ID": "4711", "NTASKS": "8", "JOB_NUM_NODES": "2", "NODEID": "1", "PROCID": "6", "LOCALID": "2"}
     for name, value in {**slurm, "JOB_NODELIST": "gpu[07-08]"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    found = ranks(SlurmJobEnvironment())
+    found = task_variables(SlurmJobEnvironment())
     assert found == {
         "RANK": "6",
         "WORLD_SIZE": "8",
@@ -178,7 +178,7 @@ def test_ranks_of_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_requeued_job_is_the_same_job() -> None:
+def test_requeued_job_is_the_same() -> None:
     job = pickle.loads(pickle.dumps(Job(load_cfg("small.yaml").dump())))
     again = job.checkpoint()
     assert again.function is job and not again.args

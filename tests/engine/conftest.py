@@ -1,4 +1,4 @@
-"""A very small run on real encoded videos."""
+"""A very small run on encoded videos."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DEVICE: cpu
 
 @pytest.fixture
 def small_run(video_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """Arguments of ``run_net`` for the small run: takes the name of its output folder below tmp_path, and overrides."""
+    """Return a function from a folder name below tmp_path and overrides to arguments of ``run_net``."""
     cfg = tmp_path / "small.yaml"
     cfg.write_text(_SMALL)
 

@@ -23,7 +23,7 @@ def test_average_by_hand():
         nn.init.constant_(model.weight, value)
         model.running_mean.fill_(10 * value)
         average.update_parameters(model)
-    expected = 0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3  # the first update takes the value as it is
+    expected = 0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3  # the first update copies the value
     torch.testing.assert_close(average.module.weight, torch.full((2,), expected))
     torch.testing.assert_close(average.module.running_mean, torch.full((2,), 10 * expected))
 
@@ -33,7 +33,7 @@ def test_run_resumes_with_its_average(small_run, tmp_path):
     assert call(small_run("plain", *_STOP)) == 0 and call(small_run("whole", *more)) == 0
     plain, whole = weights(tmp_path / "plain"), weights(tmp_path / "whole")
     assert plain.keys() == whole.keys() and not equal(plain, whole)
-    # The average is beside the trained weights, which it does not change.
+    # The average does not change the trained weights.
     step = "step_00000006.pt"
     assert equal(weights(tmp_path / "plain", step), weights(tmp_path / "whole", step))
     # As if stopped at step 3.

@@ -13,23 +13,24 @@ import pytest
 import torch
 from runs import call, equal, weights
 
-from octvideo.engine.checkpoints import _KEYS, newest_checkpoint, prune, save_checkpoint, step_path
+from octvideo.engine.checkpoints import CHECKPOINT_KEYS, newest_checkpoint, prune, save_checkpoint, step_path
 from octvideo.errors import UserError
 
 _SHORT = ["TRAIN.STEPS", "2", "TRAIN.CHECKPOINT_EVERY", "1", "TEST.ENABLE", "False"]
 
 
 def test_newest_readable_checkpoint_is_found(tmp_path):
-    said: list[str] = []
-    assert newest_checkpoint(tmp_path, said.append) is None
+    messages: list[str] = []
+    assert newest_checkpoint(tmp_path, messages.append) is None
     for step in (9, 10, 100):
-        save_checkpoint({**dict.fromkeys(_KEYS), "step": step}, step_path(tmp_path, step))
+        save_checkpoint({**dict.fromkeys(CHECKPOINT_KEYS), "step": step}, step_path(tmp_path, step))
     prune(tmp_path, 100, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000010.pt", "step_00000100.pt"]
-    assert newest_checkpoint(tmp_path, said.append)["step"] == 100 and not said
+    assert newest_checkpoint(tmp_path, messages.append)["step"] == 100 and not messages
     step_path(tmp_path, 100).write_bytes(b"")
-    assert newest_checkpoint(tmp_path, said.append)["step"] == 10
-    assert len(said) == 1 and "step_00000100.pt: not a readable" in said[0] and "using the one before" in said[0]
+    assert newest_checkpoint(tmp_path, messages.append)["step"] == 10
+    (warning,) = messages
+    assert "step_00000100.pt: not a readable" in warning and "using the previous one" in warning
 
 
 def test_broken_checkpoints_replace_no_good_one(tmp_path):
@@ -72,7 +73,7 @@ def test_full_disk_leaves_last_good_checkpoint(small_run, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert "step_00000006.pt: cannot be written" in last and "free some space" in last
     assert good.read_bytes() == before and not list(checkpoints.glob(".*"))
-    assert call(arguments) == 0  # goes on from it
+    assert call(arguments) == 0  # it resumes from the good one
 
 
 def test_broken_checkpoint_is_skipped(small_run, tmp_path, capsys):
@@ -83,7 +84,7 @@ def test_broken_checkpoint_is_skipped(small_run, tmp_path, capsys):
     newest.write_bytes(newest.read_bytes()[:1000])
     (checkpoints / ".4711.step_00000012.pt").write_bytes(b"of a killed process")
     assert call(small_run("out", "TEST.ENABLE", "False")) == 0
-    warning = re.compile(r"step_00000012\.pt: not a readable checkpoint.*using the one before")
+    warning = re.compile(r"step_00000012\.pt: not a readable checkpoint.*using the previous one")
     assert warning.search(capsys.readouterr().err) and warning.search((tmp_path / "out" / "log.jsonl").read_text())
     assert not list(checkpoints.glob(".*"))
     whole = small_run("whole", "TEST.ENABLE", "False")
@@ -116,9 +117,9 @@ def test_damaged_and_foreign_checkpoints_are_skipped(
     capsys.readouterr()
     assert call(small_run("out", *_SHORT, "TRAIN.EVAL_EVERY", "2")) == 0
     err = capsys.readouterr().err
-    assert "step_00000004.pt: not a checkpoint of a training (it is no mapping); using the one before" in err
-    assert "step_00000003.pt: not a checkpoint of a training (it has no config); using the one before" in err
-    assert "is damaged); using the one before" in err and "resuming at step 1 " in err
+    assert "step_00000004.pt: not a checkpoint of a training (it is no mapping); using the previous one" in err
+    assert "step_00000003.pt: not a checkpoint of a training (it has no config); using the previous one" in err
+    assert "is damaged); using the previous one" in err and "resuming at step 1 " in err
     assert "best.pt: not a readable checkpoint" in err and "the next evaluation replaces it" in err
     assert torch.load(folder / "best.pt", weights_only=True)["top1"] >= 0
     after = torch.load(folder / "last.pt", weights_only=True)["model"]

@@ -18,8 +18,6 @@ from octvideo.errors import UserError
 from octvideo.inference import Predictor
 
 NAMES = ["ape", "bee", "cat"]
-
-
 TREES = {  # the names of the class folders, and which class of the training each shows
     "same": dict(zip(NAMES, NAMES)),
     "rename": {"ape": "ape", "zebu": "bee", "cat": "cat"},

@@ -47,7 +47,7 @@ def test_recomputing_is_bit_exact(arch):
 
 
 def test_compiled_run_matches_and_resumes(small_run, tmp_path):
-    """Dynamo's capture; inductor compiles for minutes. The weights have the same names, and either goes on."""
+    """With aot_eager: inductor compiles for minutes. The names of the weights stay, and a plain run resumes."""
     keys = [*_STOP, "MODEL.CONV_AS_2D", "False"]
     assert call(small_run("plain", *keys)) == 0
     assert call(small_run("compiled", *keys, "TRAIN.COMPILE", "aot_eager")) == 0

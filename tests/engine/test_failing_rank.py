@@ -12,8 +12,6 @@ import pytest
 from processes import HELPERS, environment
 
 SOON = 120  # seconds; it takes a few
-
-
 SCRIPT = str(HELPERS / "failing_rank.py")
 
 
@@ -35,7 +33,7 @@ def test_torchrun_names_the_cause(tmp_path, how, cause):
 
 
 def test_remaining_rank_ends_without_launcher(tmp_path):
-    """As on SLURM where nobody ends the other tasks: the rank that is left notices by itself."""
+    """As on SLURM where nobody ends the other tasks: the remaining rank notices the failure."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
     command = [sys.executable, SCRIPT, str(tmp_path), "killed"]
     jobs = [start(command, **address, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
@@ -54,7 +52,7 @@ def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
 
 
 def ends_soon_after_the_failure(folder: Path, jobs: list[subprocess.Popen[str]]) -> list[str]:
-    """What each said on stderr; none may end well."""
+    """Return what each job printed on stderr; all must fail."""
     try:
         end = time.monotonic() + 240
         while not (folder / "failed").exists() and time.monotonic() < end:

@@ -11,9 +11,13 @@ import pytest
 from processes import HELPERS, run_script, start
 from runs import call
 
+from octvideo.data import Failure
+from octvideo.engine.failures import FailureBudget
+from octvideo.errors import UserError
+
 
 def broken(folder: Path, tmp_path: Path, names: str) -> Path:
-    """A copy of the videos in which some are not videos."""
+    """Copy the videos, and break some of them."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     paths = sorted(copy.glob(names))
@@ -21,6 +25,18 @@ def broken(folder: Path, tmp_path: Path, names: str) -> Path:
     for path in paths:
         path.write_bytes(b"broken")
     return copy
+
+
+def test_budget_is_a_share_after_ten() -> None:
+    budget = FailureBudget(0.1, always_allowed=10)
+    example = Failure("/a.mp4", "no frames")
+    budget.add(drawn=20, failed=10)
+    budget.check(example)
+    budget.add(drawn=80, failed=1)
+    with pytest.raises(UserError, match=r"^11 of 100 videos cannot be read, .* \(0.1\) .* /a.mp4: no frames$"):
+        budget.check(example)
+    budget.add(drawn=10, failed=0)
+    budget.check(example)
 
 
 def test_ranks_judge_evaluation_together(tmp_path):

@@ -56,17 +56,17 @@ def arguments(pictures: Path, tmp_path: Path) -> Callable[..., list[str]]:
 
 def test_train_test_scales_and_resume(arguments, tmp_path, capsys):
     assert call(arguments("whole", "TEST.SCALES", "[64,32,48]")) == 0
-    whole, said = metrics(tmp_path / "whole"), capsys.readouterr().err
+    whole, printed = metrics(tmp_path / "whole"), capsys.readouterr().err
     assert whole["num_videos"] == 9 and whole["num_failed"] == 1 and set(whole["per_class"]) == set(CLASSES.values())
     assert [(Path(row["path"]).name, "truncated" in row["reason"]) for row in whole["failed"]] == [("cut.JPEG", True)]
-    assert "cut.JPEG: cannot be read" in said and "another video takes its place" in said
+    assert "cut.JPEG: cannot be read" in printed and "another video takes its place" in printed
     assert [(row["size"], row["num_videos"], row["num_failed"]) for row in whole["scales"]] == [
         (64, 9, 1), (32, 9, 1), (48, 9, 1)
     ]  # fmt: skip
     assert all(0 <= row["top1"] <= row["top5"] == 100 for row in whole["scales"])
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [line["size"] for line in lines if line["kind"] == "scale"] == [64, 32, 48]
-    assert all(f"size {size:4d}: top-1 " in said for size in (64, 32, 48))
+    assert all(f"size {size:4d}: top-1 " in printed for size in (64, 32, 48))
 
     # A size is what a test with that short side and that crop gives.
     weights = tmp_path / "whole" / "checkpoints" / "last.pt"
@@ -76,7 +76,7 @@ def test_train_test_scales_and_resume(arguments, tmp_path, capsys):
     assert "scales" not in single
     assert {key: single[key] for key in ("top1", "top5")} == {key: whole["scales"][2][key] for key in ("top1", "top5")}
 
-    # From its third step the run goes on to the same weights.
+    # Resumed from its third step, the run has the same weights.
     (tmp_path / "half" / "checkpoints").mkdir(parents=True)
     shutil.copy(weights.with_name("step_00000003.pt"), tmp_path / "half" / "checkpoints")
     assert call(arguments("half", "TEST.ENABLE", "False")) == 0

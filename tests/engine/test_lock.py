@@ -13,16 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 from octvideo.engine.lock import RunLock
 from octvideo.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 PATIENCE = 240  # seconds; guards against a hang alone
-
-
 _OWNER = """
 import sys, time
 from pathlib import Path
@@ -40,7 +36,7 @@ except UserError as error:
 
 
 class Owner:
-    """A process that has the lock of a folder until ``end``; ``said`` is its first line."""
+    """A process that has the lock of a folder until ``end``; ``answer`` is its first line."""
 
     def __init__(self, folder: Path, *begin: Path, **environment: str) -> None:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
@@ -53,7 +49,7 @@ class Owner:
         )
 
     @property
-    def said(self) -> str:
+    def answer(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -79,28 +75,28 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def owner(folder: Path) -> Iterator[Owner]:
-    """A live one."""
-    it = Owner(folder)
-    assert it.said == "mine"
-    yield it
-    it.process.send_signal(signal.SIGCONT)
-    it.kill()
+    """A process that holds the lock."""
+    owner = Owner(folder)
+    assert owner.answer == "mine"
+    yield owner
+    owner.process.send_signal(signal.SIGCONT)
+    owner.kill()
 
 
 def change(folder: Path, **values: object) -> None:
-    """What the lock says of its owner."""
+    """Change what the lock records of its owner."""
     path = folder / "run.lock"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def age(folder: Path, seconds: float) -> None:
-    """Makes the last touch that old."""
+    """Make the last touch ``seconds`` old."""
     then = time.time() - seconds
     os.utime(folder / "run.lock", (then, then))
 
 
 def taken(folder: Path) -> bool:
-    """Whether this process gets the lock; it leaves it again."""
+    """Whether this process gets the lock, which it then releases."""
     try:
         with RunLock(folder):
             return True
@@ -161,8 +157,8 @@ def test_suspended_owner_loses_the_lock(folder, monkeypatch):
         lock.check()
         age(folder, 130)
         other = Owner(folder)
-        assert other.said == "mine"
-        monkeypatch.setattr(lock, "_beat", time.time() - 130)
+        assert other.answer == "mine"
+        monkeypatch.setattr(lock, "_touched", time.time() - 130)
         with pytest.raises(UserError, match="run.lock: another run has taken this folder over"):
             lock.check()
     assert (folder / "run.lock").exists(), "it is the other's"
@@ -171,7 +167,7 @@ def test_suspended_owner_loses_the_lock(folder, monkeypatch):
 
 
 def test_owner_touches_its_lock(folder, monkeypatch):
-    monkeypatch.setattr("octvideo.engine.lock._BEAT", 0.05)
+    monkeypatch.setattr("octvideo.engine.lock.TOUCH_INTERVAL", 0.05)
     with RunLock(folder):
         age(folder, 1000)
         end = time.monotonic() + PATIENCE
@@ -183,7 +179,7 @@ def test_owner_touches_its_lock(folder, monkeypatch):
 def test_requeued_job_takes_over_at_once(folder, monkeypatch):
     job = {"SLURM_JOB_ID": "99", "SLURM_STEP_ID": "0"}
     owner = Owner(folder, **job)
-    assert owner.said == "mine"
+    assert owner.answer == "mine"
     owner.kill()
     change(folder, host="elsewhere")
     for name, value in {**job, "SLURM_RESTART_COUNT": "1"}.items():
@@ -196,9 +192,9 @@ def test_requeued_job_takes_over_at_once(folder, monkeypatch):
 
 def test_two_live_steps_of_a_job_are_two_runs(folder):
     first, second = Owner(folder, SLURM_JOB_ID="99", SLURM_STEP_ID="0"), None
-    assert first.said == "mine"
+    assert first.answer == "mine"
     second = Owner(folder, SLURM_JOB_ID="99", SLURM_STEP_ID="1")
-    assert "SLURM job 99.0, started" in second.said
+    assert "SLURM job 99.0, started" in second.answer
     second.end()
     first.end()
 
@@ -215,16 +211,16 @@ def test_unreadable_lock_is_free_when_stale(folder, content):
 
 @pytest.mark.parametrize("left", [True, False])
 def test_one_of_many_gets_the_lock(tmp_path, folder, left):
-    """A new one, and one that a dead process has left."""
+    """A new lock, and one that a dead process has left."""
     if left:
         owner = Owner(folder)
-        assert owner.said == "mine"
+        assert owner.answer == "mine"
         owner.kill()
     begin = tmp_path / "begin"
     racers = [Owner(folder, begin) for _ in range(8)]
     begin.touch()
-    said = [racer.said for racer in racers]
-    assert said.count("mine") == 1 and sum("another run is in it" in line for line in said) == 7, said
+    answers = [racer.answer for racer in racers]
+    assert answers.count("mine") == 1 and sum("another run is in it" in line for line in answers) == 7, answers
     for racer in racers:
         racer.end()
     assert not list(folder.parent.rglob("*.*"))

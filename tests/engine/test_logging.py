@@ -8,11 +8,10 @@ import time
 
 import numpy as np
 import pytest
+from runs import call
 from torch import nn
 from trainers import make_trainer
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.engine.hooks import Logging
 from octvideo.engine.logging import RunLog
 from octvideo.engine.trainer import StepStats
@@ -55,7 +54,7 @@ def test_wandb_gets_the_numbers(small_run, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    assert run(main, small_run("out", "TRAIN.STEPS", "2", "TRAIN.WANDB", "octvideo-test")) == 0
+    assert call(small_run("out", "TRAIN.STEPS", "2", "TRAIN.WANDB", "octvideo-test")) == 0
     (file,) = (tmp_path / "out" / "wandb").glob("offline-run-*/run-*.wandb")
     end = time.monotonic() + 240  # another process writes it, and may do so after the run has ended
     for name in (b"train/loss", b"test/top1", b"octvideo-test", b"SAMPLING_RATE"):
@@ -66,7 +65,7 @@ def test_wandb_gets_the_numbers(small_run, tmp_path, monkeypatch):
 
 def test_missing_wandb_is_an_error(small_run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails, as where it is not installed
-    assert run(main, small_run("out", "TRAIN.WANDB", "project")) == 2
+    assert call(small_run("out", "TRAIN.WANDB", "project")) == 2
     assert capsys.readouterr().err.endswith(
         "error: TRAIN.WANDB is project, but wandb is not installed: pip install wandb\n"
     )

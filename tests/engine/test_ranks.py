@@ -7,22 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from processes import ROOT
 
 from octvideo.engine.ranks import Place, find_place
 from octvideo.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}
-
-
 ALLOCATION = {"SLURM_JOB_ID": "99", "SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "gpu[1-2]"}
-
-
 TASK = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]"}
 
 
@@ -72,9 +65,9 @@ def without(*names):
         ({"RANK": "0"}, "RANK=0 in the environment, without WORLD_SIZE"),
         ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment: it must be a number"),
         ({**TORCHRUN, "RANK": "-1"}, "RANK=-1 in the environment: it must be a number"),
-        ({**TORCHRUN, "RANK": "4"}, "WORLD_SIZE=4, RANK=4, LOCAL_RANK=0 .*: they do not go together"),
-        ({**TORCHRUN, "LOCAL_RANK": "4"}, "they do not go together"),
-        ({**TORCHRUN, "WORLD_SIZE": "0"}, "they do not go together"),
+        ({**TORCHRUN, "RANK": "4"}, "WORLD_SIZE=4, RANK=4, LOCAL_RANK=0 .*: they contradict each other"),
+        ({**TORCHRUN, "LOCAL_RANK": "4"}, "they contradict each other"),
+        ({**TORCHRUN, "WORLD_SIZE": "0"}, "they contradict each other"),
         ({**TORCHRUN, "MASTER_PORT": "70000"}, "MASTER_PORT=70000 in the environment: it must be from 1 to 65535"),
         ({**ALLOCATION, **TASK, "WORLD_SIZE": "8"}, "WORLD_SIZE=8 in the environment, but srun started 4 tasks"),
         (

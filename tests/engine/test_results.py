@@ -13,16 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import ROOT
+from runs import call
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.data import VideoIndex
 from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
 from octvideo.engine.results import accuracy, summarize, write_details, write_metrics
 from octvideo.engine.tester import TestResult
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 NAMES = ["打篮球", "élan $\\frac"]
 
@@ -85,10 +82,9 @@ def test_results_are_utf8_in_any_locale(named_run: list[str], video_folder: Path
 def test_failed_picture_is_a_warning(named_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import matplotlib
 
-    torch.set_num_threads(1)
     # As in a user's matplotlibrc; LaTeX is missing, or does not know the command.
     with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": "\\nothing"}):
-        assert run(main, named_run) == 0
+        assert call(named_run) == 0
     assert "warning: confusion_matrix.png cannot be drawn (" in capsys.readouterr().err
     check_results(tmp_path / "out")
     assert not (tmp_path / "out" / "confusion_matrix.png").exists()
@@ -100,11 +96,11 @@ def test_many_classes_have_no_matrix(tmp_path: Path) -> None:
     scores = torch.zeros(3, len(classes))
     scores[0, 39_999] = scores[1, 7] = scores[2, 8] = 1
     result = TestResult(scores, torch.arange(3), [])
-    said: list[str] = []
+    messages: list[str] = []
     metrics = summarize(result, index, classes)
     write_metrics(metrics, tmp_path)
-    write_details(result, index, classes, tmp_path, said.append)
+    write_details(result, index, classes, tmp_path, messages.append)
     assert json.loads((tmp_path / "metrics.json").read_text())["per_class"]["class 7"] == 50
     assert metrics["top1"] == pytest.approx(200 / 3) and np.isclose(metrics["per_class"]["class 39999"], 100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.csv"]
-    assert len(said) == 1 and "40000 classes are more than 5000" in said[0]
+    assert len(messages) == 1 and "40000 classes are more than 5000" in messages[0]

@@ -12,27 +12,14 @@ from typing import Any
 import pytest
 import torch
 from processes import HELPERS, run_script, start
-from runs import call, equal, finish, wait_for, weights
+from runs import EVERYTHING, call, equal, finish, wait_for, weights
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
 from octvideo.data import VideoIndex, read_index
 from octvideo.engine.resume import KEYS
 
 _DONE = ["TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
-
-
 _SHORT = ["TRAIN.STEPS", "2", "TRAIN.CHECKPOINT_EVERY", "1", "TEST.ENABLE", "False"]
-
-
-EVERYTHING = [
-    *("DATA.SAMPLING", "pyslowfast", "DATA.RANDOM_RESIZED_CROP", "[0.3,1.0,0.75,1.3333]", "DATA.REPEATS", "2"),
-    *("DATA.RANDAUGMENT", "[2,9]", "DATA.RANDOM_ERASING", "0.5", "TRAIN.MIXUP", "0.8", "TRAIN.CUTMIX", "1.0"),
-    *("TRAIN.LABEL_SMOOTHING", "0.1", "TRAIN.ACCUMULATE", "2", "TEST.ENABLE", "False"),
-]  # fmt: skip
-
-
 Run = Callable[..., list[str]]
 
 
@@ -69,13 +56,12 @@ def test_resume_is_bit_exact(small_run, tmp_path, processes):
 
 
 def test_resume_with_all_options_is_bit_exact(small_run, tmp_path):
-    torch.set_num_threads(1)
     steps = ["TRAIN.STEPS", "6", "TRAIN.CHECKPOINT_EVERY", "3", "TRAIN.LOG_EVERY", "1"]
-    assert run(main, small_run("whole", *EVERYTHING, *steps)) == 0
+    assert call(small_run("whole", *EVERYTHING, *steps)) == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
     for name in ("last.pt", "step_00000006.pt"):
         (tmp_path / "resumed" / "checkpoints" / name).unlink()
-    assert run(main, small_run("resumed", *EVERYTHING, *steps, "NUM_WORKERS", "1")) == 0
+    assert call(small_run("resumed", *EVERYTHING, *steps, "NUM_WORKERS", "1")) == 0
     whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
     lines = [json.loads(line) for line in (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()]
@@ -91,7 +77,7 @@ def test_ranks_with_different_checkpoints_refuse(small_run, tmp_path):
         return run_script(HELPERS / "own_folders.py", tmp_path / "nodes", *arguments, processes=2)
 
     first = train()
-    assert first.returncode == 0, first.stderr  # nothing to go on from, on either
+    assert first.returncode == 0, first.stderr  # no rank has a checkpoint to resume from
     assert not (tmp_path / "nodes" / "1" / "out" / "checkpoints").exists(), "the first process writes"
     again = train()
     assert again.returncode != 0
@@ -110,7 +96,7 @@ def test_new_start_keeps_earlier_run(small_run, tmp_path):
     assert names == [
         ["last.pt", "step_00000003.pt", "step_00000006.pt"], ["last.pt", "step_00000009.pt", "step_00000012.pt"],
     ]  # fmt: skip
-    assert call(small_run("out", *anew[:2], "TRAIN.STEPS", "6", "SEED", "1")) == 0  # goes on from the new run
+    assert call(small_run("out", *anew[:2], "TRAIN.STEPS", "6", "SEED", "1")) == 0  # resumes the new run
 
 
 def test_octave_does_not_resume_vanilla(small_run, capsys):
@@ -143,7 +129,7 @@ def test_other_optimiser_is_refused(
 def finished(
     small_run: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> Path:
-    """The folder of a training of two steps."""
+    """Return the folder of a training of two steps."""
     kept = tmp_path_factory.getbasetemp() / "training_of_two_steps"
     if not kept.is_dir():
         assert call(small_run(str(kept), *_DONE)) == 0
@@ -229,7 +215,7 @@ def test_refused_command_writes_nothing(
 def test_resume_reports_what_changes(
     small_run: Run, finished: Path, video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The list has moved, which is no change; the new weight decay acts, and the record has it."""
+    """A moved list is no change; a new weight decay acts and is recorded."""
     newest = finished / "checkpoints" / "step_00000002.pt"
     torch.save({**torch.load(newest, weights_only=True), "ranks": 4}, newest)
     shutil.copytree(video_folder / "train", tmp_path / "moved")

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import call
+from runs import EVERYTHING, call
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.config import load_cfg
 from octvideo.models import build_model
-
-EVERYTHING = [
-    *("DATA.SAMPLING", "pyslowfast", "DATA.RANDOM_RESIZED_CROP", "[0.3,1.0,0.75,1.3333]", "DATA.REPEATS", "2"),
-    *("DATA.RANDAUGMENT", "[2,9]", "DATA.RANDOM_ERASING", "0.5", "TRAIN.MIXUP", "0.8", "TRAIN.CUTMIX", "1.0"),
-    *("TRAIN.LABEL_SMOOTHING", "0.1", "TRAIN.ACCUMULATE", "2", "TEST.ENABLE", "False"),
-]  # fmt: skip
 
 
 def test_run_leaves_all_files(small_run, tmp_path, capsys):
@@ -48,7 +40,7 @@ def test_run_leaves_all_files(small_run, tmp_path, capsys):
         payload = torch.load(out / "checkpoints" / name, weights_only=True)
         assert payload["classes"] == ["down", "right"] and "ALPHA: 0.25" in payload["config"]
         assert list(payload["model"]) == list(build_model(load_cfg(out / "config.yaml")).state_dict())
-    # Testing by itself gives the same; so does another chunk size.
+    # A test without training gives the same; so does another TEST.MAX_VIEWS.
     capsys.readouterr()
     checkpoint = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(out / "checkpoints" / "last.pt")]
     assert call(small_run("again", *checkpoint, "TEST.MAX_VIEWS", "2")) == 0
@@ -56,7 +48,7 @@ def test_run_leaves_all_files(small_run, tmp_path, capsys):
 
 
 def test_run_learns_motion(small_run, tmp_path):
-    """The two classes differ in motion and in nothing else that a crop shows reliably."""
+    """Only the motion tells the two classes apart."""
     steps = ["TRAIN.STEPS", "90", "TRAIN.CHECKPOINT_EVERY", "90", "TRAIN.BATCH_SIZE", "8", "SOLVER.WARMUP_STEPS", "10"]
     assert call(small_run("out", *steps)) == 0
     losses = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
@@ -70,12 +62,11 @@ SWITCHES = ["DATA.SAMPLING", "DATA.RANDOM_RESIZED_CROP", "DATA.REPEATS", "DATA.R
 
 @pytest.mark.parametrize("key", [*SWITCHES, "TRAIN.MIXUP", "TRAIN.CUTMIX"])
 def test_each_augmentation_changes_the_loss(small_run, tmp_path, key):
-    torch.set_num_threads(1)
     steps = ["TRAIN.STEPS", "1", "TRAIN.LOG_EVERY", "1", "TEST.ENABLE", "False", "DATA.RANDOM_ERASING", "0"]
     value = dict(zip(EVERYTHING[::2], EVERYTHING[1::2]))[key]
     losses = []
     for name, more in (("off", []), ("on", [key, "1" if key == "DATA.RANDOM_ERASING" else value])):
-        assert run(main, small_run(name, *steps, *more)) == 0
+        assert call(small_run(name, *steps, *more)) == 0
         lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
         losses.append(next(json.loads(line)["loss"] for line in lines if '"train"' in line))
     assert losses[0] != losses[1]

@@ -16,21 +16,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import start
+from processes import ROOT, start
 from runs import call, finish, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
 PATIENCE = 240  # seconds; guards against a hang alone
-
-
 LONG = ["NUM_WORKERS", "2", "TRAIN.LOG_EVERY", "1", "TRAIN.CHECKPOINT_EVERY", "100000", "TRAIN.STEPS", "100000"]
-
-
 EVALUATES = ["TRAIN.EVAL_EVERY", "2", "TRAIN.EVAL_CLIPS", "50", "TRAIN.EVAL_CROPS", "3", "TEST.MAX_VIEWS", "3"]
-
-
 TESTS = ["TEST.NUM_CLIPS", "50", "TEST.NUM_CROPS", "3", "TEST.MAX_VIEWS", "3"]
 
 
@@ -52,7 +43,7 @@ class Group:
             )
 
     def until(self, *texts: str) -> Group:
-        """Waits until the run has printed one of the texts."""
+        """Wait until the run has printed one of the texts."""
         end = time.monotonic() + PATIENCE
         while not any(text in self.errors.read_text() for text in texts):
             assert self.process.poll() is None and time.monotonic() < end, self.errors.read_text()
@@ -60,7 +51,7 @@ class Group:
         return self
 
     def members(self) -> list[int]:
-        """Processes of the run, whatever their group is: torchrun gives each rank another."""
+        """Return the processes of the run in all groups: torchrun puts each rank into another group."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -70,8 +61,8 @@ class Group:
                 continue
         return found
 
-    def signalled(self, number: int) -> tuple[int, str]:
-        """The exit code and stderr, once the whole group has got the signal and every process has gone."""
+    def send(self, number: int) -> tuple[int, str]:
+        """Send a signal to the group; return exit code and stderr once every process has ended."""
         os.killpg(self.process.pid, number)
         code = self.process.wait(PATIENCE)
         end = time.monotonic() + PATIENCE
@@ -82,12 +73,12 @@ class Group:
 
 
 def steps(folder: Path) -> list[int]:
-    """Those that have a checkpoint."""
+    """Return the steps that have a checkpoint."""
     return sorted(int(path.stem.split("_")[1]) for path in (folder / "checkpoints").glob("step_*.pt"))
 
 
 def check_stopped_in_training(folder: Path, errors: str) -> int:
-    """The step, which has a whole checkpoint."""
+    """Return the step that the run stopped at, which must have a complete checkpoint."""
     stopped = re.findall(r"stopped at step (\d+) of", errors)
     assert stopped and "DataLoader worker" not in errors, errors
     newest = folder / "checkpoints" / f"step_{int(stopped[-1]):08d}.pt"
@@ -104,22 +95,22 @@ def check_nothing_half_written(folder: Path) -> None:
 
 
 def test_signal_to_group_loses_no_step(small_run, tmp_path):
-    """In training, in its evaluation, and in a test."""
+    """In training, in an evaluation during training, and in a test."""
     out = tmp_path / "out"
     group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 3/")
-    code, errors = group.signalled(signal.SIGTERM)
+    code, errors = group.send(signal.SIGTERM)
     assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
     first = check_stopped_in_training(out, errors)
 
     group = Group(small_run("out", *LONG, *EVALUATES), tmp_path / "2.txt").until(f"train {first + 2 - first % 2}/")
-    code, errors = group.signalled(signal.SIGINT)
+    code, errors = group.send(signal.SIGINT)
     assert code == 128 + signal.SIGINT and "Traceback" not in errors, errors
     assert check_stopped_in_training(out, errors) > first
     check_nothing_half_written(out)
 
     newest = out / "checkpoints" / f"step_{steps(out)[-1]:08d}.pt"
     test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(newest), "NUM_WORKERS", "2", *TESTS]
-    code, errors = Group(small_run("test", *test), tmp_path / "3.txt").until("test 1/").signalled(signal.SIGTERM)
+    code, errors = Group(small_run("test", *test), tmp_path / "3.txt").until("test 1/").send(signal.SIGTERM)
     assert code == 128 + signal.SIGTERM and "Traceback" not in errors, errors
     assert errors.rstrip().endswith("stopped in the test; run the same command again to start it anew")
     assert not (tmp_path / "test" / "metrics.json").exists()
@@ -130,7 +121,7 @@ def test_signal_to_group_loses_no_step(small_run, tmp_path):
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, processes):
-    """A run that is stopped again and again, at random moments, ends with the weights of one that was not."""
+    """A run that is stopped many times at random moments ends with the weights of an undisturbed one."""
     short = ["NUM_WORKERS", "2", "TRAIN.STEPS", "12", "TRAIN.CHECKPOINT_EVERY", "100", "TRAIN.EVAL_EVERY", "3"]
     begun = time.monotonic()
     whole = Group(small_run("whole", *short, *TESTS), tmp_path / "whole.txt", processes).until("training on")
@@ -144,14 +135,14 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
         before = steps(tmp_path / "out")
         longest = start
         if turn % 4:  # else while it starts
-            group.until("training on", "nothing is left to train")
+            group.until("training on", "nothing is left to train")  # it may have been stopped in the test
             longest = rest / 4
         with contextlib.suppress(subprocess.TimeoutExpired):
             group.process.wait(random_.uniform(0, longest))
         if group.process.poll() is not None:
             assert group.process.returncode == 0, group.errors.read_text()
             break
-        code, errors = group.signalled(number)
+        code, errors = group.send(number)
         stopped += 1
         if processes == 1:
             # -number: before Python runs the command.
@@ -170,7 +161,7 @@ def test_signals_at_any_moment_change_no_weight(small_run, tmp_path, number, pro
 
 
 def test_crashed_worker_ends_in_one_line(small_run, tmp_path):
-    """As when the system kills it because memory runs out."""
+    """It is killed, as by the system when memory runs out."""
     group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 1/")
     workers = subprocess.run(["pgrep", "-P", str(group.process.pid)], capture_output=True, text=True).stdout.split()
     assert len(workers) == 2
@@ -178,7 +169,7 @@ def test_crashed_worker_ends_in_one_line(small_run, tmp_path):
     assert group.process.wait(PATIENCE) == 2
     error = group.errors.read_text().splitlines()[-1]
     # PyTorch says "killed by signal" or "exited unexpectedly", by which of two checks sees it first.
-    assert error.startswith(f"error: a loader worker crashed (process {workers[0]} ")
+    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} ")
     assert "Traceback" not in group.errors.read_text()
 
 
@@ -192,6 +183,18 @@ def test_sigterm_finishes_step_and_saves(small_run, tmp_path):
     code, _, err = finish(process)
     assert code == 128 + signal.SIGTERM and "stopped at step" in err, err
     assert len(list((tmp_path / "out" / "checkpoints").glob("step_*.pt"))) == 1
+
+
+def test_signal_before_training_ends_at_once(
+    small_run: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("octvideo.engine.experiment.build_network", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert call(small_run("out")) == 128 + signal.SIGINT
+    assert capsys.readouterr().err.endswith("stopped by SIGINT; run the same command again\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_signal_in_last_evaluation_skips_test(

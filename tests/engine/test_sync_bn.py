@@ -13,14 +13,14 @@ from octvideo.octave import OctBatchNorm3d
 
 @pytest.fixture(scope="module")
 def synchronised(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What one process finds with the whole batch, and two with half of it each."""
+    """Return what one process finds with the whole batch, and two with half of it each."""
     folder = tmp_path_factory.mktemp("synchronised")
     return [script_result("synchronised_batches.py", folder / f"{n}.pt", processes=n) for n in (1, 2)]
 
 
 @pytest.mark.parametrize("kind", ["3d fp32", "2d fp32", "3d bf16"])
 def test_two_processes_match_one_batch(tmp_path, synchronised, kind):
-    """The norms of both groups: outputs, losses, gradients, running statistics."""
+    """In both groups: outputs, losses, gradients, running statistics."""
     one, two = (found[kind] for found in synchronised)
     tolerance = dict(atol=1e-5, rtol=1e-4) if "fp32" in kind else dict(atol=3e-2, rtol=3e-2)
     assert {"norm.weight", "norm.running_var", "first.running_mean"} <= one["model"].keys()
@@ -29,7 +29,7 @@ def test_two_processes_match_one_batch(tmp_path, synchronised, kind):
     for name in ("outputs", "losses", "gradients"):
         torch.testing.assert_close(two[name], one[name], **tolerance)
     torch.testing.assert_close(dict(two["model"]), dict(one["model"]), **tolerance)
-    alone = one["outputs"][0][:4]  # each rank by itself would have other statistics
+    alone = one["outputs"][0][:4]  # the statistics of one rank differ
     assert (alone.float().mean((0, *range(2, alone.dim()))).abs() > 1e-3).any()
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from fixed_batches import PAUSE
-from runs import call, script_result, weights
+from runs import call, log_lines, script_result, weights
 from torch import Tensor, nn
 from trainers import MEAN, STD, make_trainer
 
-from octvideo.cli import run
-from octvideo.cli.run_net import main
 from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
 from octvideo.data.mixing import Mixing
@@ -24,7 +21,7 @@ from octvideo.errors import UserError
 
 
 def test_gradients_do_not_depend_on_division(tmp_path):
-    """And its figures, with one exchange a step, until one rank asks to stop after the fifth."""
+    """Nor do the figures. There is one exchange per step; one rank asks to stop after the fifth."""
     whole = script_result("fixed_batches.py", tmp_path / "whole.pt", "1")
     assert len(whole["figures"]) == 5 and whole["exchanges"] == []
     for parts, processes in (("2", 1), ("2", 2)):
@@ -41,7 +38,7 @@ def test_gradients_do_not_depend_on_division(tmp_path):
 
 
 class _InfiniteSlope(nn.Module):
-    """A finite loss whose gradient is not finite: the square root's slope at 0."""
+    """A finite loss with an infinite gradient: the slope of the square root at 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +57,7 @@ def test_infinite_gradient_never_reaches_weights():
 
 
 class _NotANumber(nn.Module):
-    """A loss that is not a number in the third step."""
+    """A loss that is NaN in the third step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +100,7 @@ def test_run_resumes_with_fp16_switched_on():
 
 
 class _Draws(nn.Module):
-    """Notes a random number in each forward, as dropout would draw one."""
+    """Records a random number in each forward pass, as dropout would draw one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +187,7 @@ def test_each_step_mixes_differently():
 
 
 def test_clipping_shortens_the_step(small_run: Callable[..., list[str]], tmp_path: Path) -> None:
-    """Plain gradient descent: with a bound below the norm the step is the same one, shortened to it."""
+    """With plain gradient descent, a bound below the gradient norm only shortens the step."""
     plain = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0", "SOLVER.NESTEROV", "False", "SOLVER.WEIGHT_DECAY", "0"]
     steps = ["TRAIN.STEPS", "1", "SOLVER.WARMUP_STEPS", "0", "TEST.ENABLE", "False", "TRAIN.LOG_EVERY", "1"]
     found, norms = [], []
@@ -200,8 +197,7 @@ def test_clipping_shortens_the_step(small_run: Callable[..., list[str]], tmp_pat
         model = torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True)["model"]
         learnt = [value for key, value in model.items() if key.endswith(("weight", "bias"))]
         found.append(torch.cat([value.double().flatten() for value in learnt]))
-        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        norms.append(next(line["grad_norm"] for line in lines if line["kind"] == "train"))
+        norms.append(log_lines(tmp_path / name, "train")[0]["grad_norm"])
     start, whole, clipped = found
     assert norms[2] == pytest.approx(norms[1], rel=1e-5) and norms[1] > 0.01
     assert (whole - start).norm().item() == pytest.approx(norms[1], rel=1e-3)
@@ -210,25 +206,13 @@ def test_clipping_shortens_the_step(small_run: Callable[..., list[str]], tmp_pat
 
 
 def test_accumulation_matches_whole_batch(small_run, tmp_path):
-    """With batch norm a part has its own statistics, so one video fills the batch: all parts are then alike."""
-    more = [
-        "TRAIN.STEPS",
-        "1",
-        "TEST.ENABLE",
-        "False",
-        "DATA.FLIP",
-        "0",
-        "DATA.COLOR_JITTER",
-        "0",
-        "MODEL.DROPOUT",
-        "0",
-    ]
-    norms = []
+    """The losses are only close: batch norm has the statistics of each part."""
+    keys = "TRAIN.STEPS 1 TEST.ENABLE False DATA.FLIP 0 DATA.COLOR_JITTER 0 MODEL.DROPOUT 0 TRAIN.LOG_EVERY 1".split()
+    losses = []
     for parts in ("1", "2"):
-        assert call(small_run(f"a{parts}", *more, "TRAIN.ACCUMULATE", parts, "TRAIN.LOG_EVERY", "1")) == 0
-        lines = (tmp_path / f"a{parts}" / "log.jsonl").read_text().splitlines()
-        norms.append(next(json.loads(line) for line in lines if '"train"' in line))
-    assert norms[0]["loss"] == pytest.approx(norms[1]["loss"], rel=0.05)
+        assert call(small_run(f"a{parts}", *keys, "TRAIN.ACCUMULATE", parts)) == 0
+        losses.append(log_lines(tmp_path / f"a{parts}", "train")[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
 def test_bf16_keeps_fp32_weights(small_run, tmp_path, capsys):
@@ -243,5 +227,5 @@ def test_bf16_keeps_fp32_weights(small_run, tmp_path, capsys):
 
 def test_one_value_per_channel_is_refused(small_run, capsys):
     arguments = "MODEL.ARCH c2d DATA.NUM_FRAMES 2 TRAIN.BATCH_SIZE 1 DATA.TRAIN_SHORT_SIDE [100000,100000]".split()
-    assert run(main, small_run("out", *arguments)) == 2  # the crop of one pixel is no fault
+    assert call(small_run("out", *arguments)) == 2  # the crop of one pixel is no fault
     assert "batch norm has one value per channel in clips (1, 3, 2, 32, 32): set a larger" in capsys.readouterr().err

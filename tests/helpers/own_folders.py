@@ -1,4 +1,4 @@
-"""``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in a folder of its own."""
+"""Run ``tools/run_net.py`` under torchrun (``FOLDER ARGUMENTS...``), each rank in another folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own."""
+"""Runs in other processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HELPERS = ROOT / "tests" / "helpers"
 
 
 def environment() -> dict[str, str]:
-    """For a process of this clone, whatever is installed, with one thread."""
+    """Return the environment of a process that uses this clone, whatever is installed, and one thread."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def start(arguments: list[str], processes: int = 1) -> subprocess.Popen[str]:
-    """``tools/run_net.py`` in a process of its own, under torchrun for several."""
+    """Start ``tools/run_net.py`` in another process, under torchrun for several."""
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -14,6 +14,13 @@ from processes import HELPERS, run_script
 from octvideo.cli import run
 from octvideo.cli.run_net import main
 
+# Keys of augmentation, mixing and accumulation, each with a value that switches it on.
+EVERYTHING = [
+    *("DATA.SAMPLING", "pyslowfast", "DATA.RANDOM_RESIZED_CROP", "[0.3,1.0,0.75,1.3333]", "DATA.REPEATS", "2"),
+    *("DATA.RANDAUGMENT", "[2,9]", "DATA.RANDOM_ERASING", "0.5", "TRAIN.MIXUP", "0.8", "TRAIN.CUTMIX", "1.0"),
+    *("TRAIN.LABEL_SMOOTHING", "0.1", "TRAIN.ACCUMULATE", "2", "TEST.ENABLE", "False"),
+]  # fmt: skip
+
 
 def call(arguments: list[str]) -> int:
     """Run ``run_net`` in this process with one thread, and return its exit code."""

@@ -1,7 +1,6 @@
-"""A SLURM cluster on this host alone, from nothing to running and away again.
+"""A temporary SLURM cluster on this host.
 
-The tests bring one up; by hand, ``python tests/helpers/slurm_cluster.py`` keeps one up until Ctrl-C and
-says how to reach
+The tests start one. By hand, ``python tests/helpers/slurm_cluster.py`` runs one until Ctrl-C and prints how to reach
 it. On Debian it needs ``apt-get install slurmctld slurmd slurm-client munge``, and root.
 """
 
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PACKAGES = "slurmctld slurmd slurm-client munge"
-# A node's name becomes MASTER_ADDR and must resolve. These names do so by themselves; others would need the hosts file.
+# A node's name becomes MASTER_ADDR and must resolve: addresses do so without an entry in the hosts file.
 NODES = ("127.0.0.2", "127.0.0.3")
 CPUS = 2  # of a node, whatever the machine has
 
@@ -66,7 +65,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE PriorityTier=2 PreemptMode=OFF
 
 
 class Unavailable(Exception):
-    """There is no SLURM to be had here; the message says why."""
+    """SLURM cannot run here; the message says why."""
 
 
 class Cluster:
@@ -86,10 +85,10 @@ class Cluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Brings it up.
+        """Start the cluster.
 
         Raises:
-            Unavailable: it cannot be had; nothing is left running.
+            Unavailable: it cannot start; nothing is left running.
         """
         needed = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
         path = f"{os.environ['PATH']}:/usr/sbin"
@@ -129,13 +128,13 @@ class Cluster:
         self._daemon("slurmctld", "-D", "-c")
         for node in NODES:
             self._daemon("slurmd", "-D", "-N", node)
-        self._until(self._ready, "the nodes do not get idle")
+        self._until(self._ready, "the nodes do not become idle")
 
     def _daemon(self, *command: str) -> None:
         output = self.folder / f"{len(self._daemons)}-{command[0]}.txt"
         with output.open("wb") as file:
-            # A session of its own: Ctrl-C is for this process, which ends the daemons in order. Killed, it takes them
-            # with it.
+            # A new session: Ctrl-C is for this process, which ends the daemons in order. They also end when it is
+            # killed.
             daemon = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
                 env={**os.environ, **self.environment},
@@ -161,17 +160,17 @@ class Cluster:
         return sorted(done.stdout.split("\n")[:-1]) == [f"{node} idle" for node in NODES]
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command that finds this cluster; the output is text."""
+        """Run a command of this cluster; the output is text."""
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=check)
 
     def logs(self, lines: int = 60) -> str:
-        """The end of every daemon's log."""
+        """Return the end of every daemon's log."""
         files = sorted(path for pattern in ("*.txt", "*.log") for path in self.folder.glob(pattern))
         return "\n".join(f"== {path.name}\n{_tail(path, lines)}" for path in files)
 
     def stop(self) -> None:
-        """Ends all jobs, then the daemons."""
+        """End all jobs, then the daemons."""
         if len(self._daemons) > 1 and self._daemons[1].poll() is None:
             self.run("scancel", "--user=root", check=False)
             end = time.monotonic() + 20
@@ -203,12 +202,14 @@ def _tail(path: Path, lines: int) -> str:
 
 
 def main() -> None:
-    """Keeps a cluster up until Ctrl-C."""
+    """Run a cluster until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         cluster = Cluster(Path(folder))
         cluster.start()
         print(cluster.run("sinfo").stdout)
-        print(f"elsewhere: export SLURM_CONF={cluster.environment['SLURM_CONF']}; Ctrl-C here ends it", flush=True)
+        print(
+            f"in another shell: export SLURM_CONF={cluster.environment['SLURM_CONF']}; Ctrl-C here ends it", flush=True
+        )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             signal.pause()

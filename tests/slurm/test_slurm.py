@@ -1,7 +1,7 @@
 """Runs submitted with ``tools/submit.py`` to a real SLURM: two nodes on this host, gloo on the CPU.
 
-Where SLURM must act in the middle of a run, the run's tasks are stopped (SIGSTOP) for as long as SLURM needs, so that
-no test depends on how fast the machine is.
+Where SLURM must act during a run, the run's tasks are paused (SIGSTOP) until it has, so that no test depends on the
+speed of the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SMALL = (
 
 
 class Run:
-    """A run on all of the cluster, one task a node, submitted with more options or ``KEY VALUE`` pairs."""
+    """A run on the whole cluster, one task per node, submitted with more options or ``KEY VALUE`` pairs."""
 
     def __init__(self, cluster: Cluster, videos: Path, output: Path, *more: str) -> None:
         self.cluster, self.output = cluster, output
@@ -62,24 +62,24 @@ class Run:
 
     @property
     def log(self) -> str:
-        """What rank 0 has said."""
+        """What rank 0 has printed."""
         return (self.output / "slurm" / f"{self.job}_0_log.err").read_text()
 
     @property
     def steps(self) -> list[int]:
-        """The steps that were logged, over all turns of the job."""
+        """The steps that were logged, over all starts of the job."""
         path = self.output / "log.jsonl"
         records = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
         return [record["step"] for record in records if record["kind"] == "train"]
 
-    def stop_at(self, step: int) -> list[int]:
-        """Stops the tasks once the step is done; returns the processes, by rank."""
+    def pause_at(self, step: int) -> list[int]:
+        """Pause the tasks once the step is done; return the processes, by rank."""
         until(lambda: step in self.steps, f"step {step} is never done")
         tasks = _tasks(self.job)
         assert len(tasks) == len(NODES)
         for task in tasks:
             os.kill(task, signal.SIGSTOP)
-        assert max(self.steps) < STEPS, "the run was over before it was stopped"
+        assert max(self.steps) < STEPS, "the run was over before it was paused"
         return tasks
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -87,7 +87,7 @@ class Run:
         return torch.load(self.output / "checkpoints" / "last.pt", weights_only=True)["model"]
 
     def show(self) -> str:
-        """What SLURM knows of the job."""
+        """Return SLURM's description of the job."""
         return self.cluster.run("scontrol", "show", "job", self.job).stdout
 
     @property
@@ -96,14 +96,14 @@ class Run:
         return int(re.search(r"RunTime=00:(\d\d):", self.show())[1])  # type: ignore[index]
 
     def await_signal(self, number: int) -> None:
-        """Until SLURM has signalled the task of every node."""
+        """Wait until SLURM has signalled the task of every node."""
         sent = re.compile(rf"Sent signal {number} to StepId={self.job}\.0")
         logs = [self.cluster.folder / f"slurmd.{node}.log" for node in NODES]
         until(lambda: all(sent.search(log.read_text()) for log in logs), f"SLURM does not send signal {number}")
 
 
 def _tasks(job: str) -> list[int]:
-    """The processes that SLURM has started, by rank; not those that they have forked, which look the same."""
+    """Return the processes that SLURM has started, by rank, without those that they have forked."""
     found: dict[int, tuple[str, int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -119,14 +119,14 @@ def _tasks(job: str) -> list[int]:
     return [ranks[rank] for rank in sorted(ranks)]
 
 
-def go_on(tasks: list[int]) -> None:
-    """Ends the pause of ``stop_at``."""
+def continue_tasks(tasks: list[int]) -> None:
+    """End the pause of ``pause_at``."""
     for task in tasks:
         os.kill(task, signal.SIGCONT)
 
 
 def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -> None:
-    """Waits for the condition."""
+    """Wait for the condition."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, complaint
@@ -134,13 +134,13 @@ def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    """To the last bit."""
+    """Whether two state dicts are equal to the bit."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.fixture(scope="session")
 def undisturbed(cluster: Cluster, video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run to its end."""
+    """Run to the end."""
     run = Run(cluster, video_folder, tmp_path_factory.mktemp("undisturbed") / "out", "--tail")
     run.ended = run.finish()  # type: ignore[attr-defined]
     return run
@@ -160,15 +160,15 @@ def test_two_nodes_train_to_the_end(undisturbed: Run, cluster: Cluster, tmp_path
     assert results == [f"{job}_0_result.pkl", f"{job}_1_result.pkl"]
 
 
-def test_preempted_requeued_resumed_is_bit_identical(
+def test_resume_after_preemption_is_bit_exact(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
     run = Run(cluster, video_folder, tmp_path / "out", "--partition", "low", "--wait", "TEST.ENABLE", "False")
-    tasks = run.stop_at(EVERY + 1)
+    tasks = run.pause_at(EVERY + 1)
     first = ["sbatch", "--partition=high", f"--nodes={len(NODES)}", f"--cpus-per-task={CPUS}", "--output=/dev/null"]
     assert cluster.run(*first, "--wrap=sleep 1").returncode == 0
     run.await_signal(signal.SIGUSR2)
-    go_on(tasks)
+    continue_tasks(tasks)
     code, out, err = run.finish()
     assert code == 0, out + err
     assert "Restarts=1" in run.show()
@@ -178,16 +178,16 @@ def test_preempted_requeued_resumed_is_bit_identical(
 
 
 @pytest.mark.full
-def test_a_job_goes_on_after_its_time_limit(
+def test_job_resumes_after_its_time_limit(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
     # Up to ten minutes submitit takes any announcement for that of the time limit.
     run = Run(cluster, video_folder, tmp_path / "out", "--timeout", "10", "--wait", "TEST.ENABLE", "False")
-    tasks = run.stop_at(EVERY + 1)
+    tasks = run.pause_at(EVERY + 1)
     # SLURM announces the end two minutes before, and looks for what is due every half a minute.
     cluster.run("scontrol", "update", f"JobId={run.job}", f"TimeLimit={run.minutes + 2}")
     run.await_signal(signal.SIGUSR2)
-    go_on(tasks)
+    continue_tasks(tasks)
     until(lambda: "Restarts=1" in run.show(), "the job is not requeued")
     cluster.run("scontrol", "update", f"JobId={run.job}", "TimeLimit=30")
     code, out, err = run.finish()
@@ -198,10 +198,12 @@ def test_a_job_goes_on_after_its_time_limit(
 
 
 @pytest.mark.full
-def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
-    """Also a run that was to begin anew goes on from its own checkpoints then."""
+def test_requeue_by_administrator_resumes(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
+) -> None:
+    """With TRAIN.RESUME False too, it resumes from the checkpoints of its first start."""
     run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False", "TRAIN.RESUME", "False")
-    run.stop_at(EVERY + 1)
+    run.pause_at(EVERY + 1)
     cluster.run("scontrol", "requeue", run.job)  # sends SIGCONT and SIGTERM, and SIGKILL after KillWait
     code, out, err = run.finish()
     assert code == 0, out + err
@@ -210,12 +212,12 @@ def test_requeued_by_the_administrator(cluster: Cluster, undisturbed: Run, video
 
 
 @pytest.mark.full
-def test_a_killed_task_ends_the_job_which_can_be_requeued(
+def test_job_of_killed_task_can_be_requeued(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
     run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
-    tasks = run.stop_at(EVERY + 1)
-    os.kill(tasks[1], signal.SIGKILL)  # as when memory runs out; rank 0 stays stopped and cannot notice
+    tasks = run.pause_at(EVERY + 1)
+    os.kill(tasks[1], signal.SIGKILL)  # as when memory runs out; rank 0 stays paused and cannot notice
     code, out, err = run.finish(120)  # seconds: a minute, and another one for a busy machine
     assert code == 1, out + err
     assert err == f"error: job {run.job} failed: Killed (task 1 on {NODES[1]}); see {run.output / 'slurm'}\n"
@@ -227,7 +229,7 @@ def test_a_killed_task_ends_the_job_which_can_be_requeued(
 
 
 def test_one_failing_rank_names_the_cause(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
-    """Only rank 0 writes, so only rank 0 fails; the other one waits for it."""
+    """Only rank 0 writes, so only rank 0 fails; the other rank waits for it."""
     folder = tmp_path / "job"
     more = ["--folder", str(folder), "--wait", "OUTPUT_DIR", "/proc/nowhere"]
     code, out, err = Run(cluster, video_folder, tmp_path / "out", *more).finish()
@@ -237,7 +239,7 @@ def test_one_failing_rank_names_the_cause(cluster: Cluster, video_folder: Path, 
 
 
 @pytest.mark.full
-def test_an_announcement_while_python_starts_does_not_kill(
+def test_early_announcement_does_not_kill(
     cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path
 ) -> None:
     run = Run(cluster, video_folder, tmp_path / "out", "--wait", "TEST.ENABLE", "False")
@@ -248,23 +250,23 @@ def test_an_announcement_while_python_starts_does_not_kill(
         os.kill(task, signal.SIGSTOP)
     cluster.run("scancel", "--signal=USR2", run.job)
     run.await_signal(signal.SIGUSR2)
-    go_on(tasks)
+    continue_tasks(tasks)
     code, out, err = run.finish()
     assert code == 0, out + err
     assert equal(run.weights(), undisturbed.weights())
 
 
 @pytest.mark.full
-def test_a_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+def test_cancelled_job_is_not_requeued(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
     run = Run(cluster, video_folder, tmp_path / "out", "--wait")
-    run.stop_at(1)
+    run.pause_at(1)
     cluster.run("scancel", run.job)
     code, out, err = run.finish(120)
     assert code == 1 and err.count("\n") == 1 and "CANCELLED" in err, out + err
     assert "Restarts=0" in run.show()
 
 
-def test_a_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+def test_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
     few = ["--nodes", "1", "--cpus-per-task", "1", "--array", "0", "0.5", "TRAIN.STEPS", "2", "TEST.ENABLE", "False"]
     run = Run(cluster, video_folder, tmp_path / "out", "--tail", *few)
     code, out, err = run.finish()
@@ -299,15 +301,15 @@ def test_tasks_of_srun_are_one_run(cluster: Cluster, undisturbed: Run, video_fol
     assert equal(saved, undisturbed.weights())
 
 
-def test_an_allocation_alone_is_no_world(cluster: Cluster, tmp_path: Path) -> None:
+def test_allocation_is_a_single_process(cluster: Cluster, tmp_path: Path) -> None:
     """Environments that SLURM makes: of tasks, of a batch script, of salloc's shell and of that of srun --pty."""
     script = tmp_path / "place.sh"
     find = "import os; from octvideo.engine.ranks import find_place; print(find_place(os.environ))"
     script.write_text(f"#!/bin/sh\nPYTHONPATH={ROOT} {sys.executable} -c '{find}' 2>&1\n")
     script.chmod(0o755)
     size = [f"--nodes={len(NODES)}", f"--ntasks={len(NODES)}"]
-    told = sorted(cluster.run("srun", *size, str(script)).stdout.splitlines())
-    assert [line.split(", local=0, address='127.0.0.2', port=2")[0] for line in told] == [
+    printed = sorted(cluster.run("srun", *size, str(script)).stdout.splitlines())
+    assert [line.split(", local=0, address='127.0.0.2', port=2")[0] for line in printed] == [
         f"Place(rank={rank}, size={len(NODES)}" for rank in range(len(NODES))
     ]
     alone = "Place(rank=0, size=1, local=0, address='', port=0)\n"
@@ -326,7 +328,7 @@ def test_an_allocation_alone_is_no_world(cluster: Cluster, tmp_path: Path) -> No
         ("--mem", "many", "mem"),
     ],
 )
-def test_what_slurm_refuses_ends_in_one_line(
+def test_refusal_ends_in_one_line(
     cluster: Cluster, video_folder: Path, tmp_path: Path, option: str, value: str, message: str
 ) -> None:
     code, out, err = Run(cluster, video_folder, tmp_path / "out", option, value).finish()
