@@ -20,11 +20,12 @@ class Progress:
         what: the name of the work, such as ``test``.
         total: the number of steps.
         unit: what a step is, such as ``videos``.
+        every: steps between two lines; 0 for about fifty lines in all.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "") -> None:
+    def __init__(self, what: str, total: int, unit: str = "", every: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, 0
-        self._every = max(1, total // _LINES)
+        self._every = every or max(1, total // _LINES)
         self._shown = 0
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():

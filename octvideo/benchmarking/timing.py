@@ -24,14 +24,11 @@ class Report:
         results: one entry per variant: ``name``, ``seconds`` (the median) and other figures.
         ratio: ``"a / b"``: seconds of a over seconds of b.
         memory: memory of the process in MB, by the work before; empty if not measured.
-        own_share: share of the processor time of a training step that the engine adds to normalisation, forward, loss,
-            backward and the optimizer; empty if not measured.
     """
 
     results: list[dict[str, Any]] = field(default_factory=list)
     ratio: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    own_share: dict[str, float] = field(default_factory=dict)
 
     def compare(self, slow: str, fast: str, *, by: str = "seconds") -> None:
         """Add the ratio of two results, of their seconds or of the figure ``by``, which its name has then."""

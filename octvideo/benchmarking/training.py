@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial, wraps
+from functools import partial
 from itertools import islice, repeat
 from statistics import median
-from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +19,6 @@ from octvideo.benchmarking.networks import on_device, twins
 from octvideo.benchmarking.timing import Report, interleaved, timed
 from octvideo.data import Batch, build_index, build_train_loader, normalize_clips
 from octvideo.device import resolve_device
-from octvideo.engine import preparation as preparation_module
 from octvideo.engine.distributed import World
 from octvideo.engine.optim import build_optimizer
 from octvideo.engine.precision import autocast
@@ -54,12 +50,11 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
     device, batch = resolve_device(cfg.DEVICE), _noise(cfg)
     variants: dict[str, _Variant] = {}
     engines: dict[str, Steps] = {}
-    optimizers: dict[str, torch.optim.Optimizer] = {}
     for kind, settings in twins(cfg).items():
         # One network for both: two of the same kind differ by a few percent, by where their weights are in memory.
         model = on_device(settings, device)
         optimizer = build_optimizer(settings, model)
-        engines[kind], optimizers[kind] = _engine(settings, device, model, optimizer), optimizer
+        engines[kind] = _engine(settings, device, model, optimizer)
         variants[kind] = _Variant(engines[kind], lambda: repeat(batch))
         bare = _bare(settings, device, model, optimizer)
         variants[f"{kind} bare loop"] = _Variant(bare, lambda: repeat(batch))
@@ -77,8 +72,6 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
             for name, value in seconds.items()
         ]
     )
-    for kind, steps in engines.items():
-        report.own_share[kind] = _own_share(steps, optimizers[kind], batch, rounds)
     pairs = [("octave", "vanilla")]
     for kind in engines:
         pairs += [(kind, f"{kind} bare loop"), (f"{kind} bare loop again", f"{kind} bare loop")]
@@ -121,44 +114,6 @@ class _Variant:
         growth = [peak_growth_mb(partial(self.steps, batches, 1))[0] for _ in range(3)]
         memory = [value for value in growth if value is not None]
         return {**found, "peak_memory_mb": median(memory)} if memory else found
-
-
-def _own_share(steps: Steps, optimizer: torch.optim.Optimizer, batch: Batch, rounds: int) -> float:
-    """Return the share of a step's processor time outside the calls that a bare loop has too; median of ``rounds``.
-
-    What the engine may cost within those calls is not counted. On a CUDA device it is the host's share, which runs
-    ahead of the device.
-    """
-    shares = []
-    calls = [
-        (preparation_module, "normalize_clips"),
-        (Trainer, "_forward"),
-        (torch.Tensor, "backward"),
-        (optimizer, "step"),
-    ]
-    with ExitStack() as stack:
-        spent: list[float] = []
-        for owner, name in calls:
-            stack.enter_context(patch.object(owner, name, _clocked(getattr(owner, name), spent)))
-        for _ in range(rounds):
-            spent.clear()
-            start = time.process_time()
-            steps(repeat(batch), 1)
-            whole = time.process_time() - start
-            shares.append(1 - sum(spent) / whole)
-    return median(shares)
-
-
-def _clocked(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        start = time.process_time()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            spent.append(time.process_time() - start)
-
-    return call
 
 
 def _noise(cfg: CfgNode) -> Batch:

@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     found = {"benchmark": name, "hardware": hardware(), "rounds": args.rounds}
     found |= {"results": report.results, "ratio": report.ratio}
-    found |= {key: value for key in ("memory", "own_share") if (value := getattr(report, key))}
+    if report.memory:
+        found["memory"] = report.memory
     print(json.dumps(found, indent=1) if args.json else _as_text(found))
     return 0
 
@@ -157,8 +158,7 @@ def _as_text(found: dict[str, Any]) -> str:
         lines.append(f"{result['name']:26s}" + "".join(f"{result[column]:16.4g}" for column in columns))
     lines += ["", "ratio of seconds"]
     lines += [f"  {name:48s}{value:8.2f}" for name, value in found["ratio"].items()]
-    for key in ("memory", "own_share"):
-        if key in found:
-            lines += ["", key.replace("_", " ")]
-            lines += [f"  {name:48s}{value:8.3g}" for name, value in found[key].items()]
+    if "memory" in found:
+        lines += ["", "memory"]
+        lines += [f"  {name:48s}{value:8.3g}" for name, value in found["memory"].items()]
     return "\n".join(lines)

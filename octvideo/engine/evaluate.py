@@ -86,11 +86,9 @@ def evaluate_network(cfg: CfgNode, session: Session, model: nn.Module, data: Run
 
 def _with_progress(videos: Iterable[VideoViews], total: int, session: Session) -> Iterator[VideoViews]:
     """Yield this rank's videos, and show how many of ``total`` all ranks have done."""
-    every = 1 if total < 50 else total // 50
     for done, video in enumerate(videos, 1):
         yield video
-        if done % every == 0:
-            session.log.progress("test", min(done * session.world.size, total), total, "videos")
+        session.log.progress("test", min(done * session.world.size, total), total, "videos", every=0)
     session.log.end_progress()
 
 

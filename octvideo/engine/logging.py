@@ -13,6 +13,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from octvideo.errors import UserError
+from octvideo.progress import Progress
 
 __all__ = ["RunLog"]
 
@@ -33,7 +34,7 @@ class RunLog:
         self._file: IO[str] | None = None
         self._board: Any = None
         self._wandb: Any = None
-        self._bar: tqdm[Any] | None = None
+        self._progress: Progress | None = None
 
     def start(self, wandb: str = "", config: dict[str, Any] | None = None) -> None:
         """Make the folder and open the files, unless they are open.
@@ -107,23 +108,18 @@ class RunLog:
             if self._wandb is not None:
                 self._wandb.log({"step": values["step"], **numbers})
 
-    def progress(self, what: str, done: int, total: int, text: str) -> None:
-        """Show progress: a bar on a terminal, else a line."""
+    def progress(self, what: str, done: int, total: int, text: str, *, every: int = 1) -> None:
+        """Show progress; see ``octvideo.progress.Progress``."""
         if self._folder is None:
             return
-        if not sys.stderr.isatty():
-            print(f"{what} {done}/{total}  {text}", file=sys.stderr, flush=True)
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=what, file=sys.stderr)
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(done - self._bar.n)
+        self._progress = self._progress or Progress(what, total, every=every)
+        self._progress.update(done, text)
 
     def end_progress(self) -> None:
         """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
 
 def _end_line(path: Path) -> None:
