@@ -13,7 +13,7 @@ from runs import call, finish, log_lines, metrics
 from torch import nn
 from trainers import ALONE, MEAN, STD
 
-from octvideo.data import Failure, VideoViews
+from octvideo.data import Failure, VideoViews, normalize_clips
 from octvideo.engine.tester import Tester, score_videos
 
 _STOP = ["TRAIN.STEPS", "6", "TEST.ENABLE", "False"]
@@ -36,6 +36,17 @@ def test_few_views_are_scored_together():
     for row, number in zip(result.scores, result.indices.tolist()):
         (alone,) = score_videos(network, [videos[number]], device=ALONE.device, max_views=8, mean=MEAN, std=STD)
         torch.testing.assert_close(row, alone)
+
+
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+def test_scores_average_all_views(average):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 4 * 4, 5))
+    video = torch.randint(0, 256, (5, 2, 4, 4, 3), dtype=torch.uint8)
+    logits = network(normalize_clips(video, MEAN, STD))
+    expected = logits.softmax(1).mean(0) if average == "softmax" else logits.mean(0).softmax(0)
+    tester = Tester(ALONE, mean=MEAN, std=STD, max_views=2, average=average)
+    result = tester.score(network, [VideoViews(video, 0, 0, None)])
+    torch.testing.assert_close(result.scores[0], expected.detach())
 
 
 def test_two_processes_give_metrics_of_one(small_run, video_folder, tmp_path):
