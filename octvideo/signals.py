@@ -60,6 +60,15 @@ class StopOnSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Raise ``Stopped`` at the end of the block: an exception in the middle of an import may be swallowed there."""
+        self._held = True
+        yield
+        self._held = False
+        if self.received is not None:
+            raise Stopped(self.received)
+
     def hold(self) -> None:
         """From now on signals only set ``asked``: the work checks it and stops in order."""
         self._held = True

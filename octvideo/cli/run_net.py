@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         cfg = load_cfg(args.cfg, args.overrides)
         find_place(os.environ)
-        from octvideo.engine.experiment import run_experiment
-
         try:
+            with signals.deferred():
+                from octvideo.engine.experiment import run_experiment
             is_done = run_experiment(cfg, signals)
         except Stopped as stopped:
             print(f"{stopped}; run the same command again", file=sys.stderr)
