@@ -169,7 +169,7 @@ def test_crashed_worker_ends_in_one_line(small_run, tmp_path):
     assert group.process.wait(PATIENCE) == 2
     error = group.errors.read_text().splitlines()[-1]
     # PyTorch says "killed by signal" or "exited unexpectedly", by which of two checks sees it first.
-    assert error.startswith(f"error: a worker of the loader crashed (process {workers[0]} ")
+    assert error.startswith(f"error: a loader worker crashed (process {workers[0]} ")
     assert "Traceback" not in group.errors.read_text()
 
 
