@@ -23,7 +23,7 @@ from slurm_cluster import CPUS, NODES, Cluster
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 12
+STEPS = 60  # a run must not end before it is paused, however slow that is
 EVERY = 4  # steps between periodic checkpoints
 SMALL = (
     "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 2 MODEL.STEM_KERNEL [1,5,5] MODEL.CONV_AS_2D True "
