@@ -13,11 +13,21 @@ from fvcore.common.config import CfgNode
 
 from octvideo.config.checks import check_cfg
 from octvideo.config.defaults import KEYS, get_defaults
-from octvideo.config.files import INVALID_YAML, config_folder, find_config, read_config
+from octvideo.config.files import INVALID_YAML, config_folder, find_config, flatten, read_config
 from octvideo.errors import UserError
 from octvideo.files import write_text
 
-__all__ = ["CfgNode", "config_folder", "find_config", "get_defaults", "load_cfg", "save_cfg", "with_keys"]
+__all__ = [
+    "KEYS",
+    "CfgNode",
+    "config_folder",
+    "find_config",
+    "flatten",
+    "get_defaults",
+    "load_cfg",
+    "save_cfg",
+    "with_keys",
+]
 
 
 def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 from octvideo.errors import UserError, one_line
 
-__all__ = ["INVALID_YAML", "config_folder", "find_config", "read_config"]
+__all__ = ["INVALID_YAML", "config_folder", "find_config", "flatten", "read_config"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -69,7 +69,7 @@ def read_config(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read as a configuration: {one_line(error)}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{file}: it or its _BASE_ is not a configuration; write lines such as OUTPUT_DIR: output")
-    return dict(_flatten(loaded))
+    return dict(flatten(loaded))
 
 
 class _UniqueKeys(CfgNode):
@@ -92,9 +92,10 @@ def _check_duplicates(file: str, node: yaml.Node | None, prefix: str = "") -> No
         _check_duplicates(file, value, f"{name}.")
 
 
-def _flatten(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys of a nested configuration with their full names, such as ``("MODEL.ARCH", "i3d")``."""
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 from fvcore.common.config import CfgNode
 
-from octvideo.config import get_defaults, with_keys
+from octvideo.config import KEYS as CONFIG_KEYS
+from octvideo.config import flatten, with_keys
 from octvideo.data import VideoIndex
 from octvideo.engine.checkpoints import newest_checkpoint
 from octvideo.engine.datasets import RunData
@@ -127,14 +128,6 @@ def _check_same_step(session: Session, step: int) -> None:
         )
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _kind_of(key: str) -> str:
     """Return the entry of ``KEYS`` that a key belongs to."""
     return next(kind for kind, names in KEYS.items() for name in names if key == name or key.startswith(f"{name}."))
@@ -146,9 +139,8 @@ def _recorded_values(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no configuration.
     """
-    known = dict(_leaves(get_defaults()))
     try:
-        return {key: value for key, value in _leaves(yaml.safe_load(state["config"])) if key in known}
+        return {key: value for key, value in flatten(yaml.safe_load(state["config"])) if key in CONFIG_KEYS}
     except (AttributeError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{folder}: the configuration in its checkpoints cannot be read: {_FIX}") from None
 
@@ -157,7 +149,7 @@ def _changes(cfg: CfgNode, recorded: Mapping[str, Any]) -> list[Change]:
     """Return the keys whose values differ, in the order of the configuration; new keys do not count."""
     return [
         Change(key, _kind_of(key), recorded[key], now)
-        for key, now in _leaves(cfg)
+        for key, now in flatten(cfg)
         if key in recorded and recorded[key] != now
     ]
 
