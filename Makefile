@@ -7,7 +7,8 @@ DATA ?= ../shared/data
 # docs/performance.md
 export OMP_WAIT_POLICY ?= PASSIVE
 # Many tests wait for other processes, so one worker more than cores; a worker takes up to 3 GB. `--dist loadfile` below:
-# two workers that each start a SLURM cluster would stop each other's jobs.
+# two workers that each start a SLURM cluster would stop each other's jobs. No new worker for one that died: -x would not
+# end the run then, and the test that killed it runs again.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? cores + 1 : 4)))
 FITS := 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))'
 PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.14 python3.10 python3; do \
@@ -22,7 +23,8 @@ help: ## this list
 quickstart: $(VENV)/.installed ## make data, train a small Oct-I3D, test it with 30 views, predict a clip
 	@$(BIN)/python tools/quickstart.py
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n $(WORKERS) --dist loadfile --durations=15
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -x -n $(WORKERS) --dist loadfile --max-worker-restart=0 \
+	--durations=15
 
 test: $(VENV)/.installed-dev ## the tests, without those marked "full"
 	@echo "== tests"

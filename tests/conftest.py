@@ -19,8 +19,17 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _interruptible() -> Iterator[None]:
     """A shell's background job ignores Ctrl-C, and its children inherit that; some tests interrupt theirs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a loader's handler stays, and would run at the end of every process
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the test leaves a handler of SIGINT behind"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Converted networks of tests do not go to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
