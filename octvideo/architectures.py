@@ -1,4 +1,4 @@
-"""The networks that MODEL.ARCH names: kernels of the video ResNets, families and arguments of the image networks.
+"""The networks that MODEL.ARCH names: kernels of the video ResNets, families and arguments of the others.
 
 Plain data, without torch: the configuration knows every name before torch is loaded.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["ARCHITECTURES", "IMAGE_NETWORKS", "VIDEO_RESNETS", "ImageNetwork", "VideoResNet"]
+__all__ = [
+    "ARCHITECTURES",
+    "HUB_NETWORKS",
+    "IMAGE_NETWORKS",
+    "VIDEO_RESNETS",
+    "HubNetwork",
+    "ImageNetwork",
+    "VideoResNet",
+]
 
 
 class VideoResNet(NamedTuple):
@@ -22,6 +30,33 @@ VIDEO_RESNETS = {
     "c2d": VideoResNet((1, 7, 7), ((1,), (1,), (1,), (1,)), True),
     "i3d": VideoResNet((5, 7, 7), ((3,), (3, 1), (3, 1), (1, 3)), True),
     "slow": VideoResNet((1, 7, 7), ((1,), (1,), (3,), (3,)), False),
+}
+
+
+class HubNetwork(NamedTuple):
+    """A network of ``pytorchvideo.models.hub``, made octave by ``octavize``.
+
+    Attributes:
+        family: "x3d", "csn" or "r2plus1d".
+        arguments: of PyTorchVideo's create function.
+        temporal_stride: frames of the clip per frame of the last map.
+    """
+
+    family: str
+    arguments: dict[str, Any]
+    temporal_stride: int
+
+
+_X3D = HubNetwork("x3d", dict(depth_factor=2.2), 1)
+
+HUB_NETWORKS = {
+    # XS, S and M are one network, on clips of other sizes.
+    "x3d_xs": _X3D,
+    "x3d_s": _X3D,
+    "x3d_m": _X3D,
+    "x3d_l": HubNetwork("x3d", dict(depth_factor=5.0), 1),
+    "csn_r101": HubNetwork("csn", dict(model_depth=101), 8),
+    "r2plus1d_r50": HubNetwork("r2plus1d", dict(model_depth=50), 4),
 }
 
 
@@ -74,4 +109,4 @@ IMAGE_NETWORKS = {
     "se_resnet152_v1e": _resnet(152, stride_on=3, se=True, input_norm=True, stem=((32, 3, 2), (32, 3, 1), (64, 3, 1))),
 }
 
-ARCHITECTURES = (*VIDEO_RESNETS, "slowfast", *IMAGE_NETWORKS)
+ARCHITECTURES = (*VIDEO_RESNETS, "slowfast", *HUB_NETWORKS, *IMAGE_NETWORKS)

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from octvideo.engine.checkpoints import save_checkpoint
+    from octvideo.engine.networks import load_network
     from octvideo.files import write_bytes
-    from octvideo.inference.weights import load_network
 
     network = load_network(arguments.checkpoint, arguments.cfg)
     cfg = network.cfg

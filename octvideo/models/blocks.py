@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from octvideo.models.nonlocal_block import create_octave_nonlocal
-from octvideo.octave import Feature, OctBatchNorm3d, OctConv3d, OctReLU, add, merge
+from octvideo.octave import Feature, OctaveTensor, OctBatchNorm3d, OctConv3d, OctReLU, add, merge
 from octvideo.octave.functional import downsample, exporting
 
 __all__ = ["Octave", "PoolingConv3d", "Stage", "TemporalPool", "create_head", "create_stage", "create_stem"]
@@ -117,6 +117,19 @@ class TemporalPool(nn.Module):
             return F.max_pool3d(x, (2, 1, 1))
         frames = x.shape[2] // 2 * 2
         return torch.maximum(x[:, :, :frames:2], x[:, :, 1:frames:2])
+
+
+def add_branch(shortcut: Feature, branch: Feature) -> Feature:
+    """Return the sum of a block.
+
+    Where the inner layers have no high group (``multiple`` can take all of few channels), the branch does not know
+    whether its size was odd, and its high map may have one row and one column more: copies, which are left out.
+    """
+    if isinstance(shortcut, OctaveTensor) and isinstance(branch, OctaveTensor):
+        high, more = shortcut.high, branch.high
+        if high is not None and more is not None and more.shape != high.shape:
+            branch = OctaveTensor(more[..., : high.shape[-2], : high.shape[-1]], branch.low)
+    return add(shortcut, branch)
 
 
 def create_stem(
@@ -223,7 +236,7 @@ def create_stage(
                 bottleneck=create_bottleneck_block,
                 # The frequencies can change only where the shortcut is a convolution.
                 use_shortcut=first,
-                branch_fusion=add,
+                branch_fusion=add_branch,
                 conv_a_kernel_size=(kernel, 1, 1),
                 conv_a_stride=(1, 1, 1),
                 conv_a_padding=(kernel // 2, 0, 0),

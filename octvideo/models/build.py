@@ -10,10 +10,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from octvideo.architectures import IMAGE_NETWORKS, VIDEO_RESNETS
+from octvideo.architectures import HUB_NETWORKS, IMAGE_NETWORKS, VIDEO_RESNETS
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
 from octvideo.models.blocks import Octave
+from octvideo.models.hub import create_hub_network
 from octvideo.models.image.layers import for_clips
 from octvideo.models.image.networks import create_image_network
 from octvideo.models.resnet import create_octave_resnet
@@ -47,6 +48,8 @@ def num_classes(cfg: CfgNode) -> int:
 def _build(cfg: CfgNode) -> nn.Module:
     if cfg.MODEL.ARCH in IMAGE_NETWORKS:
         return _image_network(cfg)
+    if cfg.MODEL.ARCH in HUB_NETWORKS:
+        return _hub_network(cfg)
     return _slowfast(cfg) if cfg.MODEL.ARCH == "slowfast" else _video_resnet(cfg)
 
 
@@ -82,7 +85,7 @@ def _slowfast(cfg: CfgNode) -> nn.Module:
             f"MODEL.WIDTH is {model.WIDTH}: it must be divisible by MODEL.SLOWFAST.CHANNEL_RATIO "
             f"({slowfast.CHANNEL_RATIO})"
         )
-    _check_unused(model, ("STEM_KERNEL", "TEMPORAL_KERNELS", "STEM_TEMPORAL_STRIDE", "NONLOCAL"))
+    _check_unused(cfg, "MODEL", ("STEM_KERNEL", "TEMPORAL_KERNELS", "STEM_TEMPORAL_STRIDE", "NONLOCAL"))
     octave, edge = _octave(cfg), _final_edge(cfg)
     return create_octave_slowfast(
         octave,
@@ -92,6 +95,7 @@ def _slowfast(cfg: CfgNode) -> nn.Module:
         fusion_kernel=slowfast.FUSION_KERNEL,
         fusion_ratio=slowfast.FUSION_RATIO,
         lateral_norm=slowfast.LATERAL_NORM,
+        temporal_blocks=slowfast.TEMPORAL_BLOCKS or model.BLOCKS,
         slow_frames=slowfast.SLOW_FRAMES,
         head_windows=((frames // slowfast.FRAME_RATIO, edge, edge), (frames, edge, edge)),
         **_common(cfg),
@@ -106,23 +110,43 @@ def _image_network(cfg: CfgNode) -> nn.Module:
     model, defaults = cfg.MODEL, get_defaults().MODEL
     if cfg.DATA.NUM_FRAMES != 1:
         raise UserError(f"DATA.NUM_FRAMES is {cfg.DATA.NUM_FRAMES}: {model.ARCH} is an image network and takes 1")
-    _check_unused(model, ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL"))
+    _check_unused(cfg, "MODEL", ("STEM_KERNEL", "STEM_POOL_PADDED", "TEMPORAL_KERNELS", "NONLOCAL"))
     sizes = {}
     if IMAGE_NETWORKS[model.ARCH].family == "resnet":
         sizes = {key.lower(): model[key] for key in ("BLOCKS", "WIDTH") if model[key] != defaults[key]}
     else:
-        _check_unused(model, ("BLOCKS", "WIDTH"))
+        _check_unused(cfg, "MODEL", ("BLOCKS", "WIDTH"))
     return for_clips(
         create_image_network(model.ARCH, _octave(cfg), classes=num_classes(cfg), dropout=model.DROPOUT, **sizes)
     )
 
 
-def _check_unused(model: CfgNode, keys: Sequence[str]) -> None:
+def _hub_network(cfg: CfgNode) -> nn.Module:
+    model, network = cfg.MODEL, HUB_NETWORKS[cfg.MODEL.ARCH]
+    unused = "BLOCKS STEM_KERNEL STEM_TEMPORAL_STRIDE STEM_POOL_PADDED TEMPORAL_POOL TEMPORAL_KERNELS NONLOCAL"
+    _check_unused(cfg, "MODEL", (*unused.split(), *(("WIDTH",) if network.family == "x3d" else ())))
+    # octavize decides where: from the stem to the last map
+    _check_unused(cfg, "OCTAVE", sorted(set(cfg.OCTAVE) - {"ALPHA", "MULTIPLE"}))
+    _check_unused(cfg, "TRAIN", ("RECOMPUTE",))
+    edge = _final_edge(cfg)
+    return create_hub_network(
+        model.ARCH,
+        alpha=cfg.OCTAVE.ALPHA,
+        multiple=cfg.OCTAVE.MULTIPLE,
+        width=model.WIDTH,
+        classes=num_classes(cfg),
+        dropout=model.DROPOUT,
+        head_window=(max(1, cfg.DATA.NUM_FRAMES // network.temporal_stride), edge, edge),
+        as_2d=model.CONV_AS_2D,
+    )
+
+
+def _check_unused(cfg: CfgNode, group: str, keys: Sequence[str]) -> None:
     """Refuse keys that are set although the network does not use them."""
-    defaults = get_defaults().MODEL
+    values, defaults = cfg[group], get_defaults()[group]
     for key in keys:
-        if model[key] != defaults[key]:
-            raise UserError(f"MODEL.{key} is set, but {model.ARCH} does not use it: leave it {defaults[key]}")
+        if values[key] != defaults[key]:
+            raise UserError(f"{group}.{key} is set, but {cfg.MODEL.ARCH} does not use it: leave it {defaults[key]}")
 
 
 def _common(cfg: CfgNode) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from octvideo.octave import Feature, merge
 
 __all__ = ["SlowFast", "create_octave_slowfast", "spread"]
 
-_SLOW_KERNELS = ((1,), (1,), (3,), (3,))
-_FAST_KERNELS = ((3,), (3,), (3,), (3,))
+_SLOW_KERNELS = (1, 1, 3, 3)
+_FAST_KERNELS = (3, 3, 3, 3)
 
 
 class SlowFast(Net):
@@ -111,6 +111,7 @@ def create_octave_slowfast(
     fusion_kernel: int = 7,
     fusion_ratio: int = 2,
     lateral_norm: bool = True,
+    temporal_blocks: Sequence[int] = (3, 4, 6, 3),
     slow_frames: str = "spread",
     head_windows: Sequence[Sequence[int]] = ((8, 7, 7), (32, 7, 7)),
 ) -> nn.Module:
@@ -127,6 +128,7 @@ def create_octave_slowfast(
         fusion_kernel: temporal kernel of the laterals.
         fusion_ratio: output channels of a lateral per input channel.
         lateral_norm: laterals have a norm and a ReLU after the convolution.
+        temporal_blocks: for each stage, the number of blocks with a temporal kernel; later ones have none.
         slow_frames: see ``SlowFast``.
         head_windows: (T, H, W) of each pathway's final map at the training size.
     """
@@ -136,6 +138,9 @@ def create_octave_slowfast(
     def fusion(channels: int) -> nn.Module:
         fast = channels // channel_ratio
         return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, octave, lateral_norm)
+
+    def kernels(of_stages: Sequence[int], index: int) -> list[int]:
+        return [of_stages[index] if block < temporal_blocks[index] else 1 for block in range(blocks[index])]
 
     stems = [
         create_stem(width, (1, 7, 7), stem_pool_padded, octave),
@@ -152,7 +157,7 @@ def create_octave_slowfast(
                 dim_in + dim_in * fusion_ratio // channel_ratio,
                 dim_out // 4,
                 dim_out,
-                _SLOW_KERNELS[index],
+                kernels(_SLOW_KERNELS, index),
                 octave,
                 alpha_in=0.0,
             ),
@@ -162,7 +167,7 @@ def create_octave_slowfast(
                 dim_in // channel_ratio,
                 dim_out // 4 // channel_ratio,
                 dim_out // channel_ratio,
-                _FAST_KERNELS[index],
+                kernels(_FAST_KERNELS, index),
                 fast_octave,
                 alpha_in=0.0,
             ),

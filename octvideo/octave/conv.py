@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from octvideo.octave.functional import convolve, downsample, upsample
+from octvideo.octave.functional import convolve, downsample, exporting, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, split_channels
 from octvideo.octave.segments import Segments, split_segments
 
@@ -179,9 +179,10 @@ class _OctConv(nn.modules.conv._ConvNd):
             scaled = upsample(x, size if size is not None else [2 * edge for edge in x.shape[-2:]])
             y_high = _sum(y_high, self._conv(scaled, kernel.split(rows)[0], bias_high, factor))
             to_high = False
-        if to_high and to_low and self.groups == 1 and (y_high is None) == (y_low is None):
+        if to_high and to_low and self.groups == 1 and (y_high is None) == (y_low is None) and not exporting():
             # One convolution for both: its kernel is a block of columns of the weight. (With groups the rows of each
-            # path are divided anew, so they cannot be joined.)
+            # path are divided anew, so they cannot be joined.) OpenVINO is not slower with two, and up to 5 % faster
+            # (benchmarks/forms.py).
             z = self._conv(x, kernel, self.bias if y_high is None else None, factor)
             z_high, z_low = z.split(rows, 1)
         else:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from octvideo.cli.convert import main
 from octvideo.config import CfgNode, load_cfg, save_cfg
+from octvideo.engine.networks import load_network
 from octvideo.errors import UserError
-from octvideo.inference.weights import load_network
 from octvideo.models import build_model
 
 SMALL = "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 3 DATA.TRAIN_CROP 64 DATA.TEST_CROP 64"

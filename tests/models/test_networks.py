@@ -11,10 +11,11 @@ from pytorchvideo.models import hub
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
-from octvideo.models.blocks import TemporalPool
+from octvideo.models.blocks import TemporalPool, add_branch
 from octvideo.models.nonlocal_block import create_octave_nonlocal
 from octvideo.models.slowfast import spread
 from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
+from octvideo.octave.functional import upsample
 
 HUB = {"c2d": hub.c2d_r50, "i3d": hub.i3d_r50, "slow": hub.slow_r50, "slowfast": hub.slowfast_r50}
 FRAMES = {"slowfast": 32}
@@ -86,6 +87,28 @@ def test_any_size_and_alpha_trains(arch, alpha, size):
     logits.sum().backward()
     missing = [name for name, parameter in net.named_parameters() if parameter.grad is None]
     assert not missing, "a parameter without a gradient stops DistributedDataParallel"
+
+
+@pytest.mark.parametrize("arch", HUB)
+@pytest.mark.parametrize("size", [(64, 64), (73, 76), (75, 97), (116, 90)])
+def test_multiple_may_leave_no_high_group(arch, size):
+    """The 16 inner channels of stage 2 are all low then, and do not know whether their size was odd."""
+    torch.manual_seed(0)
+    net = small(arch, frames=8, OCTAVE__ALPHA=0.5, OCTAVE__MULTIPLE=16)
+    assert any(layer.out_high == 0 for layer in net.modules() if isinstance(layer, OctConv3d))
+    logits = net(torch.randn(2, 3, 8, *size))
+    logits.sum().backward()
+    assert logits.shape == (2, 5) and logits.isfinite().all()
+
+
+def test_branch_without_high_group_gets_the_size_of_the_shortcut():
+    low, shortcut = torch.randn(1, 2, 3, 4, 5), OctaveTensor(torch.randn(1, 6, 3, 7, 9), torch.randn(1, 2, 3, 4, 5))
+    conv = OctConv3d(2, 8, 1, alpha_in=1, alpha_out=0.25)
+    branch = conv(OctaveTensor(None, low))
+    assert branch.high.shape[-2:] == (8, 10), "it cannot know better"
+    found = add_branch(shortcut, branch)
+    expected = shortcut.high + upsample(branch.high[..., ::2, ::2], (7, 9))
+    assert torch.equal(found.high, expected) and torch.equal(found.low, shortcut.low + branch.low)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25])

@@ -21,7 +21,7 @@ from octvideo.errors import UserError, one_line
 from octvideo.models.checkpoints.published.caffe2 import is_caffe2, read_caffe2
 from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params, read_tar
 
-__all__ = ["is_url", "local_file", "read_checkpoint", "state_of"]
+__all__ = ["cache_path", "is_url", "local_file", "read_checkpoint", "state_of"]
 
 # In the torch hub's `name-0123abcd.pth`, the first digits of the SHA-256. Eight decimal digits may be a date.
 _HASH = re.compile(r"-((?!(?:19|20)\d{6}\.)[0-9a-f]{8,64})\.[A-Za-z]+$")
@@ -45,6 +45,23 @@ def local_file(source: str | Path) -> Path:
     if not is_url(source):
         return Path(source)
     address, _, fragment = str(source).partition("#")
+    target = cache_path(address)
+    named = _HASH.search(target.name)
+    wanted = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
+    wanted = wanted or (named.group(1) if named else "")
+    if not target.is_file():
+        download(address, target, wanted)
+    elif fragment and not hashlib.sha256(target.read_bytes()).hexdigest().startswith(wanted):
+        raise UserError(f"{target}: its SHA-256 is not {wanted}; remove the file to download it again")
+    return target
+
+
+def cache_path(address: str) -> Path:
+    """Return where the file of an address is kept, or would be, in ``torch.hub.get_dir()``/checkpoints.
+
+    Raises:
+        UserError: it is not an address.
+    """
     try:
         parts = urlsplit(address)
     except ValueError as error:
@@ -54,13 +71,6 @@ def local_file(source: str | Path) -> Path:
     target = Path(torch.hub.get_dir(), "checkpoints", parts.netloc.replace(":", "_"), *names)
     if parts.query:
         target = target.with_name(f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}_{target.name}")
-    named = _HASH.search(target.name)
-    wanted = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
-    wanted = wanted or (named.group(1) if named else "")
-    if not target.is_file():
-        download(address, target, wanted)
-    elif fragment and not hashlib.sha256(target.read_bytes()).hexdigest().startswith(wanted):
-        raise UserError(f"{target}: its SHA-256 is not {wanted}; remove the file to download it again")
     return target
 
 

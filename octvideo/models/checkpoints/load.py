@@ -36,6 +36,7 @@ class LoadReport:
 
     Attributes:
         layout: the project whose names the file has; "" for the network's names.
+        has_groups: whether the file has octave layers of an alpha of their own, as d-li14's and the authors'.
         matched: names in the network that got a tensor.
         inflated: those of ``matched`` that were 2D kernels.
         replaced: names of the head, if the number of classes differs: they stay as initialised.
@@ -45,6 +46,7 @@ class LoadReport:
     """
 
     layout: str = ""
+    has_groups: bool = False
     matched: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -111,6 +113,7 @@ def fit(
     octave = _join_octave(state, path, report)
     found = _translate(octave.state, own, report)
     report.layout = octave.layout or report.layout
+    report.has_groups = bool(octave.splits)
     report.missing = [key for key in own if key not in found and not key.endswith("num_batches_tracked")]
     if octave.is_authors and (others := [*report.missing, *report.unexpected]):
         # The authors' networks share most names: without this, weights of another network would load in part.
