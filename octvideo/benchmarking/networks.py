@@ -13,11 +13,11 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from octvideo.backends.runners import FORMATS, Runner, load_exported, save_exported
 from octvideo.benchmarking.timing import Report, interleaved, timed
 from octvideo.config import with_keys
 from octvideo.device import resolve_device
 from octvideo.errors import UserError
-from octvideo.inference.backends import FORMATS, Runner, load_exported, save_exported
 from octvideo.models import build_model
 from octvideo.models.build import channels_last
 from octvideo.octave import fold_batch_norm

@@ -208,7 +208,7 @@ def view_by_view(
     return torch.stack(found)
 
 
-def end_to_end(cfg: CfgNode | None, checkpoint: str | None, video: Path, rounds: int) -> Report:
+def end_to_end(cfg: CfgNode | None, checkpoint: str | Path | None, video: Path, rounds: int) -> Report:
     """Time loading a network (without imports of Python modules), its first prediction and the next ones.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octvideo.cli.arguments import positive_int
-from octvideo.cli.predict import add_model_arguments, predictor_from
+from octvideo.cli.predict import add_model_arguments, describe, predictor_from
 from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def build_app(predictor: Predictor) -> Any:
         raise UserError("gradio is not installed; install it with: pip install 'octvideo[app]'") from None
     from octvideo.inference.stream import annotate_video
 
-    def predict(video: str | None) -> tuple[dict[str, float], str]:
+    def predict(video: str | None) -> tuple[dict[str, float] | str, str]:
         if video is None:
             raise gradio.Error("Choose a video first.")
         try:
@@ -44,11 +45,14 @@ def build_app(predictor: Predictor) -> Any:
             annotate_video(Path(video), folder / "annotated.mp4", predictor, top_k=_TOP_K)
         except (OSError, UserError) as error:
             raise gradio.Error(str(error).replace(video, Path(video).name)) from None
-        return {label: score for label, score in found}, str(folder / "annotated.mp4")
+        # A text in place of classes and bars: they would read as an answer.
+        unsure = predictor.is_sure(found) is False
+        answer = f"not sure (closest: {found[0].label})" if unsure else dict(found)
+        return answer, str(folder / "annotated.mp4")
 
     # Uploads older than a day are removed, once an hour.
     with gradio.Blocks(title="octvideo", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gradio.Markdown(f"# octvideo\nWhat happens in a clip? The network knows {len(predictor.classes)} actions.")
+        gradio.Markdown(f"# octvideo\nWhat happens in a clip? {describe(predictor)}.")
         with gradio.Row():
             with gradio.Column():
                 clip = gradio.File(label="Clip", file_types=["video"], type="filepath")
@@ -95,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=positive_int, default=7860)
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)
-    page = build_app(predictor_from(arguments))
+    page = build_app(predictor_from(arguments, math.inf))
     serve(page, arguments.host, arguments.port)
     print(f"http://{arguments.host}:{arguments.port}  (Ctrl-C ends it)", flush=True)
     page.block_thread()

@@ -6,7 +6,16 @@ import argparse
 import math
 from pathlib import Path
 
-__all__ = ["add_config_arguments", "nonnegative_int", "path_arg", "positive_int", "positive_seconds"]
+__all__ = [
+    "add_config_arguments",
+    "model_name",
+    "nonnegative_int",
+    "path_arg",
+    "positive_int",
+    "positive_number",
+    "probability",
+    "share",
+]
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -16,6 +25,18 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     """
     parser.add_argument("--cfg", required=required, help="a configuration: path, or bare name below configs/")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+
+
+def model_name(text: str) -> str:
+    """Parse the name of a network, see ``octvideo.list_models()``.
+
+    Raises:
+        UserError: an unknown name; the message has the nearest ones.
+    """
+    from octvideo.models.zoo import config_file
+
+    config_file(text)
+    return text
 
 
 def positive_int(text: str) -> int:
@@ -41,9 +62,25 @@ def path_arg(text: str) -> Path:
     return Path(text)
 
 
-def positive_seconds(text: str) -> float:
-    """Parse a time above 0, in seconds."""
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def probability(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be between 0 and 1")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse a number above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and below 1")
     return value

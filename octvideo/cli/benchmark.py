@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.arguments import positive_int
+from octvideo.cli.arguments import model_name, positive_int
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
+from octvideo.models.zoo import config_file, weights_file
 
 if TYPE_CHECKING:
     from octvideo.benchmarking.timing import Report
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("benchmark", choices=("forward", "train", *_NEEDS_DATA))
     parser.add_argument("--cfg", help=f"a configuration: path, or bare name below configs/ ({_DEFAULT})")
+    parser.add_argument("--model", type=model_name, metavar="NAME", help="the configuration of a network by name")
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -95,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"benchmark {name}: takes no --alpha; set OCTAVE.ALPHA")
     if args.checkpoint and name != "end-to-end":
         raise UserError(f"benchmark {name}: takes no --checkpoint: weights do not matter for it")
+    if args.model and args.cfg:
+        raise UserError(f"--model {args.model} has its own configuration; pass either --model or --cfg")
     report = _measure(args)
     from octvideo.benchmarking.timing import hardware
 
@@ -108,17 +112,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(args: argparse.Namespace) -> Report:
     overrides = list(args.overrides)
+    file = config_file(args.model) if args.model else args.cfg
     if args.benchmark == "end-to-end":
         from octvideo.benchmarking.videos import end_to_end
 
         # Without one, the checkpoint's own configuration is used.
-        cfg: CfgNode | None = load_cfg(args.cfg, overrides) if args.cfg else None
+        cfg: CfgNode | None = load_cfg(file, overrides) if file else None
         if cfg is None and overrides:
             raise UserError(f"{overrides[0]}: end-to-end can change keys only with --cfg FILE; give one")
-        return end_to_end(cfg, args.checkpoint, Path(args.data), args.rounds)
+        checkpoint = weights_file(args.model) if args.model and not args.checkpoint else args.checkpoint
+        return end_to_end(cfg, checkpoint, Path(args.data), args.rounds)
     if args.data is not None:
         overrides += ["DATA.TEST" if args.benchmark == "views" else "DATA.TRAIN", args.data]
-    settings = load_cfg(args.cfg or _DEFAULT, overrides)
+    settings = load_cfg(file or _DEFAULT, overrides)
     if settings.NUM_THREADS:
         import torch
 
@@ -132,7 +138,7 @@ def _measure(args: argparse.Namespace) -> Report:
 
         octaves = {"octave": settings}
         if args.alpha:
-            octaves = {_octave_name(keys): load_cfg(args.cfg or _DEFAULT, [*overrides, *keys]) for keys in args.alpha}
+            octaves = {_octave_name(keys): load_cfg(file or _DEFAULT, [*overrides, *keys]) for keys in args.alpha}
         return forward(octaves, args.rounds, list(dict.fromkeys(args.runtime)))
     from octvideo.benchmarking.training import train
 

@@ -1,33 +1,52 @@
-"""``demo/predict.py``: predict the actions in a video, a folder of videos, a URL, a camera or a stream."""
+"""``demo/predict.py``: predict the actions in videos, folders of videos, URLs, a camera or a stream."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
+import os
 import signal
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from octvideo.cli import to_json
-from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
+from octvideo.cli.arguments import model_name, path_arg, positive_int, positive_number, probability
 from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from octvideo.inference import Prediction, Predictor
+    from torch import Tensor
 
-__all__ = ["add_model_arguments", "main"]
+    from octvideo.inference import Prediction, Predictor
+    from octvideo.inference.features import AddFeatures
+    from octvideo.inference.videos import Video
+
+__all__ = ["add_model_arguments", "describe", "main"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+_CLASSES_SHOWN = 12
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the network and its backend; ``predictor_from`` reads them."""
     parser.add_argument(
+        "--model", type=model_name, metavar="NAME", help="a network by name, such as x3d_s, with its published weights"
+    )
+    parser.add_argument(
         "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
     )
     parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only if the checkpoint has none")
-    parser.add_argument("--backend", default="torch", choices=("torch", "openvino", "onnxruntime"))
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "torch", "openvino", "onnxruntime"),
+        help="auto: OpenVINO on a CPU, if the network was converted before or many clips are ahead; else torch",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the torch backend")
     parser.add_argument(
         "--views",
@@ -35,20 +54,52 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="clips of a video to average; default: TEST.NUM_CLIPS",
     )
+    parser.add_argument(
+        "--threshold",
+        type=probability,
+        metavar="T",
+        help='probability, 0 to 1, below which the answer is "not sure"; 0 = off; default: that of the weights, if any',
+    )
 
 
-def predictor_from(arguments: argparse.Namespace) -> Predictor:
-    """Return the predictor that the options of ``add_model_arguments`` describe."""
+def predictor_from(arguments: argparse.Namespace, videos: float) -> Predictor:
+    """Return the predictor that the options of ``add_model_arguments`` describe, and say what it knows.
+
+    Args:
+        arguments: the options.
+        videos: number of videos to expect, ``math.inf`` where there is no end.
+    """
     # Torch takes seconds to import: --help and wrong arguments come first.
     from octvideo.inference import Predictor
 
-    return Predictor(
+    predictor = Predictor(
         checkpoint=arguments.checkpoint,
         cfg=arguments.cfg,
         backend=arguments.backend,
         device=arguments.device,
         views=arguments.views,
+        threshold=arguments.threshold,
+        model=arguments.model,
+        videos=videos,
     )
+    print(describe(predictor), file=sys.stderr)
+    print(f"backend: {predictor.backend}", file=sys.stderr)
+    return predictor
+
+
+def describe(predictor: Predictor) -> str:
+    """Return the name of the network and its classes, shortened."""
+    names = list(predictor.classes)
+    if len(names) > _CLASSES_SHOWN:
+        names = [*names[: _CLASSES_SHOWN - 1], "..."]
+    return f"{predictor.name} knows {len(predictor.classes)} classes: {', '.join(names)}"
+
+
+def _feature_file(text: str) -> Path:
+    path = path_arg(text)
+    if path.suffix not in (".npz", ".parquet"):
+        raise argparse.ArgumentTypeError(f"{text} must end in .npz or .parquet")
+    return path
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,28 +108,47 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0; 2 if something could not be predicted.",
     )
-    parser.add_argument("source", nargs="?", metavar="VIDEO|FOLDER|URL")
+    parser.add_argument(
+        "source", nargs="*", metavar="VIDEO|FOLDER|URL|GLOB", help="videos; a quoted GLOB such as 'clips/**/*.mp4'"
+    )
     parser.add_argument(
         "--webcam", metavar="N", help="a camera's number (0 is the first), or the URL or path of a stream"
     )
     parser.add_argument(
-        "--output", type=path_arg, metavar="FILE.mp4", help="write the annotated video; for a folder, a folder"
+        "--output", type=path_arg, metavar="FILE.mp4", help="write the annotated video; for several videos, a folder"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
     parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="predictions shown (5)")
     parser.add_argument(
         "--every", type=positive_int, metavar="N", help="frames between predictions over time; default: half a window"
     )
+    parser.add_argument(
+        "--features",
+        type=_feature_file,
+        metavar="FILE",
+        help="write the vectors before the classifier to FILE.npz or FILE.parquet, in place of predictions",
+    )
+    parser.add_argument(
+        "--per-window", action="store_true", help="with --features: a vector every --every frames, not per video"
+    )
     parser.add_argument("--frames", type=positive_int, metavar="N", help="with --webcam: stop after N frames")
-    parser.add_argument("--max-seconds", type=positive_seconds, metavar="S", help="with --webcam: stop after S seconds")
+    parser.add_argument("--max-seconds", type=positive_number, metavar="S", help="with --webcam: stop after S seconds")
     add_model_arguments(parser)
     arguments = parser.parse_args(argv)
-    if "" in (arguments.source, arguments.webcam):
+    if "" in (*arguments.source, arguments.webcam):
         parser.error("the name of the video is empty")
-    if (arguments.source is None) == (arguments.webcam is None):
-        parser.error("give a VIDEO, a FOLDER or a URL, or else --webcam N")
+    if bool(arguments.source) == (arguments.webcam is not None):
+        parser.error("give VIDEOs, FOLDERs, URLs or GLOBs, or else --webcam N")
     if arguments.webcam is None and (arguments.frames or arguments.max_seconds):
         parser.error("--frames and --max-seconds go with --webcam")
+    if arguments.features and (arguments.output or arguments.webcam):
+        parser.error("--features goes with neither --output nor --webcam")
+    if arguments.features and arguments.backend not in ("auto", "torch"):
+        parser.error("--features needs --backend torch: the other backends return logits only")
+    if arguments.features:
+        arguments.backend = "torch"
+    if arguments.per_window and not arguments.features:
+        parser.error("--per-window goes with --features")
     return arguments
 
 
@@ -86,32 +156,97 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Predict and return the exit code.
 
     Raises:
-        UserError: the source, or all of it, cannot be read; bad weights or configuration.
+        UserError: bad weights, configuration or output; a camera cannot be opened.
     """
     arguments = _parse(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no partial file is left
     try:
         if arguments.webcam is not None:
             return _predict_stream(arguments)
-        if Path(arguments.source).is_dir():
-            return _predict_folder(arguments)
-        return _predict_source(arguments)
+        return _predict_videos(arguments)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _predict_source(arguments: argparse.Namespace) -> int:
+def _predict_videos(arguments: argparse.Namespace) -> int:
     from octvideo.inference.sources import local_copy
 
-    _check_output(arguments.output, arguments.source)
-    with local_copy(arguments.source) as path:
-        _predict_file(path, arguments.source, arguments.output, predictor_from(arguments), arguments)
-    return 0
+    videos, failed = _find(arguments)
+    if not videos:
+        return 2
+    total = len(videos) + failed
+    targets = _targets(videos, arguments)
+    predictor = predictor_from(arguments, len(videos))
+
+    def open_video(video: Video) -> tuple[contextlib.ExitStack, Path, Tensor | None]:
+        """Download a video if need be, and read its clips for a prediction."""
+        with contextlib.ExitStack() as stack:
+            path = stack.enter_context(local_copy(video.name))
+            stack.enter_context(_naming(path, video.name))
+            clips = None if arguments.features else predictor.read(path)
+            return stack.pop_all(), path, clips
+
+    with _feature_writer(arguments.features, predictor) as add_features:
+        for video, target, opened in zip(videos, targets, _ahead(open_video, videos), strict=True):
+            try:
+                stack, path, clips = opened()
+                with stack:
+                    if add_features is not None:
+                        _extract_features(path, video.name, add_features, predictor, arguments)
+                    elif clips is not None:
+                        _predict_file(path, clips, video.name, target, predictor, arguments)
+            except UserError as error:
+                failed += 1
+                print(f"error: {one_line(error)}", file=sys.stderr)
+    if failed and total > 1:
+        print(f"{failed} of {total} videos could not be predicted", file=sys.stderr)
+    return 2 if failed else 0
 
 
-def _check_output(output: Path | None, source: str) -> None:
+def _ahead(function: Callable[[S], T], items: Sequence[S]) -> Iterator[Callable[[], T]]:
+    """Yield for every item what returns ``function(item)``, which runs in a thread while the item before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        results: deque[Future[T]] = deque()
+        for item in items:
+            results.append(pool.submit(function, item))
+            if len(results) > 1:
+                yield results.popleft().result
+        yield results.popleft().result
+
+
+def _find(arguments: argparse.Namespace) -> tuple[list[Video], int]:
+    """Return the videos, each once, and the number of arguments that are none, which are reported."""
+    from octvideo.inference.videos import find_videos
+
+    videos: dict[str, Video] = {}
+    failed = 0
+    for name in arguments.source:
+        try:
+            for video in find_videos(name, arguments.output, lambda text: print(text, file=sys.stderr)):
+                videos.setdefault(os.path.abspath(video.name), video)
+        except UserError as error:
+            failed += 1
+            print(f"error: {one_line(error)}", file=sys.stderr)
+    return list(videos.values()), failed
+
+
+def _targets(videos: Sequence[Video], arguments: argparse.Namespace) -> list[Path] | list[None]:
+    """Return the file of each annotated video: ``--output`` for one video, files in it for several."""
+    from octvideo.inference.videos import is_single, output_files
+
+    output, sources = arguments.output, arguments.source
     if output is None:
-        return
+        return [None] * len(videos)
+    if len(sources) == 1 and is_single(sources[0]):
+        _check_output(output, sources[0])
+        return [output]
+    if output.suffix.lower() == ".mp4" or output.is_file():
+        what = "several videos" if len(sources) > 1 else sources[0]
+        raise UserError(f"--output {output}: the output for {what} is a folder; give a folder's name")
+    return output_files(videos, output)
+
+
+def _check_output(output: Path, source: str) -> None:
     if output.suffix.lower() != ".mp4":
         raise UserError(f"--output {output}: give a name that ends in .mp4")
     if Path(source).exists() and output.resolve() == Path(source).resolve():
@@ -119,18 +254,47 @@ def _check_output(output: Path | None, source: str) -> None:
 
 
 def _predict_file(
-    path: Path, source: str, output: Path | None, predictor: Predictor, arguments: argparse.Namespace
+    path: Path,
+    clips: Tensor,
+    source: str,
+    output: Path | None,
+    predictor: Predictor,
+    arguments: argparse.Namespace,
 ) -> None:
-    """Predict, annotate and print one video; messages call the file ``path`` by the user's name for it, ``source``."""
-    with _naming(path, source):
-        predictions = predictor.predict(path, arguments.top_k)
-        _show({"video": source}, source, predictions, arguments.json)  # even if the video cannot be written
-        if output is not None:
-            from octvideo.inference.stream import annotate_video
-
-            annotate_video(path, output, predictor, top_k=arguments.top_k, every=arguments.every)
+    """Predict, annotate and print one video, whose name for the user is ``source``."""
+    predictions = predictor.predict_views(clips, arguments.top_k)
+    sure = predictor.is_sure(predictions)
+    record = {"video": source, "model": predictor.name}
+    _show(record, source, predictions, sure, arguments.json)  # even if the video cannot be written
     if output is not None:
+        from octvideo.inference.stream import annotate_video
+
+        annotate_video(path, output, predictor, top_k=arguments.top_k, every=arguments.every)
         print(f"{source}: annotated video in {output}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _feature_writer(path: Path | None, predictor: Predictor) -> Iterator[AddFeatures | None]:
+    if path is None:
+        yield None
+        return
+    from octvideo.inference.features import writing_features
+
+    with writing_features(path, predictor.name) as add:
+        yield add
+    print(f"features in {path}", file=sys.stderr)
+
+
+def _extract_features(
+    path: Path, source: str, add: AddFeatures, predictor: Predictor, arguments: argparse.Namespace
+) -> None:
+    features = predictor.features(path, per_window=arguments.per_window, every=arguments.every)
+    add(source, features)
+    count, size = features.vectors.shape
+    if arguments.json:
+        print(to_json({"video": source, "model": predictor.name, "vectors": count, "size": size}), flush=True)
+    else:
+        print(f"{source}: {count} x {size} features", flush=True)
 
 
 @contextlib.contextmanager
@@ -140,45 +304,6 @@ def _naming(path: Path, source: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(str(error).replace(str(path), source)) from None
-
-
-def _predict_folder(arguments: argparse.Namespace) -> int:
-    from octvideo.data.media import passed_over_text
-    from octvideo.inference.sources import find_videos
-
-    folder, output = Path(arguments.source), arguments.output
-    if output is not None and (output.suffix.lower() == ".mp4" or output.is_file()):
-        raise UserError(f"--output {output}: {folder} is a folder, so the output is a folder too; give a folder's name")
-    passed_over: Counter[str] = Counter()
-    videos = find_videos(folder, output, passed_over)
-    if passed_over:
-        print(f"{folder}: {passed_over_text(passed_over)}", file=sys.stderr)
-    targets = dict(zip(videos, _targets(videos, folder, output), strict=True))
-    predictor = predictor_from(arguments)
-    failed = 0
-    for video in videos:
-        try:
-            _predict_file(video, str(video), targets[video], predictor, arguments)
-        except UserError as error:
-            failed += 1
-            print(f"error: {one_line(error)}", file=sys.stderr)
-    if failed:
-        print(f"{failed} of {len(videos)} videos could not be predicted", file=sys.stderr)
-    return 2 if failed else 0
-
-
-def _targets(videos: Sequence[Path], folder: Path, output: Path | None) -> list[Path | None]:
-    """Return the file of each annotated video, in the same subfolders; names that clash keep their old suffix."""
-    if output is None:
-        return [None] * len(videos)
-    plain = [output / video.relative_to(folder).with_suffix(".mp4") for video in videos]
-    targets = [
-        path if plain.count(path) == 1 else path.with_name(f"{video.name}.mp4")
-        for path, video in zip(plain, videos, strict=True)
-    ]
-    if {target.resolve() for target in targets} & {video.resolve() for video in videos}:
-        raise UserError(f"--output {output}: this would overwrite the input videos; give another folder")
-    return list(targets)
 
 
 def _predict_stream(arguments: argparse.Namespace) -> int:
@@ -192,7 +317,7 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
         from octvideo.inference.overlay import VideoWriter
         from octvideo.inference.stream import predict_stream
 
-        predictor = predictor_from(arguments)
+        predictor = predictor_from(arguments, math.inf)
         writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
         updates = predict_stream(
             reader,
@@ -205,20 +330,33 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
         )
         try:
             for update in updates:
-                record = {"video": arguments.webcam, "frame": update.frame, "time": round(update.seconds, 3)}
-                _show(record, f"{update.seconds:8.2f} s", update.predictions, arguments.json, compact=True)
+                record = {"video": arguments.webcam, "model": predictor.name}
+                record |= {"frame": update.frame, "time": round(update.seconds, 3)}
+                title = f"{update.seconds:8.2f} s"
+                _show(record, title, update.predictions, update.sure, arguments.json, compact=True)
         except KeyboardInterrupt:  # the file is complete
             print("stopped", file=sys.stderr)
     return 0
 
 
-def _show(record: dict, title: str, predictions: Sequence[Prediction], as_json: bool, *, compact: bool = False) -> None:
+def _show(
+    record: dict,
+    title: str,
+    predictions: Sequence[Prediction],
+    sure: bool | None,
+    as_json: bool,
+    *,
+    compact: bool = False,
+) -> None:
     if as_json:
         found = [{"label": label, "score": round(score, 6)} for label, score in predictions]
-        print(to_json(record | {"predictions": found}), flush=True)
+        print(to_json(record | {"sure": sure, "predictions": found}), flush=True)
     elif compact:
-        print(title, " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions), flush=True)
+        found_text = " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions)
+        print(title, f"not sure (closest: {found_text})" if sure is False else found_text, flush=True)
     else:
         print(title)
+        if sure is False:
+            print(f"  not sure (closest: {predictions[0].label})")
         for label, score in predictions:
             print(f"  {100 * score:5.1f} %  {'#' * round(20 * score):20}  {label}", flush=True)

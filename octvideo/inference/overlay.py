@@ -49,7 +49,9 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
     return text.rstrip() + "..."
 
 
-def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "") -> np.ndarray:
+def annotate(
+    frame: np.ndarray, predictions: Sequence[Prediction], note: str = "", *, sure: bool | None = None
+) -> np.ndarray:
     """Return a copy of a frame with a panel of labels, score bars and percentages in the lower left corner::
 
         +--------------------------------+
@@ -65,10 +67,13 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
         frame: uint8 ``(H, W, 3)``. Small frames are enlarged by ``output_scale``.
         predictions: best first; those that fit are drawn. Empty: only the note.
         note: a line at the top of the panel.
+        sure: False: the line is "not sure, closest:", and all predictions are muted.
 
     Returns:
         uint8 ``(H * scale, W * scale, 3)``.
     """
+    first_quiet = 0 if sure is False else 1  # rank of the first muted prediction
+    note = "not sure, closest:" if sure is False else note
     image = Image.fromarray(frame)
     scale = output_scale(*image.size)
     if scale > 1:
@@ -96,13 +101,14 @@ def annotate(frame: np.ndarray, predictions: Sequence[Prediction], note: str = "
         right = panel_width - pad
         label = _fit(prediction.label, font, right - pad - font.getlength("100 %") - size * 0.5)
         middle = y + line * 0.45
-        draw.text((pad, middle), label, _QUIET if rank else _TEXT, font=font, anchor="lm")
-        draw.text((right, middle), percent, _QUIET if rank else _TEXT, font=font, anchor="rm")
+        color, filled = (_QUIET, _QUIET_BAR) if rank >= first_quiet else (_TEXT, _BAR)
+        draw.text((pad, middle), label, color, font=font, anchor="lm")
+        draw.text((right, middle), percent, color, font=font, anchor="rm")
         y += line
         draw.rounded_rectangle((pad, y, right, y + bar), radius=bar / 2, fill=_TRACK)
         length = (right - pad) * min(1.0, prediction.score)
         if length >= bar:  # a shorter rounded bar cannot be drawn
-            draw.rounded_rectangle((pad, y, pad + length, y + bar), radius=bar / 2, fill=_QUIET_BAR if rank else _BAR)
+            draw.rounded_rectangle((pad, y, pad + length, y + bar), radius=bar / 2, fill=filled)
         y += bar + round(size * 0.5)
     image.paste(layer, (margin, height - margin - panel_height), layer)
     return np.asarray(image)

@@ -1,4 +1,4 @@
-"""Find and read sources of frames: files, folders, URLs, cameras and streams.
+"""Read sources of frames: files, URLs, cameras and streams.
 
 These readers deliver frames in order, as cameras and streams do. Clips of files are decoded by ``octvideo.data``.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +17,10 @@ import av
 import numpy as np
 
 from octvideo.data.decoders.stream import open_stream, upright_rgb
-from octvideo.data.media import list_suffixes, scan_folder
 from octvideo.download import download
 from octvideo.errors import UserError, reason_of
 
-__all__ = ["FrameReader", "find_videos", "is_url", "local_copy", "open_camera"]
+__all__ = ["FrameReader", "is_url", "local_copy", "open_camera"]
 
 _DOWNLOADABLE = ("http://", "https://")
 _STREAMS = ("rtsp://", "rtmp://", "rtmps://", "udp://", "tcp://", "srt://", "rtp://", "mms://")
@@ -33,25 +31,6 @@ _DEFAULT_FPS = Fraction(25)
 def is_url(source: str) -> bool:
     """Tell whether a source is a URL."""
     return source.lower().startswith(_DOWNLOADABLE + _STREAMS)
-
-
-def find_videos(folder: Path, without: Path | None = None, passed_over: Counter[str] | None = None) -> list[Path]:
-    """List all video files below a folder; see ``octvideo.data.media.scan_folder``.
-
-    Args:
-        folder: where to look.
-        without: a folder to leave out, such as that of the results.
-        passed_over: counts what is passed over, by reason.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = [folder / path for path in scan_folder(folder, passed_over=passed_over)]
-    if without is not None and without.resolve() != folder.resolve():
-        found = [path for path in found if not path.parent.resolve().is_relative_to(without.resolve())]
-    if not found:
-        raise UserError(f"{folder}: no video files in this folder (looked for {list_suffixes()})")
-    return found
 
 
 @contextlib.contextmanager

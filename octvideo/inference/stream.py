@@ -37,11 +37,13 @@ class StreamPrediction(NamedTuple):
         frame: number of frames read so far.
         seconds: their duration at the frame rate of the source.
         predictions: best first.
+        sure: see ``Predictor.is_sure``.
     """
 
     frame: int
     seconds: float
     predictions: list[Prediction]
+    sure: bool | None
 
 
 def predict_stream(
@@ -72,6 +74,7 @@ def predict_stream(
     every = every or max(1, span // 2)
     window: deque[Tensor] = deque(maxlen=span)
     predictions: list[Prediction] = []
+    sure: bool | None = None
     count, due = 0, span
     start = time.monotonic()
     for frame in reader:
@@ -80,15 +83,17 @@ def predict_stream(
         if count >= due:
             begin = time.monotonic()
             predictions = predictor.predict_window(window, top_k)
+            sure = predictor.is_sure(predictions)
             busy = math.ceil((time.monotonic() - begin) * float(reader.fps)) if reader.live else 0
             due = count + max(every, busy)
-            yield StreamPrediction(count, count / float(reader.fps), predictions)
+            yield StreamPrediction(count, count / float(reader.fps), predictions, sure)
         if writer is not None:
-            writer.write(annotate(frame, predictions, "" if predictions else "waiting for frames"))
+            writer.write(annotate(frame, predictions, "" if predictions else "waiting for frames", sure=sure))
         if count == max_frames or (max_seconds is not None and time.monotonic() - start >= max_seconds):
             break
     if not predictions:
-        yield StreamPrediction(count, count / float(reader.fps), predictor.predict_window(window, top_k))
+        predictions = predictor.predict_window(window, top_k)
+        yield StreamPrediction(count, count / float(reader.fps), predictions, predictor.is_sure(predictions))
 
 
 def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: int, every: int | None = None) -> int:
@@ -111,7 +116,8 @@ def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: i
     found = timeline(source, predictor, top_k=top_k, every=every)
     with FrameReader(str(source)) as reader, VideoWriter(output, reader.fps) as writer:
         for index, frame in enumerate(reader):
-            writer.write(annotate(frame, found[min(index // every, len(found) - 1)]))
+            predictions = found[min(index // every, len(found) - 1)]
+            writer.write(annotate(frame, predictions, sure=predictor.is_sure(predictions)))
         return writer.frames
 
 

@@ -37,6 +37,15 @@ def test_the_bar_is_as_long_as_the_score() -> None:
     assert bar(0.5) == pytest.approx(bar(1.0) / 2, abs=6)
 
 
+def test_unsure_predictions_are_muted() -> None:
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    bright = {
+        sure: (annotate(frame, FOUND, sure=sure) == (64, 196, 255)).all(axis=2).any() for sure in (None, True, False)
+    }
+    assert bright == {None: True, True: True, False: False}
+    assert (annotate(frame, FOUND, sure=None) == annotate(frame, FOUND)).all()
+
+
 def test_annotate_without_predictions_shows_the_note() -> None:
     frame = np.zeros((360, 640, 3), np.uint8)
     assert (annotate(frame, [], "waiting") != 0).any()

@@ -98,6 +98,49 @@ def test_folder_goes_on_after_a_broken_video(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "sub"]
 
 
+def test_files_globs_and_folders_together(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "clips/b.mp4", "clips/deep/c.mp4"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).symlink_to((data / CLIP).resolve())
+    Path("broken.mp4").write_bytes(b"no video")
+    sources = ["a.mp4", "broken.mp4", "./a.mp4", "clips/*.mp4", "clips", "missing/*.avi", "gone.mp4"]
+    assert run(main, [*sources, "--json", "--views", "1", "--checkpoint", str(checkpoint), "--output", "out"]) == 2
+    captured = capsys.readouterr()
+    names = [json.loads(line)["video"] for line in captured.out.splitlines()]
+    assert names == ["a.mp4", "clips/b.mp4", "clips/deep/c.mp4"]
+    errors = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    assert [error.split(": ")[1] for error in errors] == ["missing/*.avi", "gone.mp4", "broken.mp4"]
+    assert captured.err.endswith("3 of 6 videos could not be predicted\n")
+    assert sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.mp4")) == [
+        "a.mp4",
+        "b.mp4",
+        "deep/c.mp4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sources", "output", "message"),
+    [
+        (["{clip}", "{clip}.mp4"], "a.mp4", "the output for several videos is a folder"),
+        (["{folder}/mmaction2*.mp4"], "a.mp4", "is a folder; give a folder's name"),
+        (["{folder}/none*.mp4"], None, "no video file matches this glob"),
+    ],
+)
+def test_output_and_glob_errors(
+    data: Path, sources: list[str], output: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [source.format(clip=data / CLIP, folder=(data / CLIP).parent) for source in sources]
+    assert run(main, names + (["--output", output] if output else [])) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_own_output_is_not_predicted(
     checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,7 +232,7 @@ def test_signal_leaves_no_partial_video(checkpoint: Path, data: Path, tmp_path: 
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=240)
-    assert process.returncode == 130 and errors == b"interrupted\n"
+    assert process.returncode == 130 and errors.endswith(b"\ninterrupted\n") and errors.count(b"\n") == 3
     assert not list(tmp_path.glob("*out*"))
 
 

@@ -9,12 +9,12 @@ from small_network import CLASSES, small_cfg
 
 from octvideo.data import build_test_loader, open_video
 from octvideo.data.transforms import normalize_clips
+from octvideo.engine.networks import load_network
 from octvideo.engine.tester import score_videos
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
 from octvideo.inference.sources import FrameReader
 from octvideo.inference.stream import timeline
-from octvideo.inference.weights import load_network
 
 CLIP = "clips/actions/mmaction2_part_0.mp4"
 

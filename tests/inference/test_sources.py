@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from octvideo.errors import UserError
-from octvideo.inference.sources import FrameReader, find_videos, local_copy, open_camera
+from octvideo.inference.sources import FrameReader, local_copy, open_camera
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -81,18 +81,6 @@ def test_truncated_file_gives_what_is_there(data: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     with FrameReader(str(tmp_path / "cut.avi")) as reader:
         assert 40 < len(list(reader)) < 164
-
-
-def test_find_videos_goes_into_folders_and_sorts(tmp_path: Path) -> None:
-    for name in ("b.MP4", "a/c.avi", "a/notes.txt", "z.webm"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.name for path in find_videos(tmp_path)] == ["c.avi", "b.MP4", "z.webm"]
-    with pytest.raises(UserError, match="cannot be listed"):
-        find_videos(tmp_path / "missing")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no video files"):
-        find_videos(tmp_path / "empty")
 
 
 def test_local_copy_downloads_and_cleans_up(server: str, data: Path) -> None:

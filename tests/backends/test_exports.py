@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from octvideo.config import CfgNode, load_cfg
-from octvideo.inference.backends import (
+from octvideo.backends.runners import (
     FORMATS,
     TOLERANCE,
     Runner,
@@ -21,12 +20,15 @@ from octvideo.inference.backends import (
     relative_difference,
     save_exported,
 )
+from octvideo.config import CfgNode, load_cfg
 from octvideo.models import build_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PACKAGES = {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",), "torch-export": ()}
-QUICK = {("kinetics400/oct_i3d_k400", 75), ("kinetics400/oct_slowfast_8x8_k400", 64)}  # 75 is odd in the stem already
-EXTRA = {"slow": ["MODEL.ARCH", "slow", "OCTAVE.ALPHA", "0.25"]}  # an architecture without a configuration
+QUICK = {
+    ("kinetics400/oct_i3d_k400", 75),
+    ("kinetics400/oct_slowfast_8x8_k400", 64),
+}  # 75 is odd in the stem already
 
 
 class Exported(NamedTuple):
@@ -45,7 +47,7 @@ class Exported(NamedTuple):
 def _cases() -> Iterator[object]:
     # Kinetics-600 has the networks of Kinetics-400, with more classes.
     paths = [path for path in sorted(CONFIGS.glob("*/*.yaml")) if path.parent.name != "kinetics600"]
-    for name in (*(f"{path.parent.name}/{path.stem}" for path in paths), *EXTRA):
+    for name in (f"{path.parent.name}/{path.stem}" for path in paths):
         for size in (64, 75) if name.startswith("kinetics400/oct_") else (75,):
             marks = () if (name, size) in QUICK else (pytest.mark.full,)
             for format in FORMATS:
@@ -55,12 +57,14 @@ def _cases() -> Iterator[object]:
 def _small(name: str, size: int) -> CfgNode:
     keys = f"DATA.TEST_CROP {size} DATA.TRAIN_CROP {size} DATA.TRAIN_SHORT_SIDE [{size},{size}]".split()
     keys += f"DATA.TEST_SHORT_SIDE {size} MODEL.NUM_CLASSES 7".split()
-    if not re.search("densenet|mobilenet", name):  # their layouts are fixed
+    if not re.search("densenet|mobilenet|x3d|csn|r2plus1d", name):  # their layouts are fixed
         keys += ["MODEL.BLOCKS", "[1, 1, 1, 1]"]
         keys += [] if "resnext" in name else ["MODEL.WIDTH", "16"]
     if "nln" in name:
         keys += ["MODEL.NONLOCAL", "[[], [0], [0], []]"]
-    return load_cfg(None, [*EXTRA[name], *keys]) if name in EXTRA else load_cfg(CONFIGS / f"{name}.yaml", keys)
+    if "r101_50_50" in name:
+        keys += ["MODEL.SLOWFAST.TEMPORAL_BLOCKS", "[1, 1, 1, 1]"]
+    return load_cfg(CONFIGS / f"{name}.yaml", keys)
 
 
 @torch.no_grad()

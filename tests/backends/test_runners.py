@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from octvideo.backends import runners
+from octvideo.backends.runners import FORMATS, TOLERANCE, create_runner, relative_difference
 from octvideo.cli import run
 from octvideo.cli.export import main
+from octvideo.engine.networks import load_network
 from octvideo.errors import UserError
-from octvideo.inference import backends
-from octvideo.inference.backends import FORMATS, TOLERANCE, create_runner, relative_difference
-from octvideo.inference.weights import load_network
 
 CPU = torch.device("cpu")
 
@@ -56,11 +56,12 @@ def test_other_runtimes_take_as_many_threads_as_torch(monkeypatch: pytest.Monkey
     torch.set_num_threads(number)
     try:
         for backend in ("openvino", "onnxruntime"):
-            create_runner(backend, network, (2, 4, 4), CPU)
+            create_runner(backend, network, (2, 4, 4), CPU)(torch.zeros(3, 3, 2, 4, 4))
     finally:
         torch.set_num_threads(before)
     compiled, session = made
     assert compiled.get_property("INFERENCE_NUM_THREADS") == number
+    assert compiled.get_property("NUM_STREAMS") == number, "many clips: one on each thread"
     assert session.get_session_options().intra_op_num_threads == number
 
 
@@ -69,8 +70,11 @@ def test_unknown_backend_and_missing_package(checkpoint: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="torch, openvino, onnxruntime"):
         create_runner("tensorrt", model, (8, 64, 64), CPU)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UserError, match=r"pip install 'octvideo\[export\]'"):
+    with pytest.raises(UserError, match="pip install openvino"):
         create_runner("openvino", model, (8, 64, 64), CPU)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install 'octvideo\[export\]'"):
+        create_runner("onnxruntime", model, (8, 64, 64), CPU)
 
 
 _SLOW = [pytest.param(format, marks=pytest.mark.full) for format in ("onnx", "openvino")]
@@ -94,7 +98,7 @@ def test_wrong_export_ends_with_1(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of another network: one weight differs."""
-    save = backends.save_exported
+    save = runners.save_exported
 
     def save_another(model: torch.nn.Module, *arguments: Any) -> None:
         model = copy.deepcopy(model)
@@ -102,7 +106,7 @@ def test_wrong_export_ends_with_1(
             next(weight for name, weight in model.named_parameters() if name.endswith("proj.weight")).mul_(1.001)
         save(model, *arguments)
 
-    monkeypatch.setattr(backends, "save_exported", save_another)
+    monkeypatch.setattr(runners, "save_exported", save_another)
     output = tmp_path / "a.pt2"
     assert run(main, ["--checkpoint", str(checkpoint), "--format", "torch-export", "--output", str(output)]) == 1
     error = capsys.readouterr().err
@@ -135,7 +139,7 @@ def test_full_disk_keeps_the_old_export(
 def test_unwritable_place_fails_before_export(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backends, "_export", lambda *_: pytest.fail("the export has begun"))
+    monkeypatch.setattr(runners, "_export", lambda *_: pytest.fail("the export has begun"))
     arguments = ["--checkpoint", str(checkpoint), "--format", "torch-export", "--output", "/proc/a.pt2"]
     assert run(main, arguments) == 2
     assert "error: /proc/a.pt2: cannot be written" in capsys.readouterr().err

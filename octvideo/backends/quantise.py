@@ -1,0 +1,45 @@
+"""Quantise a network to 8 bits after training, with NNCF."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from octvideo.backends.runners import quiet
+from octvideo.errors import UserError
+
+__all__ = ["quantise"]
+
+
+def quantise(model: Any, clips: Sequence[Tensor]) -> Any:
+    """Return an ``openvino.Model`` whose convolutions compute in int8.
+
+    The first convolution and the classifier stay in float32: they cost little and lose most.
+
+    Args:
+        model: an ``openvino.Model``; it is left as it was.
+        clips: normalised clips ``(1, 3, T, H, W)``, from which the ranges of all feature maps are taken.
+
+    Raises:
+        UserError: NNCF is not installed.
+    """
+    try:
+        with quiet():  # it warns of PyTorch's version and of CUDA, which it does not use here
+            import nncf
+    except ImportError:
+        raise UserError("nncf is needed for int8: install it with: pip install 'octvideo[int8]'") from None
+    operations = model.get_ordered_ops()
+    convolutions = [node for node in operations if node.get_type_name() in ("Convolution", "GroupConvolution")]
+    products = [node for node in operations if node.get_type_name() == "MatMul"]
+    kept = [node.get_friendly_name() for node in (*convolutions[:1], *products[-1:])]
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset([clip.contiguous().numpy() for clip in clips]),
+            subset_size=len(clips),
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
