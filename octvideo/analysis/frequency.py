@@ -20,8 +20,8 @@ from octvideo.data.index import read_index
 from octvideo.data.media import is_media, scan_folder
 from octvideo.data.transforms import normalize_clips
 from octvideo.data.video_index import VideoIndex
+from octvideo.engine.networks import Network, load_network
 from octvideo.errors import UserError
-from octvideo.inference.weights import Network, load_network
 from octvideo.models import Stage, build_model
 from octvideo.models.checkpoints import LoadReport
 from octvideo.octave import OctaveTensor
@@ -103,6 +103,8 @@ def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Mo
     modules = dict(model.named_modules())
     stages = _stages(modules)
     if not patterns:
+        if not stages:
+            raise UserError("this network has no named stages; choose layers with --layers")
         return stages
     names = {**{name: module for name, module in modules.items() if name}, **stages}
     chosen: dict[str, nn.Module] = {}

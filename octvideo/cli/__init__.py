@@ -101,13 +101,19 @@ def _keep_freed_memory() -> None:
 
 
 def _open_streams() -> None:
-    """Discard output to a closed stream (``>&-``); escape letters that the encoding of a stream lacks."""
+    """Discard output to a closed stream (``>&-``); escape letters that the encoding of a stream lacks.
+
+    Each line on stderr is one write, so that the lines of two ranks do not mix: torchrun starts ranks with
+    ``python -u``, which would write the newline apart.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(line_buffering=True, write_through=False)
 
 
 def _output_is_lost() -> bool:

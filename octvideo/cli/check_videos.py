@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from octvideo.cli import to_json
-from octvideo.cli.arguments import path_arg, positive_int, positive_seconds
+from octvideo.cli.arguments import path_arg, positive_int, positive_number
 from octvideo.errors import UserError
 from octvideo.progress import Progress
 
@@ -38,9 +38,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="processes; default: one per core",
     )
-    parser.add_argument(
-        "--timeout", type=positive_seconds, default=120.0, metavar="S", help="time limit per file (120)"
-    )
+    parser.add_argument("--timeout", type=positive_number, default=120.0, metavar="S", help="time limit per file (120)")
     parser.add_argument(
         "--report",
         type=Path,

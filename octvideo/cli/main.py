@@ -13,6 +13,7 @@ from octvideo.errors import UserError
 __all__ = ["entry", "main"]
 
 COMMANDS = {
+    "train": "train on a folder of your own videos, and report",
     "run-net": "train and test a configuration",
     "complexity": "parameters and multiply-adds of a configuration; the paper's tables",
     "predict": "predict the actions in videos, cameras and streams",

@@ -27,6 +27,7 @@ __all__ = [
     "load_cfg",
     "save_cfg",
     "with_keys",
+    "with_overrides",
 ]
 
 
@@ -44,12 +45,27 @@ def load_cfg(path: str | Path | None = None, overrides: Sequence[str] = ()) -> C
     if path is not None:
         file = find_config(path)
         _merge(cfg, list(read_config(file).items()), str(file))
+    return with_overrides(cfg, overrides)
+
+
+def with_overrides(cfg: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    """Return a checked and frozen copy with other values of some keys.
+
+    Args:
+        cfg: a configuration.
+        overrides: alternating keys and values, as on the command line.
+
+    Raises:
+        UserError: as ``load_cfg``.
+    """
+    other = cfg.clone()
+    other.defrost()
     if len(overrides) % 2:
         raise UserError(f"overrides must be KEY VALUE pairs: {overrides[-1]} has no value")
-    _merge(cfg, list(zip(overrides[::2], overrides[1::2])), "overrides")
-    check_cfg(cfg)
-    cfg.freeze()
-    return cfg
+    _merge(other, list(zip(overrides[::2], overrides[1::2])), "overrides")
+    check_cfg(other)
+    other.freeze()
+    return other
 
 
 def save_cfg(cfg: CfgNode, path: str | Path) -> None:

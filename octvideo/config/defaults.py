@@ -36,6 +36,9 @@ KEYS = {
     "MODEL.SLOWFAST.CHANNEL_RATIO": Key(8, "Slow channels per Fast channel (1 / beta)", low=1),
     "MODEL.SLOWFAST.FUSION_KERNEL": Key(7, "temporal kernel of the lateral connections", low=1, odd=True),
     "MODEL.SLOWFAST.FUSION_RATIO": Key(2, "output channels per input channel of a lateral", low=1),
+    "MODEL.SLOWFAST.TEMPORAL_BLOCKS": Key(
+        [], "blocks per stage with a temporal kernel; [] = all (PySlowFast's NUM_BLOCK_TEMP_KERNEL)", lengths=(0, 4)
+    ),
     "MODEL.SLOWFAST.LATERAL_NORM": Key(True, "False = laterals without norm and ReLU, as in mmaction2"),
     "MODEL.SLOWFAST.SLOW_FRAMES": Key(
         "spread", "spread = first to last frame; every = each FRAME_RATIO-th, as mmaction2", choices=("spread", "every")
@@ -82,6 +85,11 @@ KEYS = {
     "TRAIN.ENABLE": Key(True, "train"),
     "TRAIN.CHECKPOINT": Key("", "weights to start from, path or URL: docs/checkpoints.md; empty = from scratch"),
     "TRAIN.INFLATE": Key("mean", "how 2D kernels of TRAIN.CHECKPOINT become 3D", choices=("mean", "centre")),
+    "TRAIN.TEACHER": Key("", "network to learn from, path, URL or name: docs/training.md; empty = labels alone"),
+    "TRAIN.TEACHER_WEIGHT": Key(
+        0.9, "share of the teacher in the loss, the rest is the labels'; 1 = no labels", high=1
+    ),
+    "TRAIN.TEACHER_TEMPERATURE": Key(4.0, "divides the logits of both networks; above 1 = softer answers", low=0.1),
     "TRAIN.RESUME": Key(True, "resume from the newest readable checkpoint in OUTPUT_DIR"),
     "TRAIN.STEPS": Key(300_000, "optimizer steps", low=1),
     "TRAIN.EPOCHS": Key(0.0, "passes over the training videos, instead of TRAIN.STEPS; 0 = TRAIN.STEPS", below=1e9),
@@ -104,6 +112,7 @@ KEYS = {
     "TRAIN.EVAL_VIDEOS": Key(0, "videos of an evaluation, spread over the list; 0 = all"),
     "TRAIN.EVAL_CLIPS": Key(1, "clips per video in an evaluation", low=1),
     "TRAIN.EVAL_CROPS": Key(1, "crops per clip in an evaluation", choices=(1, 3)),
+    "TRAIN.PATIENCE": Key(0, "evaluations without improvement after which training stops; 0 = train all steps"),
     "TRAIN.LOG_EVERY": Key(10, "steps between lines of log.jsonl", low=1),
     "SOLVER.OPTIMIZER": Key("sgd", "optimizer", choices=("sgd", "adamw")),
     "SOLVER.BASE_LR": Key(0.1, "learning rate for a batch of BASE_BATCH_SIZE, scaled linearly with TRAIN.BATCH_SIZE"),
@@ -120,10 +129,18 @@ KEYS = {
     "SOLVER.GAMMA": Key(0.1, "steps: factor of a drop"),
     # ------------------------------------------------------------ testing
     "TEST.ENABLE": Key(True, "test"),
-    "TEST.CHECKPOINT": Key("", "weights to test, path or URL; empty = the last checkpoint in OUTPUT_DIR"),
+    "TEST.CHECKPOINT": Key("", "weights to test, path or URL; empty = TEST.WEIGHTS"),
+    "TEST.WEIGHTS": Key(
+        "last", "which weights of OUTPUT_DIR to test; best = those that validated best", choices=("last", "best")
+    ),
     "TEST.NUM_CLIPS": Key(10, "clips spread over a video", low=1),
     "TEST.NUM_CROPS": Key(3, "1 = centre; 3 = left, centre, right, or top, centre, bottom if upright", choices=(1, 3)),
     "TEST.MAX_VIEWS": Key(16, "views in one forward pass; changes memory, not results", low=1),
+    "TEST.BACKEND": Key(
+        "auto",
+        "on a CPU; auto = OpenVINO if the network was converted before or the list is long, else torch",
+        choices=("auto", "torch", "openvino", "onnxruntime"),
+    ),
     "TEST.SCALES": Key([], "short sides to test again at, each also the crop, pixels (Table 7); [] = off", low=1),
     "TEST.AVERAGE": Key("softmax", "what is averaged over the views", choices=("softmax", "logits")),
 }

@@ -26,6 +26,7 @@ from octvideo.workers import WorkerFailed, in_worker
 
 __all__ = [
     "MAX_CONSECUTIVE_FAILURES",
+    "UNREADABLE",
     "Batch",
     "Failure",
     "Sample",
@@ -35,6 +36,7 @@ __all__ = [
     "collate",
 ]
 
+UNREADABLE = -2  # label of a clip for which no video could be read; -1 is a video without label
 MAX_CONSECUTIVE_FAILURES = 20  # this many unreadable videos in a row mean a broken data set
 
 
@@ -108,10 +110,10 @@ class TrainDataset(Dataset[Sample]):
     """Read random clips. The key ``(index, draw)`` of an item and the seed decide its random numbers.
 
     A video that cannot be read is tried ``retries`` more times, then replaced by another one and reported. After
-    ``MAX_CONSECUTIVE_FAILURES`` of them the clip is black and its label -1, so that all ranks can stop.
+    ``MAX_CONSECUTIVE_FAILURES`` of them the clip is black and its label ``UNREADABLE``, so that all ranks can stop.
 
     Args:
-        index: the videos, all with labels.
+        index: the videos; label -1 where only a teacher is learned from.
         num_frames, sampling_rate: length and temporal stride of a clip.
         crop, short_side: pixels; see ``random_crop``.
         resized: area and aspect ranges of ``random_resized_crop``, four numbers; empty for ``random_crop``.
@@ -165,7 +167,7 @@ class TrainDataset(Dataset[Sample]):
                 continue
             return Sample(torch.from_numpy(frames), self.index.label(number), number, failed, seed)
         black = torch.zeros(self.num_frames, self.crop, self.crop, 3, dtype=torch.uint8)
-        return Sample(black, -1, number, failed, seed)
+        return Sample(black, UNREADABLE, number, failed, seed)
 
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""

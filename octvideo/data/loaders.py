@@ -144,7 +144,8 @@ def build_train_loader(
     ``index`` is DATA.TRAIN if it has been read already.
 
     Raises:
-        UserError: the batch is not divisible by the ranks or too small to mix, or a video has no label.
+        UserError: the batch is not divisible by the ranks or too small to mix, or a video has no label and the run no
+            teacher.
     """
     check_decoder(cfg.DATA.DECODER)
     index = index or build_index(cfg, "train")
@@ -154,8 +155,10 @@ def build_train_loader(
         raise UserError(
             f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}, one clip for each rank: TRAIN.MIXUP and TRAIN.CUTMIX need two"
         )
-    if (index.labels < 0).any():
-        raise UserError(f"{cfg.DATA.TRAIN}: videos without labels; training needs `path label` lines")
+    if (index.labels < 0).any() and not cfg.TRAIN.TEACHER:
+        raise UserError(
+            f"{cfg.DATA.TRAIN}: videos without labels; training needs `path label` lines, or a teacher (TRAIN.TEACHER)"
+        )
     dataset = TrainDataset(
         index,
         num_frames=cfg.DATA.NUM_FRAMES,

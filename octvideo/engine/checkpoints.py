@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,9 +14,12 @@ from octvideo.files import atomic_write
 from octvideo.models.checkpoints import read_checkpoint
 
 __all__ = [
+    "BEST",
     "CHECKPOINT_KEYS",
+    "Best",
     "newest_checkpoint",
     "prune",
+    "read_best",
     "remove_leftovers",
     "save_checkpoint",
     "set_aside",
@@ -23,6 +27,7 @@ __all__ = [
 
 VERSION = 1
 _STEP = "step_{:08d}.pt"
+BEST = "best.pt"
 CHECKPOINT_KEYS = ("config", "model", "optimizer", "scaler", "step", "drawn", "failed")
 
 
@@ -38,6 +43,42 @@ def save_checkpoint(payload: Mapping[str, Any], path: Path) -> None:
                 torch.save({**payload, "version": VERSION}, file)
         except RuntimeError as error:  # torch raises it for a full disk
             raise OSError(str(error)) from None
+
+
+class Best(NamedTuple):
+    """How well the best network of a run validates.
+
+    Attributes:
+        top1: accuracy in percent.
+        loss: mean cross entropy; decides where the accuracy is the same.
+        step: when it was saved.
+    """
+
+    top1: float = -1.0
+    loss: float = math.inf
+    step: int = 0
+
+    def beats(self, other: Best) -> bool:
+        """Return whether this network is better than ``other``."""
+        return (self.top1, -self.loss) > (other.top1, -other.loss)
+
+
+def read_best(folder: Path, say: Callable[[str], None]) -> Best:
+    """Return what ``best.pt`` achieves; the worst possible where there is none, so that any evaluation replaces it.
+
+    ``say`` is called with a warning where the file is broken.
+    """
+    path = folder / BEST
+    if not path.is_file():
+        return Best()
+    try:
+        found = read_checkpoint(path)
+        return Best(float(found["top1"]), float(found.get("loss", math.inf)), int(found["step"]))
+    except UserError as error:
+        say(f"warning: {error}; the next evaluation replaces it")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        say(f"warning: {path}: it has no top-1; the next evaluation replaces it")
+    return Best()
 
 
 def step_path(folder: Path, step: int) -> Path:

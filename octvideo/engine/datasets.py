@@ -20,10 +20,12 @@ from octvideo.data.classes import (
     match,
     outputs_of,
 )
+from octvideo.data.seen import count_seen
+from octvideo.engine.teacher import TeacherFile, read_teacher
 from octvideo.errors import UserError
 from octvideo.models.checkpoints import local_file, read_checkpoint
 
-__all__ = ["RunData", "Weights", "read_run_data"]
+__all__ = ["RunData", "Weights", "aligned_index", "read_run_data"]
 
 
 class Weights(NamedTuple):
@@ -41,6 +43,7 @@ class RunData:
         num_classes: outputs of the network.
         train, val, test: None where the run does not need them.
         tested: the weights to test; None for those that the run trains.
+        teacher: the network to learn from; None for none.
         source: of the training videos, for messages.
     """
 
@@ -50,6 +53,7 @@ class RunData:
     val: VideoIndex | None = None
     test: VideoIndex | None = None
     tested: Weights | None = None
+    teacher: TeacherFile | None = None
 
     def resume(self, state: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> None:
         """Put the labels in the order of the checkpoint that training resumes from.
@@ -77,6 +81,14 @@ class RunData:
         for index in (self.train, self.val, self.test if self.tested is None else None):
             if index is not None:
                 index.renumber(known)
+
+    def warn_of_seen(self, seen: Any, cfg: CfgNode, say: Callable[[str], None]) -> None:
+        """Warn where videos to validate or to test on have been trained on; ``seen`` is that entry of a checkpoint."""
+        sources = {id(self.val): ("VAL", self.val), id(self.test): ("TEST" if cfg.DATA.TEST else "VAL", self.test)}
+        for key, index in sources.values():
+            if index is not None and (count := count_seen(seen, index)):
+                videos = f"{count} of {len(index)} videos of DATA.{key}"
+                say(f"warning: {videos} were trained on: their accuracy says little")
 
     def head_rows(self, weights: Weights) -> tuple[list[int] | None, str]:
         """Match the head of the weights to start from with the classes.
@@ -123,18 +135,24 @@ def read_run_data(cfg: CfgNode, folder: Path) -> RunData:
     data = RunData(source=f"DATA.TRAIN ({cfg.DATA.TRAIN})")
     if cfg.TRAIN.ENABLE:
         train = build_index(cfg, "train")
+        data.teacher = read_teacher(cfg)
+        if data.teacher is not None and not train.classes:  # without labels
+            train.classes, train.numbered = list(data.teacher.network.classes), False
         data.num_classes = _num_classes(cfg, train, data.source)
         train.classes = extended(train.classes, data.num_classes, data.source)
         data.train = train
         if cfg.TRAIN.EVAL_EVERY:
-            data.val = _aligned(cfg, "val", train.classes, data.source)
+            data.val = aligned_index(cfg, "val", train.classes, data.source)
     if not cfg.TEST.ENABLE:
         return data
     if data.train is not None and not cfg.TEST.CHECKPOINT:
+        if cfg.TEST.WEIGHTS == "best" and not cfg.TRAIN.EVAL_EVERY:
+            raise UserError("TEST.WEIGHTS is best, but TRAIN.EVAL_EVERY is 0: set it, or set TEST.WEIGHTS last")
         shared = data.val if not cfg.DATA.TEST else None
-        data.test = shared or _aligned(cfg, "test", data.train.classes, data.source)
+        data.test = shared or aligned_index(cfg, "test", data.train.classes, data.source)
         return data
-    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else folder / "checkpoints" / "last.pt"
+    own = folder / "checkpoints" / f"{cfg.TEST.WEIGHTS}.pt"
+    path = local_file(cfg.TEST.CHECKPOINT) if cfg.TEST.CHECKPOINT else own
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; set TEST.CHECKPOINT, or train first (TRAIN.ENABLE True)")
     data.tested = Weights(path, read_checkpoint(path))
@@ -146,7 +164,7 @@ def read_run_data(cfg: CfgNode, folder: Path) -> RunData:
         )
     if known:
         data.num_classes = outputs
-        data.test = _aligned(cfg, "test", known, str(path))
+        data.test = aligned_index(cfg, "test", known, str(path))
     else:
         data.test = build_index(cfg, "test")
         data.num_classes = asked or outputs or len(data.test.classes)
@@ -167,8 +185,8 @@ def _num_classes(cfg: CfgNode, index: VideoIndex, source: str) -> int:
     return asked or count
 
 
-def _aligned(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> VideoIndex:
-    """Return the videos of a split with the class numbers of ``owner``, whose classes are ``known``.
+def aligned_index(cfg: CfgNode, split: str, known: Sequence[str], owner: str) -> VideoIndex:
+    """Return the videos of a split, "val" or "test", with the class numbers of ``owner``, whose classes are ``known``.
 
     A split may lack classes; its numbers are shifted then. Where the owner has numbers in place of names, the split's
     names are those of DATA.CLASSES.

@@ -111,6 +111,9 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
     try:
         yield World(place.rank, place.size, computes_on)
     finally:
+        # PyTorch 2.6 waits for gloo's threads here and keeps the interpreter's lock, which they need to free the last
+        # tensors. Give them the time before.
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from octvideo.engine.checkpoints import prune, save_checkpoint, step_path
+from octvideo.engine.checkpoints import BEST, Best, prune, save_checkpoint, step_path
 from octvideo.engine.logging import RunLog
 from octvideo.engine.trainer import StepStats, Trainer
 from octvideo.errors import UserError
 from octvideo.signals import Stopped
 
-__all__ = ["Checkpointing", "Evaluation", "Logging"]
+__all__ = ["Checkpointing", "Evaluation", "Logging", "Validation"]
 
 
 class Logging:
@@ -65,8 +65,8 @@ class Logging:
             "train",
             trainer.step,
             steps,
-            f"loss {stats.loss:.3f}  lr {stats.lr:.2g}  data {data:.3f} s  step {step:.3f} s  "
-            f"{clips:.1f} clips/s  ETA {tqdm.format_interval(eta)}",
+            f"loss {stats.loss:.3f}  top-1 {stats.top1:.0f} %  lr {stats.lr:.2g}  data {data:.3f} s  "
+            f"step {step:.3f} s  {clips:.1f} clips/s  ETA {tqdm.format_interval(eta)}",
         )
 
 
@@ -98,41 +98,54 @@ class Checkpointing:
             prune(self.folder, trainer.step, self.keep)
 
 
+class Validation(NamedTuple):
+    """Figures of one evaluation: top-1 in percent, mean cross entropy, number of unreadable videos."""
+
+    top1: float
+    loss: float
+    num_failed: int
+
+
 class Evaluation:
-    """Evaluates every ``every`` steps, and saves the best network.
+    """Evaluates every ``every`` steps, saves the best network, and stops a run that no longer improves.
 
     If too many videos cannot be read, it stops the run and keeps the ``error``, so that the training so far gets its
     checkpoint before the error is raised. A signal also stops the run, without the result of this evaluation.
 
     Args:
-        evaluate: returns top-1 in percent and the number of unreadable videos; all ranks call it.
+        evaluate: returns the figures; all ranks call it.
         every: steps between evaluations.
-        path: of the best network.
+        patience: evaluations without improvement after which it stops the run; 0 for never.
+        folder: of the checkpoints, for the best network.
         log: gets the results.
         metadata: see ``Checkpointing``.
 
     Attributes:
-        best: top-1 of the best network so far.
+        best: the best network so far.
+        gave_up: whether it stopped the run because the network no longer improves.
         error: see above; None for none.
     """
 
     def __init__(
         self,
-        evaluate: Callable[[Trainer], tuple[float, int]],
+        evaluate: Callable[[Trainer], Validation],
         every: int,
-        path: Path,
+        patience: int,
+        folder: Path,
         log: RunLog,
         metadata: Mapping[str, Any],
     ) -> None:
-        self.evaluate, self.every, self.path, self.log, self.metadata = evaluate, every, path, log, metadata
-        self.best = -1.0
+        self.evaluate, self.every, self.patience = evaluate, every, patience
+        self.folder, self.log, self.metadata = folder, log, metadata
+        self.best = Best()
+        self.gave_up = False
         self.error: UserError | None = None
 
     def __call__(self, trainer: Trainer, _: StepStats) -> None:
         if trainer.step % self.every and trainer.step != trainer.settings.steps:
             return
         try:
-            top1, failed = self.evaluate(trainer)
+            found = self.evaluate(trainer)
         except UserError as error:
             self.error, trainer.stop = error, True
             return
@@ -140,11 +153,16 @@ class Evaluation:
             trainer.stop = True
             return
         trainer.parallel_model.train()
-        self.log.write("val", step=trainer.step, top1=top1, num_failed=failed)
-        unreadable = f" ({failed} videos cannot be read)" if failed else ""
-        self.log.say(f"step {trainer.step}: validation top-1 {top1:.2f} %{unreadable}")
-        if top1 > self.best:
-            self.best = top1
+        self.log.write("val", step=trainer.step, **found._asdict())
+        unreadable = f" ({found.num_failed} videos cannot be read)" if found.num_failed else ""
+        self.log.say(f"step {trainer.step}: validation top-1 {found.top1:.2f} %, loss {found.loss:.3f}{unreadable}")
+        now = Best(found.top1, found.loss, trainer.step)
+        if now.beats(self.best):
+            self.best = now
             if trainer.world.is_main:
-                payload = {"model": trainer.result.state_dict(), "step": trainer.step, "top1": top1}
-                save_checkpoint({**payload, **self.metadata}, self.path)
+                payload = {"model": trainer.result.state_dict(), **now._asdict()}
+                save_checkpoint({**payload, **self.metadata}, self.folder / BEST)
+        elif 0 < self.patience * self.every <= trainer.step - self.best.step:
+            self.gave_up = trainer.stop = True
+            since = f"since step {self.best.step} ({self.patience} evaluations, TRAIN.PATIENCE)"
+            self.log.say(f"training stops: no improvement {since}")

@@ -44,7 +44,7 @@ class ClipPreparation:
         pieces = [values.chunk(prepared) for values in (batch.frames, batch.labels, batch.seeds)]
         for frames, labels, seeds in zip(*pieces, strict=True):
             clips = self.clips(frames, seeds, device)
-            # A clip without a video has label -1, and its step is refused before the weights change.
+            # Labels below 0 are not used: an unreadable clip's step is refused, and the others have a teacher.
             targets = labels.clamp(min=0).to(device, non_blocking=True)
             if self.mix is None:
                 yield clips, targets

@@ -12,12 +12,12 @@ from fvcore.common.config import CfgNode
 from octvideo.config import KEYS as CONFIG_KEYS
 from octvideo.config import flatten, with_keys
 from octvideo.data import VideoIndex
-from octvideo.engine.checkpoints import newest_checkpoint
+from octvideo.engine.checkpoints import newest_checkpoint, read_best
 from octvideo.engine.datasets import RunData
 from octvideo.engine.session import Session
 from octvideo.errors import UserError
 
-__all__ = ["KEYS", "Resumption", "describe", "find_resumption"]
+__all__ = ["KEYS", "Resumption", "describe", "find_resumption", "recorded_values"]
 
 _FIX = "choose another OUTPUT_DIR, or set TRAIN.RESUME False"
 
@@ -39,21 +39,22 @@ KEYS = {
     "training": """
         TRAIN.STEPS TRAIN.EPOCHS TRAIN.ACCUMULATE TRAIN.LABEL_SMOOTHING TRAIN.CLIP_GRAD_NORM TRAIN.EMA TRAIN.SYNC_BN
         TRAIN.PRECISE_BN TRAIN.RECOMPUTE TRAIN.COMPILE TRAIN.CHECKPOINT_EVERY TRAIN.KEEP_CHECKPOINTS TRAIN.EVAL_EVERY
-        TRAIN.EVAL_VIDEOS TRAIN.EVAL_CLIPS TRAIN.EVAL_CROPS TRAIN.LOG_EVERY
+        TRAIN.EVAL_VIDEOS TRAIN.EVAL_CLIPS TRAIN.EVAL_CROPS TRAIN.PATIENCE TRAIN.LOG_EVERY
+        TRAIN.TEACHER_WEIGHT TRAIN.TEACHER_TEMPERATURE
         SOLVER.BASE_LR SOLVER.BASE_BATCH_SIZE SOLVER.MOMENTUM SOLVER.NESTEROV SOLVER.WEIGHT_DECAY SOLVER.DECAY_NORM
         SOLVER.SCHEDULE SOLVER.WARMUP_STEPS SOLVER.WARMUP_START SOLVER.END_LR SOLVER.MILESTONES SOLVER.GAMMA
     """.split(),
     # How the next steps or the test are run, whatever the weights: reported.
     "running": """
         NUM_WORKERS NUM_THREADS DEVICE MODEL.CONV_AS_2D TRAIN.PRECISION TRAIN.WANDB
-        TEST.CHECKPOINT TEST.NUM_CLIPS TEST.NUM_CROPS TEST.MAX_VIEWS TEST.SCALES TEST.AVERAGE
+        TEST.CHECKPOINT TEST.WEIGHTS TEST.NUM_CLIPS TEST.NUM_CROPS TEST.MAX_VIEWS TEST.SCALES TEST.AVERAGE TEST.BACKEND
         DATA.VAL DATA.TEST DATA.TEST_CROP DATA.TEST_SHORT_SIDE DATA.DECODER DATA.RETRIES DATA.ITEM_TIMEOUT
         DATA.MAX_FAILED
     """.split(),
     # Where the weights came from: the record keeps what it has.
     "origin": ["TRAIN.CHECKPOINT", "TRAIN.INFLATE"],
-    # Compared by content: the videos by their fingerprint, the classes by their names.
-    "content": ["DATA.TRAIN", "DATA.ROOT", "DATA.CLASSES"],
+    # Compared by content: the videos by their fingerprint, the classes by their names, the teacher by its SHA-256.
+    "content": ["DATA.TRAIN", "DATA.ROOT", "DATA.CLASSES", "TRAIN.TEACHER"],
     "silent": ["OUTPUT_DIR", "TRAIN.ENABLE", "TRAIN.RESUME", "TEST.ENABLE"],
 }
 
@@ -95,13 +96,20 @@ def find_resumption(cfg: CfgNode, session: Session, data: RunData) -> Resumption
     _check_same_step(session, 0 if state is None else state["step"])
     if state is None:
         return Resumption(cfg, None, False)
-    done = state["step"] >= cfg.TRAIN.STEPS
-    changes = _changes(cfg, _recorded_values(state, folder))
+    patience = cfg.TRAIN.PATIENCE * cfg.TRAIN.EVAL_EVERY
+    stopped_early = 0 < patience <= state["step"] - read_best(folder, say).step
+    done = stopped_early or state["step"] >= cfg.TRAIN.STEPS
+    changes = _changes(cfg, recorded_values(state, folder))
     data.resume(state, folder, say)
     _check_same_network(changes, folder, done=done)
     _check_same_videos(state, index, cfg.DATA.TRAIN, folder)
+    if state.get("teacher") != (data.teacher and data.teacher.sha256):
+        raise UserError(
+            f"{folder}: its checkpoints have another TRAIN.TEACHER than {cfg.TRAIN.TEACHER or 'none'}: {_FIX}"
+        )
     if done:
-        say(f"{folder}: step {state['step']} of {cfg.TRAIN.STEPS} is done, nothing is left to train")
+        why = " (TRAIN.PATIENCE)" if stopped_early else ""
+        say(f"{folder}: step {state['step']} of {cfg.TRAIN.STEPS} is done{why}, nothing is left to train")
     for line in _report(changes, state, done=done, will_test=cfg.TEST.ENABLE):
         say(line)
     if cfg.TRAIN.CHECKPOINT:
@@ -133,7 +141,7 @@ def _kind_of(key: str) -> str:
     return next(kind for kind, names in KEYS.items() for name in names if key == name or key.startswith(f"{name}."))
 
 
-def _recorded_values(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def recorded_values(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the configuration in a checkpoint, ``{"MODEL.ARCH": "i3d", ...}``, without keys that no longer exist.
 
     Raises:

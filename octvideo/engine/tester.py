@@ -22,7 +22,7 @@ __all__ = ["TestResult", "Tester", "score_videos"]
 
 @torch.inference_mode()
 def score_videos(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     videos: Sequence[Tensor],
     *,
     mean: Sequence[float],
@@ -34,7 +34,7 @@ def score_videos(
     """Return the class probabilities of each video, averaged over its views: float ``(classes,)`` on the CPU.
 
     Args:
-        model: in evaluation mode.
+        model: from clips to logits, such as a network in evaluation mode.
         videos: frames of each, ``(V, T, H, W, 3)`` uint8, all of one size.
         mean, std: of the frames' channels.
         device: of the network.
@@ -74,6 +74,7 @@ class Tester:
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         max_failed: share of the videos that may be unreadable.
         asked_to_stop: called before each forward pass; if it returns True on any rank, all ranks stop soon after.
+        prepare: is called with the network that ``score`` gets, and returns what computes its logits.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -89,10 +90,11 @@ class Tester:
         precision: str = "fp32",
         max_failed: float = 1.0,
         asked_to_stop: Callable[[], bool] = lambda: False,
+        prepare: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda model: model,
     ) -> None:
         self.world, self.mean, self.std = world, mean, std
         self.max_views, self.average, self.precision = max_views, average, precision
-        self.max_failed, self.asked_to_stop = max_failed, asked_to_stop
+        self.max_failed, self.asked_to_stop, self.prepare = max_failed, asked_to_stop, prepare
 
     def score(self, model: nn.Module, videos: Iterable[VideoViews]) -> TestResult:
         """Return the scores of all ranks' videos in the order of the list, on every rank.
@@ -107,7 +109,7 @@ class Tester:
                 of all videos until then more than ``max_failed``.
         """
         self.world.share_buffers(model)
-        model.eval()
+        run = self.prepare(model.eval())
         budget = FailureBudget(self.max_failed)
         scored: list[tuple[int, list[float]]] = []
         failed: list[Failure] = []
@@ -122,7 +124,7 @@ class Tester:
                 for video in pack:
                     consecutive = 0 if video.failed is None else consecutive + 1
                 failed += [video.failed for video in pack if video.failed is not None]
-                scored += self._score_pack(model, pack)
+                scored += self._score_pack(run, pack)
             read = len(scored) + len(failed) - before
             row = [read < round_size, len(scored), len(failed), consecutive, self.asked_to_stop()]
             rows = self.world.all_gather_row(torch.zeros(0, device=self.world.device), row)
@@ -139,7 +141,9 @@ class Tester:
         scores = torch.tensor([row for _, row in scored]) if scored else torch.zeros(0, 1)
         return TestResult(scores, indices, sorted(failure for _, part in parts for failure in part))
 
-    def _score_pack(self, model: nn.Module, pack: Sequence[VideoViews]) -> list[tuple[int, list[float]]]:
+    def _score_pack(
+        self, model: Callable[[Tensor], Tensor], pack: Sequence[VideoViews]
+    ) -> list[tuple[int, list[float]]]:
         """Return number and class probabilities of each video that could be read."""
         read = [(video.index, video.frames) for video in pack if video.frames is not None]
         if not read:

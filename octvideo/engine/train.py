@@ -14,21 +14,24 @@ from torch import Tensor, nn
 from octvideo.config import save_cfg, with_keys
 from octvideo.data import Batch, Failure, VideoIndex, build_test_loader, build_train_loader
 from octvideo.data.augment import Augmentation
+from octvideo.data.dataset import UNREADABLE
 from octvideo.data.mixing import Mixing
+from octvideo.data.seen import merge_seen, seen_in
 from octvideo.engine.averaging import precise_batch_norm
-from octvideo.engine.checkpoints import remove_leftovers, save_checkpoint, set_aside
+from octvideo.engine.checkpoints import read_best, remove_leftovers, save_checkpoint, set_aside
 from octvideo.engine.datasets import RunData, Weights
 from octvideo.engine.evaluate import build_tester
 from octvideo.engine.failures import all_unreadable_error
-from octvideo.engine.hooks import Checkpointing, Evaluation, Logging
+from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, Validation
 from octvideo.engine.logging import RunLog
-from octvideo.engine.metrics import top_k_accuracy
+from octvideo.engine.metrics import mean_loss, top_k_accuracy
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
 from octvideo.engine.precision import autocast
 from octvideo.engine.preparation import ClipPreparation
 from octvideo.engine.results import labelled
-from octvideo.engine.resume import describe, find_resumption
+from octvideo.engine.resume import describe, find_resumption, recorded_values
 from octvideo.engine.session import Session
+from octvideo.engine.teacher import build_teacher
 from octvideo.engine.trainer import Hook, Trainer, TrainSettings
 from octvideo.errors import UserError
 from octvideo.files import write_text
@@ -39,6 +42,8 @@ from octvideo.signals import Stopped
 __all__ = ["Trained", "train_network"]
 
 Batches = Callable[[int], Iterable[Batch]]  # the batches from a step on
+
+RECOMPUTING_COMPILES = "2.9"  # the first PyTorch that was seen to do it right; 2.6 and 2.7 do not
 
 
 class Trained(NamedTuple):
@@ -72,7 +77,21 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
         cfg = with_keys(cfg, {"TRAIN.STEPS": steps})
     cfg, state, done = find_resumption(cfg, session, data)
 
-    metadata = {"config": cfg.dump(), "classes": index.classes, "videos": describe(index), "ranks": world.size}
+    start = None if state is not None or not cfg.TRAIN.CHECKPOINT else _read_weights(cfg.TRAIN.CHECKPOINT)
+    before = start.content if start is not None else state
+    metadata = {
+        "config": cfg.dump(),
+        "classes": index.classes,
+        "videos": describe(index),
+        "seen": merge_seen(
+            before.get("seen") if isinstance(before, Mapping) else None,
+            data.teacher.network.seen if data.teacher is not None else None,
+            seen_in(index),
+        ),
+        "ranks": world.size,
+        "teacher": data.teacher and data.teacher.sha256,
+    }
+    data.warn_of_seen(metadata["seen"], cfg, log.say)
 
     def record_config() -> None:
         save_cfg(cfg, session.folder / "config.yaml")
@@ -90,7 +109,9 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
         hooks.insert(2, evaluation)  # before the checkpoint: its failure ends the run with one
     _set_recompute(model, cfg.TRAIN.RECOMPUTE)
     trainer = build_trainer(cfg, session, model, index.path, hooks)
-    _compile(model, cfg.TRAIN.COMPILE)
+    if data.teacher is not None and not done:
+        trainer.teacher = build_teacher(cfg, data.teacher, index, world.device)
+    _compile(model, cfg.TRAIN.COMPILE, recomputes=bool(cfg.TRAIN.RECOMPUTE))
     if state is not None:
         _load_state(trainer, state, checkpoints)
         if done:
@@ -98,9 +119,9 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
             return Trained(True, 0, cfg)
         log.say(f"resuming at step {trainer.step} from {checkpoints}")
         if evaluation is not None:
-            evaluation.best = _best_so_far(evaluation.path, log)
-    elif cfg.TRAIN.CHECKPOINT:
-        _load_weights(model, cfg.TRAIN.CHECKPOINT, cfg.TRAIN.INFLATE, data, log)
+            evaluation.best = read_best(checkpoints, log.say)
+    elif start is not None:
+        _load_weights(model, start, cfg, data, log)
     loader = batches(trainer.step)
 
     log.start(cfg.TRAIN.WANDB, cfg)
@@ -112,6 +133,9 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
             record_config()
     session.signals.hold()
     _announce(cfg, session, index)
+    if trainer.teacher is not None:
+        share, labels = trainer.teacher.weight, "" if (index.labels >= 0).all() else ", as the videos have no labels"
+        log.say(f"learning from TRAIN.TEACHER {cfg.TRAIN.TEACHER}: {share:.0%} of the loss{labels}")
     try:
         trainer.train(session.until_signal(loader, after=1))
     except Stopped:  # while it waited for a batch
@@ -122,8 +146,9 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
         log.end_progress()
     if evaluation is not None and evaluation.error is not None:
         raise evaluation.error
+    gave_up = evaluation is not None and evaluation.gave_up
     # A signal may also have come after the last step, such as in its evaluation.
-    if trainer.stop or session.any_rank_asked_to_stop():
+    if (trainer.stop and not gave_up) or session.any_rank_asked_to_stop():
         log.say(f"stopped at step {trainer.step} of {cfg.TRAIN.STEPS}; run the same command again to resume")
         return Trained(False, len(logging.failed), cfg)
     if evaluation is None:  # else the evaluation of the last step has done it
@@ -192,13 +217,15 @@ def build_evaluation(
         num_videos=cfg.TRAIN.EVAL_VIDEOS,
     )
 
-    def evaluate(trainer: Trainer) -> tuple[float, int]:
+    def evaluate(trainer: Trainer) -> Validation:
         _refresh_batch_norm(trainer, batches, cfg.TRAIN.PRECISE_BN)
         result = tester.score(trainer.result, session.until_signal(loader))
         tester.check_failures(result)
-        return top_k_accuracy(*labelled(result, val), 1), len(result.failed)
+        scores, labels = labelled(result, val)
+        return Validation(top_k_accuracy(scores, labels, 1), mean_loss(scores, labels), len(result.failed))
 
-    return Evaluation(evaluate, cfg.TRAIN.EVAL_EVERY, session.checkpoints / "best.pt", session.log, metadata)
+    every, patience = cfg.TRAIN.EVAL_EVERY, cfg.TRAIN.PATIENCE
+    return Evaluation(evaluate, every, patience, session.checkpoints, session.log, metadata)
 
 
 def _set_recompute(model: nn.Module, stages: Sequence[int]) -> None:
@@ -207,13 +234,18 @@ def _set_recompute(model: nn.Module, stages: Sequence[int]) -> None:
             module.recompute = module.number in stages
 
 
-def _compile(model: nn.Module, backend: str) -> None:
+def _compile(model: nn.Module, backend: str, *, recomputes: bool) -> None:
     """Compile the network in place; an empty backend leaves it uncompiled."""
     if not backend:
         return
     if backend not in torch.compiler.list_backends(exclude_tags=()):
         backends = ", ".join(torch.compiler.list_backends())
         raise UserError(f"TRAIN.COMPILE is {backend}: it must be one of {backends}, or empty")
+    if recomputes and torch.__version__ < RECOMPUTING_COMPILES:
+        raise UserError(
+            f"TRAIN.RECOMPUTE with TRAIN.COMPILE needs PyTorch {RECOMPUTING_COMPILES} or newer, and this is "
+            f"{torch.__version__}: batch norms would update their statistics twice; leave one of the keys out"
+        )
     model.compile(backend=backend)
 
 
@@ -228,32 +260,30 @@ def _load_state(trainer: Trainer, state: dict[str, Any], checkpoints: Path) -> N
         ) from None
 
 
-def _load_weights(model: nn.Module, checkpoint: str, inflation: str, data: RunData, log: RunLog) -> None:
-    """Load TRAIN.CHECKPOINT; its head is kept where the classes are the same."""
+def _read_weights(checkpoint: str) -> Weights:
     path = local_file(checkpoint)
-    content = read_checkpoint(path)
-    head, note = data.head_rows(Weights(path, content))
-    loaded = fit(model, state_of(content, path), path, inflation=inflation, head=head)
-    log.say(f"starting from {checkpoint}: {loaded}; {note}")
+    return Weights(path, read_checkpoint(path))
 
 
-def _best_so_far(path: Path, log: RunLog) -> float:
-    """Return the top-1 of ``best.pt``; -1 where there is none, so that the next evaluation replaces the file."""
-    if not path.is_file():
-        return -1.0
-    try:
-        return float(read_checkpoint(path)["top1"])
-    except UserError as error:
-        log.say(f"warning: {error}; the next evaluation replaces it")
-    except (KeyError, TypeError, ValueError):
-        log.say(f"warning: {path}: it has no top-1; the next evaluation replaces it")
-    return -1.0
+def _load_weights(model: nn.Module, weights: Weights, cfg: CfgNode, data: RunData, log: RunLog) -> None:
+    """Load the weights of TRAIN.CHECKPOINT; their head is kept where the classes are the same."""
+    head, note = data.head_rows(weights)
+    state = state_of(weights.content, weights.path)
+    loaded = fit(model, state, weights.path, inflation=cfg.TRAIN.INFLATE, head=head)
+    log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {loaded}; {note}")
+    recorded = recorded_values(weights.content, weights.path) if "config" in weights.content else {}
+    before, now = recorded.get("OCTAVE.ALPHA", 0.0), cfg.OCTAVE.ALPHA
+    if before != now and not loaded.has_groups:
+        log.say(
+            f"a warm start: the weights were trained at OCTAVE.ALPHA {before:g}, the network has {now:g}: "
+            "the same numbers, not the same function (docs/checkpoints.md)"
+        )
 
 
 def _announce(cfg: CfgNode, session: Session, index: VideoIndex) -> None:
     """Log what is trained, and warn where no video has label 0."""
     world, say = session.world, session.log.say
-    if not (index.labels == 0).any() and not Path(cfg.DATA.TRAIN).is_dir():
+    if (index.labels >= 0).any() and not (index.labels == 0).any() and not Path(cfg.DATA.TRAIN).is_dir():
         name = index.classes[0]
         say(f"warning: DATA.TRAIN ({cfg.DATA.TRAIN}) has no video with label 0 ({name}); labels count from 0")
     base, batch, steps = cfg.SOLVER.BASE_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.STEPS
@@ -274,7 +304,7 @@ def _refresh_batch_norm(trainer: Trainer, batches: Batches, count: int) -> None:
 
     def clips() -> Iterator[Tensor]:
         for batch in batches(trainer.step):
-            if (batch.labels < 0).any():
+            if (batch.labels == UNREADABLE).any():
                 unreadable.append(batch.failed[-1])
             yield trainer.preparation.clips(batch.frames, batch.seeds, device)
 
@@ -299,7 +329,7 @@ def _finish(trainer: Trainer, batches: Batches, precise: int, state: Mapping[str
         return
     trainer.model.load_state_dict(state["model"])
     _refresh_batch_norm(trainer, batches, precise)
-    metadata = {key: state[key] for key in ("config", "classes", "videos", "ranks") if key in state}
+    metadata = {key: state[key] for key in ("config", "classes", "videos", "seen", "ranks", "teacher") if key in state}
     _save_result(trainer, metadata, session.checkpoints)
     if trainer.world.is_main:
         write_text(session.folder / "config.yaml", state["config"])

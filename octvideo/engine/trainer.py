@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from octvideo.data import Batch, Failure
+from octvideo.data.dataset import UNREADABLE
 from octvideo.data.seeds import seed_of
 from octvideo.engine.averaging import weight_average
 from octvideo.engine.distributed import World
 from octvideo.engine.failures import FailureBudget, all_unreadable_error
 from octvideo.engine.precision import autocast
 from octvideo.engine.preparation import ClipPreparation
+from octvideo.engine.teacher import Teacher
 from octvideo.errors import UserError
 
 __all__ = ["Hook", "StepStats", "TrainSettings", "Trainer"]
@@ -60,7 +63,8 @@ class StepStats:
 
     Attributes:
         lr: learning rate.
-        loss, top1: mean loss, and accuracy in percent (of the heavier label where clips are mixed).
+        loss, top1: mean loss, and accuracy in percent (of the heavier label where clips are mixed; agreement with the
+            teacher where labels are not used).
         grad_norm: norm of the gradient before clipping.
         clips: number of clips.
         failed: videos that could not be read.
@@ -119,6 +123,7 @@ class Trainer:
         path_of: returns the path of a video of the training list, for error messages.
         asked_to_stop: called in every step; if it returns True on any rank, all ranks stop after that step.
         hooks: called after every step with the trainer and the step's figures.
+        teacher: a network to learn from, in addition to the labels or without them; None for the labels alone.
 
     Attributes:
         step: number of steps done.
@@ -138,10 +143,12 @@ class Trainer:
         path_of: Callable[[int], str] = str,
         asked_to_stop: Callable[[], bool] = lambda: False,
         hooks: Sequence[Hook] = (),
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.preparation, self.settings, self.world = preparation, settings, world
         self.path_of, self.asked_to_stop, self.hooks = path_of, asked_to_stop, hooks
+        self.teacher = teacher
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         self.parallel_model = _distribute(model, world.device) if world.size > 1 else model
         self.average = weight_average(model, settings.ema) if settings.ema else None
@@ -210,7 +217,7 @@ class Trainer:
         for clips, targets in self.preparation.parts(batch, settings.accumulate, device, mix_seed):
             done += len(clips)
             with self._gradient_exchange(done == count):
-                part_loss, logits = self._forward(clips, targets)
+                part_loss, logits, targets = self._forward(clips, targets)
                 self.scaler.scale(part_loss * (len(clips) / count)).backward()
             loss += part_loss.detach() * len(clips)
             labels = targets if targets.dim() == 1 else targets.argmax(1)
@@ -223,11 +230,12 @@ class Trainer:
             return self.parallel_model.no_sync()
         return nullcontext()
 
-    def _forward(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, and logits ``(n, classes)``."""
+    def _forward(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean loss, logits ``(n, classes)``, and the targets, or in their place a teacher's logits."""
         try:
             with autocast(self.world.device, self.settings.precision):
-                logits = self.parallel_model(clips)
+                logits = self.parallel_model(clips).float()
+                answers = None if self.teacher is None else self.teacher(clips)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -235,7 +243,11 @@ class Trainer:
                 f"batch norm has one value per channel in clips {tuple(clips.shape)}: set a larger TRAIN.BATCH_SIZE, "
                 "DATA.TRAIN_CROP or DATA.NUM_FRAMES, or a smaller TRAIN.ACCUMULATE"
             ) from None
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.settings.label_smoothing), logits
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.settings.label_smoothing)
+        if self.teacher is None or answers is None:
+            return loss, logits, targets
+        loss = torch.lerp(loss, self.teacher.loss(logits, answers), self.teacher.weight)
+        return loss, logits, answers if self.teacher.weight == 1 else targets
 
     def _clip_gradients(self) -> Tensor:
         """Return the gradient norm before clipping, on the device. The ranks have averaged their gradients before."""
@@ -250,7 +262,7 @@ class Trainer:
         self, batch: Batch, loss: Tensor, correct: Tensor, grad_norm: Tensor, ready: float
     ) -> list[_RankFigures]:
         """Return the figures of all ranks, which wait for each other and for the device here."""
-        unreplaced = int((batch.labels < 0).sum())
+        unreplaced = int((batch.labels == UNREADABLE).sum())
         on_host = [len(batch.labels), len(batch.failed), unreplaced, ready, float(self.asked_to_stop())]
         on_device = torch.stack([loss, correct, grad_norm.to(loss)])
         return [_RankFigures(*row) for row in self.world.all_gather_row(on_device, on_host)]
@@ -321,4 +333,6 @@ class Trainer:
 
 
 def _distribute(model: nn.Module, device: torch.device) -> nn.Module:
+    # The gradient of a 1x1x1 kernel has other strides than the kernel; both mean the same order in memory.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -41,8 +41,8 @@ def test_low_maps_have_low_frequencies(data: Path) -> None:
     pairs = [(f"res{stage}", group) for stage in (2, 3, 4) for group in ("high", "low")]
     assert list(rows) == [*pairs, ("res5", "plain")]
     assert rows["res2", "high"]["size"] == [24, 24] and rows["res2", "low"]["size"] == [12, 12]
-    # 8 frames, and alpha 0.25 of 64 channels.
-    assert rows["res2", "high"]["maps"] == 3 * 8 * 48 and rows["res2", "low"]["maps"] == 3 * 8 * 16
+    # 8 frames, and alpha 0.5 of 64 channels.
+    assert rows["res2", "high"]["maps"] == rows["res2", "low"]["maps"] == 3 * 8 * 32
     for stage in ("res2", "res3", "res4"):
         high, low = rows[stage, "high"], rows[stage, "low"]
         assert 0 < low["mean_frequency"] < high["mean_frequency"]

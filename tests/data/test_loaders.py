@@ -9,7 +9,7 @@ import torch
 import octvideo.data.dataset as dataset_module
 from octvideo.config import load_cfg
 from octvideo.data import build_test_loader, build_train_loader
-from octvideo.data.dataset import MAX_CONSECUTIVE_FAILURES
+from octvideo.data.dataset import MAX_CONSECUTIVE_FAILURES, UNREADABLE
 from octvideo.data.loaders import TrainSampler
 from octvideo.data.transforms import resize_short_side, spatial_crops
 from octvideo.errors import UserError
@@ -167,7 +167,7 @@ def test_clip_is_black_after_twenty_failures(tmp_path, workers):
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "x.mp4").write_bytes(b"broken")
     batch = next(iter(build_train_loader(cfg_of(tmp_path, "NUM_WORKERS", workers))))
-    assert batch.labels.tolist() == [-1] * 4 and not batch.frames.any()
+    assert batch.labels.tolist() == [UNREADABLE] * 4 and not batch.frames.any()
     assert len(batch.failed) == 4 * MAX_CONSECUTIVE_FAILURES and {
         Path(failure.path).name for failure in batch.failed
     } == {"x.mp4"}

@@ -10,6 +10,7 @@ from runs import call, equal, weights
 from torch import nn
 
 from octvideo.config import load_cfg
+from octvideo.engine import train
 from octvideo.models import Stage, build_model
 from octvideo.octave import merge
 
@@ -58,6 +59,17 @@ def test_compiled_run_matches_and_resumes(small_run, tmp_path):
     assert call(small_run("compiled", *keys[2:], "TRAIN.STEPS", "7")) == 0
 
 
+def test_recomputing_is_not_compiled_by_old_pytorch(small_run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(train, "RECOMPUTING_COMPILES", "99.1")
+    assert call(small_run("out", *_STOP, "TRAIN.RECOMPUTE", "[3]", "TRAIN.COMPILE", "aot_eager")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        error.startswith("error: TRAIN.RECOMPUTE with TRAIN.COMPILE needs PyTorch 99.1") and torch.__version__ in error
+    )
+    assert not list((tmp_path / "out").rglob("*.pt"))
+
+
+@pytest.mark.skipif(torch.__version__ < train.RECOMPUTING_COMPILES, reason="this PyTorch does it wrong")
 @pytest.mark.parametrize("alpha", [pytest.param("0", marks=pytest.mark.full), "0.5"])
 def test_recomputing_can_be_compiled(alpha):
     """Stem and first stage, compiled and recomputed: features, gradients and statistics are those of neither."""

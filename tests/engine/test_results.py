@@ -17,7 +17,7 @@ from processes import ROOT
 from runs import call
 
 from octvideo.data import VideoIndex
-from octvideo.engine.metrics import confusion_matrix, per_class_accuracy, top_k_accuracy
+from octvideo.engine.metrics import confusion_matrix, draw_confusion, per_class_accuracy, top_k_accuracy
 from octvideo.engine.results import accuracy, summarize, write_details, write_metrics
 from octvideo.engine.tester import TestResult
 
@@ -88,6 +88,12 @@ def test_failed_picture_is_a_warning(named_run: list[str], tmp_path: Path, capsy
     assert "warning: confusion_matrix.png cannot be drawn (" in capsys.readouterr().err
     check_results(tmp_path / "out")
     assert not (tmp_path / "out" / "confusion_matrix.png").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["\U0003fffe", 100 * "long"])  # a letter that no font has
+def test_matrix_of_odd_names_is_silent(name: str) -> None:
+    assert draw_confusion(np.eye(2, dtype=int), [name, "打篮球"]).startswith(b"\x89PNG")
 
 
 def test_many_classes_have_no_matrix(tmp_path: Path) -> None:

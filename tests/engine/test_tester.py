@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,10 +64,30 @@ def test_two_processes_give_metrics_of_one(small_run, video_folder, tmp_path):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
+def test_backend_changes_nothing_but_rounding(small_run, tmp_path, capsys):
+    """In two processes, which convert at the same time."""
+    pytest.importorskip("openvino")
+    assert call(small_run("torch", "TRAIN.STEPS", "6", "TEST.BACKEND", "torch")) == 0
+    assert "backend: torch\n" in capsys.readouterr().err
+    test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "torch" / "checkpoints" / "last.pt")]
+    code, _, err = finish(start(small_run("auto", *test, "TEST.NUM_CLIPS", "3"), processes=2))  # 72 clips
+    assert code == 0 and "backend: openvino (converted now, once)\n" in err, err
+    assert call(small_run("openvino", *test, "TEST.BACKEND", "openvino")) == 0
+    expected, found = (_scores(tmp_path / name / "predictions.csv") for name in ("torch", "openvino"))
+    assert len(found) == 16 and found == pytest.approx(expected, abs=1e-4)
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """Return the probability of each class of each video."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {f"{row['path']} {row[f'prediction{k}']}": float(row[f"score{k}"]) for row in rows for k in (1, 2)}
+
+
 def test_two_processes_test_the_saved_network(small_run, tmp_path):
     """Batch norm's statistics differ between the ranks after a step, until they are shared."""
     code, _, err = finish(start(small_run("trained", "SOLVER.BASE_LR", "2e-2"), processes=2))
-    assert code == 0, err
+    assert code == 0 and "Warning" not in err, err
     test = ["TRAIN.ENABLE", "False", "TEST.CHECKPOINT", str(tmp_path / "trained" / "checkpoints" / "last.pt")]
     assert call(small_run("alone", *test)) == 0
     trained, alone = ((tmp_path / name / "predictions.csv").read_text() for name in ("trained", "alone"))

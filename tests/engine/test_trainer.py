@@ -14,6 +14,7 @@ from trainers import MEAN, STD, make_trainer
 
 from octvideo.data import Batch, Failure, normalize_clips
 from octvideo.data.augment import Augmentation
+from octvideo.data.dataset import UNREADABLE
 from octvideo.data.mixing import Mixing
 from octvideo.data.seeds import seed_of
 from octvideo.engine.trainer import StepStats
@@ -85,7 +86,7 @@ def test_nan_loss_names_step_rate_and_files():
 def test_clip_without_video_is_not_trained_on():
     net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
     weight = net[2].weight.detach().clone()
-    batch = black(-1, [Failure(f"/gone{number}.mp4", "no such file") for number in range(20)])
+    batch = black(UNREADABLE, [Failure(f"/gone{number}.mp4", "no such file") for number in range(20)])
     trainer = make_trainer(net, 9)
     with pytest.raises(UserError, match=r"/gone19.mp4: no such file; 20 videos in a row cannot be read"):
         trainer.train(iter([batch]))
