@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from bootstrap import ROOT
 
+from octvideo.analysis.report_commands import program
 from octvideo.config import load_cfg
 
 
@@ -58,7 +60,7 @@ def main() -> None:
         print(f"   {name:38s}{value:7.0f} s")
     best = answer["predictions"][0]
     print(f"   videos                                {data}")
-    print(f"   network, log, metrics, confusion      {run}")
+    print(f"   network, log, metrics, report         {run}")
     print(f"   {video} shows: {best['label']} ({best['score']:.0%})")
     print(f"   annotated clip                        {annotated}")
     if resumed:
@@ -66,6 +68,15 @@ def main() -> None:
     print(f"   {views}-view top-1 on {metrics['num_videos']} clips of unseen figures: {metrics['top1']:.1f} %")
     if metrics["top1"] < 90:
         print("   warning: that is less than the 90 % it should reach")
+    octvideo = program()
+    print("\n== what to try next")
+    print(f"   open {run / 'report.html'} in a browser: accuracy, curves, worst mistakes, cost")
+    for what, command in (
+        ("predict your own clip, with the network that ships with octvideo", "predict CLIP.mp4"),
+        ("train a network on your own videos, one folder per class", "train FOLDER"),
+        ("the same in a browser, with the network just trained", f"app --checkpoint {shlex.quote(str(checkpoint))}"),
+    ):
+        print(f"   {what}:\n      {octvideo} {command}")
 
 
 if __name__ == "__main__":

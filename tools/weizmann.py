@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The ten Weizmann actions in three folds, each tested on three persons that it has not seen; or all of it, to ship."""
+"""The ten Weizmann actions in three folds, each tested on three persons that it has not seen."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from typing import Any
 from bootstrap import ROOT
 
 from octvideo.cli import run as run_command
-from octvideo.config import CfgNode, get_defaults, load_cfg
+from octvideo.config import load_cfg
 from octvideo.errors import UserError
 
 FOLDS = (("daria", "denis", "eli"), ("ido", "ira", "lena"), ("lyova", "moshe", "shahar"))
 
 
 def write_lists(videos: list[Path], classes: list[str], folder: Path, held_out: tuple[str, ...]) -> None:
-    """``train.csv`` and ``val.csv``: `path label` lines; without persons to hold out, both have all videos."""
+    """``train.csv`` and ``val.csv``: `path label` lines."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, testing in (("train", False), ("val", True)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             for path in videos:
-                if not held_out or (path.name.split("_")[0] in held_out) == testing:
+                if (path.name.split("_")[0] in held_out) == testing:
                     writer.writerow([path.resolve(), classes.index(path.parent.name)])
 
 
@@ -57,23 +57,6 @@ def run_fold(cfg: str, output: Path, folder: Path, overrides: list[str]) -> dict
     return {**metrics, "resumed": resumed, "seconds": time.perf_counter() - start}
 
 
-def strip(checkpoint: Path, target: Path) -> None:
-    """The network alone, for inference: half-precision weights, configuration and class names."""
-    import torch
-
-    from octvideo.engine.checkpoints import save_checkpoint
-    from octvideo.models.checkpoints import read_checkpoint
-
-    payload = read_checkpoint(checkpoint)
-    state = {key: v.to(torch.float16) if v.is_floating_point() else v for key, v in payload["model"].items()}
-    cfg = CfgNode.load_cfg(payload["config"])
-    defaults = get_defaults()
-    cfg.OUTPUT_DIR = defaults.OUTPUT_DIR  # the folders of the machine that trained it are nobody's business
-    for key in ("TRAIN", "VAL", "TEST", "ROOT", "CLASSES"):
-        cfg.DATA[key] = defaults.DATA[key]
-    save_checkpoint({"model": state, "config": cfg.dump(), "classes": payload["classes"]}, target)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints, and writes as ``weizmann.json``, the accuracy of each fold and over all clips."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -83,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "output" / "weizmann")
     parser.add_argument("--cfg", default="configs/weizmann/oct_i3d.yaml")
     parser.add_argument("--folds", type=int, nargs="+", choices=range(len(FOLDS)), default=[0, 1, 2])
-    parser.add_argument("--ship", type=Path, help="train on all 90 clips instead, and write the network to this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     args = parser.parse_args(argv)
     videos = sorted((args.data / "weizmann").glob("*/*.avi"))
@@ -96,12 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         (output / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {args.output}: cannot be written: {error.strerror}; give another folder") from None
-    if args.ship is not None:
-        write_lists(videos, classes, output / "all", ())
-        train(args.cfg, output, output / "all", ["TEST.ENABLE", "False", *args.overrides])
-        strip(output / "all" / "checkpoints" / "last.pt", args.ship.resolve())
-        print(f"{args.ship}: {args.ship.stat().st_size / 1e6:.1f} MB, trained on {len(videos)} clips")
-        return 0
     results = []
     for fold in args.folds:
         print(f"\n== fold {fold}: tested on {', '.join(FOLDS[fold])}", flush=True)
