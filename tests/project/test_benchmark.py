@@ -155,6 +155,8 @@ def test_end_to_end_times_predictions(capsys: pytest.CaptureFixture[str], video_
     video = next((video_folder / "val").rglob("*.mp4"))
     found = measure(capsys, "end-to-end", "--data", str(video), *weights)
     assert [result["name"] for result in found["results"]] == ["load", "first prediction", "next predictions"]
+    found = measure(capsys, "end-to-end", "--data", str(video), "--model", "oct_i3d_small")
+    assert len(found["results"]) == 3
 
 
 def test_text_table_has_all_groups(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,3 +209,34 @@ def test_unreadable_video_is_named(capsys: pytest.CaptureFixture[str], tmp_path:
         assert run(main, [name, "--data", str(tmp_path), "--rounds", "1", *SMALL]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "broken.mp4" in error
+
+
+@pytest.mark.full
+def test_cpu_table_is_measured_and_drawn(tmp_path: Path) -> None:
+    group = "small I3D, width 16"
+    files = ["--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png")]
+    _script("cpu.py", "--rounds", "2", "--only", group, *files)
+    rows = json.loads((tmp_path / "a.json").read_text())["networks"][group]
+    assert set(rows) == {
+        f"{alpha}, {runtime} f32" for alpha in ("0", "0.25", "0.5x16") for runtime in ("openvino", "torch")
+    }
+    row, vanilla = rows["0.5x16, openvino f32"], rows["0, openvino f32"]
+    assert row["speedup"] == pytest.approx(vanilla["ms"] / row["ms"])
+    assert row["share"] == pytest.approx(row["speedup"] / (vanilla["gflops"] / row["gflops"]))
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+@pytest.mark.full
+def test_gpu_script_runs_where_there_is_none(tmp_path: Path) -> None:
+    small = ["MODEL.BLOCKS", "[1,1,1,1]", "MODEL.WIDTH", "8", "DATA.TRAIN_CROP", "32"]
+    options = ["--device", "cpu", "--no-compile", "--rounds", "1", "--clips", "1", "--json", str(tmp_path / "a.json")]
+    _script("gpu.py", *options, *small)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert max(found["differences"].values()) < 1e-4 and len(found["differences"]) == 4
+    assert {len(rows) for kinds in found["networks"].values() for rows in kinds.values()} == {8}
+
+
+def _script(name: str, *arguments: str) -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, str(root / "benchmarks" / name), *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

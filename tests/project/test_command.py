@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,17 @@ def test_other_errors_keep_their_traceback() -> None:
 def test_name_of_another_encoding_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(lambda _: print("a\udcff.mp4")) == 0
     assert capsys.readouterr().out == "a\\udcff.mp4\n"
+
+
+def test_line_on_stderr_is_one_write() -> None:
+    """Else two ranks that share a terminal tear each other's lines apart: torchrun starts them with ``python -u``."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    with reader, writer:
+        command = [sys.executable, "-u", "-m", "octvideo", "run-net", "--cfg", "missing.yaml"]
+        assert subprocess.run(command, stderr=writer, cwd=ROOT).returncode == 2
+        writer.close()
+        writes = list(iter(lambda: reader.recv(1 << 16), b""))
+    assert len(writes) == 1 and writes[0].startswith(b"error: ") and writes[0].endswith(b"\n")
 
 
 def test_wrong_config_is_reported_before_torch() -> None:

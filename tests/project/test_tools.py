@@ -12,7 +12,10 @@ import av
 import pytest
 import torch
 
+from octvideo.data.seen import hash_video
+
 ROOT = Path(__file__).resolve().parents[2]
+PERSONS = ("denis", "ido", "moshe")  # one of each fold
 SMALL = "TRAIN.STEPS 2 TRAIN.BATCH_SIZE 2 SOLVER.WARMUP_STEPS 1 TEST.NUM_CLIPS 2 TEST.NUM_CROPS 1 NUM_WORKERS 0".split()
 
 
@@ -61,18 +64,56 @@ def test_weizmann_holds_out_three_persons(data: Path, tmp_path: Path) -> None:
     assert f"top-1 over 30 clips: {metrics['top1']:.1f} %" in done.stdout
 
 
-def test_shipped_network_is_small_and_predicts(data: Path, tmp_path: Path) -> None:
-    ship = tmp_path / "net.pt"
-    done = call("tools/weizmann.py", "--data", data, "--output", tmp_path / "run", "--ship", ship, "--", *SMALL)
+@pytest.fixture
+def few(data: Path, tmp_path: Path) -> Path:
+    """A folder of data as ``tools/ship.py`` reads it: two actions of three persons, two cameras, two other clips."""
+    names = [f"weizmann/{action}/{person}_{action}.avi" for action in ("bend", "wave2") for person in PERSONS]
+    names += ["fight_surveillance/fight/fi001.mp4", "fight_surveillance/noFight/nofi001.mp4"]
+    names += ["clips/actions/mmaction2_part_0.mp4", "clips/asl_gestures/help.mkv", "clips/formats/decord_corrupted.mp4"]
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).symlink_to((data / name).resolve())
+    (tmp_path / "data" / "labels").mkdir()
+    rows = "path,label,group,frames\nfight_surveillance/fight/fi001.mp4,fight,a,9\n"
+    rows += "fight_surveillance/noFight/nofi001.mp4,noFight,b,9\n"
+    (tmp_path / "data" / "labels" / "fight_surveillance.csv").write_text(rows)
+    return tmp_path / "data"
+
+
+@pytest.mark.full
+def test_ship_writes_networks_card_and_results(few: Path, tmp_path: Path) -> None:
+    output, results = tmp_path / "assets", tmp_path / "ship.json"
+    arguments = ["--data", few, "--work", tmp_path / "work", "--output", output, "--results", results]
+    done = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
+    lists = {}
+    for name in ("fold0", "fold1", "fold2", "all"):
+        lines = (tmp_path / "work" / "oct_i3d" / "seed3" / name / "train.csv").read_text().splitlines()
+        lists[name] = {Path(line.rsplit(",", 1)[0]).name for line in lines}
+    assert lists["fold1"] == {"denis_bend.avi", "denis_wave2.avi", "moshe_bend.avi", "moshe_wave2.avi"}
+    assert len(lists["all"]) == 6
+    ship = output / "oct_i3d_weizmann.pt"
     content = torch.load(ship, weights_only=True)
-    assert set(content) == {"model", "config", "classes", "version"}
-    assert len(content["classes"]) == 10
+    assert set(content) == {"model", "config", "classes", "confidence", "seen", "version"}
+    assert hash_video(str(few / "weizmann" / "bend" / "ido_bend.avi")) in content["seen"]["videos"]
+    assert content["classes"] == ["bend", "wave2", "other"]
+    assert content["confidence"]["known"] == 6 and 0 < content["confidence"]["threshold"] < 1
+    assert f"threshold {content['confidence']['threshold']}" in (output / "MODEL_CARD.md").read_text()
+    assert json.loads(results.read_text())["networks"]["oct_i3d"]["confidence"] == content["confidence"]
     assert {value.dtype for value in content["model"].values() if value.is_floating_point()} == {torch.float16}
     assert str(tmp_path) not in content["config"], "a shipped file must not name folders of the machine it was made on"
-    done = call("demo/predict.py", data / "weizmann" / "bend" / "ido_bend.avi", "--checkpoint", ship, "--json")
+    done = call("demo/predict.py", few / "weizmann" / "bend" / "ido_bend.avi", "--checkpoint", ship, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["predictions"][0]["label"] in content["classes"]
+    record = json.loads(done.stdout)
+    assert {row["label"] for row in record["predictions"]} == {"bend", "wave2"} and record["sure"] in (True, False)
+    again = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL)
+    assert again.returncode == 0 and "testing" not in again.stderr
+
+
+def test_ship_without_videos_is_one_line(tmp_path: Path) -> None:
+    done = call("tools/ship.py", "--data", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
 def test_weizmann_without_videos_is_one_line(tmp_path: Path) -> None:
