@@ -64,8 +64,9 @@ def test_failed_job_names_its_reason(video_folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the job's process in /proc")
 def test_preempted_job_finishes_step_and_resumes(video_folder: Path, tmp_path: Path) -> None:
-    output, steps = tmp_path / "out", 60
-    every = ["TRAIN.STEPS", str(steps), "TRAIN.CHECKPOINT_EVERY", "1000", "TRAIN.LOG_EVERY", "1"]
+    output = tmp_path / "out"
+    # More steps than it can do before the signals come.
+    every = ["TRAIN.STEPS", "100000", "TRAIN.CHECKPOINT_EVERY", "100000", "TRAIN.LOG_EVERY", "1"]
     # Not through a pipe: the job outlives the command and would keep it open.
     printed = tmp_path / "printed.txt"
     with printed.open("w") as file:
@@ -73,23 +74,27 @@ def test_preempted_job_finishes_step_and_resumes(video_folder: Path, tmp_path: P
         subprocess.run([*command, *arguments(video_folder, output, *every)], check=True, stdout=file, stderr=file)
     name = printed.read_text().split()[1].rstrip(":")
     folder = output / "slurm"
-    _until(lambda: "training on" in _log(folder, name))
+    _until(lambda: "train 3/" in _log(folder, name))
     os.kill(_task(name), signal.SIGUSR2)  # as SLURM announces the end
+    _until(lambda: "stopped at step" in _log(folder, name))
+    stopped = len(_steps(output))
+    _until(lambda: len(_steps(output)) > stopped)
+    os.kill(_task(name), signal.SIGTERM)  # as when it is cancelled
     result = folder / f"{name}_0_result.pkl"
     _until(result.is_file)
     log = _log(folder, name)
-    assert pickle.loads(result.read_bytes()) == ("success", 0), log
-    assert "Requeued job" in log and "resuming at step" in log
+    assert pickle.loads(result.read_bytes())[0] == "error" and "a signal stopped the run" in log, log
+    assert log.count("Requeued job") == 1 and f"resuming at step {stopped} " in log, log
     # No step twice: the checkpoint is of the step that the signal came in.
-    assert _steps(output) == list(range(1, steps + 1))
+    assert _steps(output) == list(range(1, len(_steps(output)) + 1))
 
 
 def _task(name: str) -> int:
-    """Return the process of a local job's only task."""
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    """Return the process of a local job's only task: the child of its controller, whose number is the job's."""
+    for stat_ in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            if f"SUBMITIT_LOCAL_JOB_ID={name}\0".encode() in environment.read_bytes():
-                return int(environment.parent.name)
+            if stat_.read_text().rsplit(")", 1)[1].split()[1] == name:
+                return int(stat_.parent.name)
     raise AssertionError(f"job {name} has no process")
 
 

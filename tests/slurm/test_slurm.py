@@ -130,7 +130,7 @@ def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, complaint
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
