@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from octvideo.backends.openvino_runner import OpenVinoRunner, has_bf16  # noqa: E402
+from octvideo.backends.openvino_runner import OpenVinoRunner, core, has_bf16  # noqa: E402
 from octvideo.backends.quantise import quantise  # noqa: E402
 from octvideo.backends.runners import create_runner, openvino_model  # noqa: E402
 from octvideo.benchmarking.timing import hardware, interleaved, timed  # noqa: E402
@@ -162,8 +162,6 @@ def saved_activations() -> dict[str, Any]:
 
 def many_clips(rounds: int) -> dict[str, Any]:
     """Return milliseconds a clip of eight on all cores: as a batch, one after the other, one on each thread."""
-    import openvino
-
     before = torch.get_num_threads()
     torch.set_num_threads(max(2, len(os.sched_getaffinity(0))))
     found: dict[str, Any] = {"threads": torch.get_num_threads()}
@@ -173,7 +171,7 @@ def many_clips(rounds: int) -> dict[str, Any]:
         model = openvino_model(build_model(cfg).eval(), shape)
         clips = torch.randn(8, 3, *shape)
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        batch = openvino.Core().compile_model(model, "CPU", settings)
+        batch = core().compile_model(model, "CPU", settings)
         run = OpenVinoRunner(model.clone())
         ways: dict[str, Work] = {
             "a batch": partial(batch, clips.numpy()),

@@ -22,6 +22,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from octvideo.backends.openvino_runner import core
 from octvideo.config import with_keys
 from octvideo.errors import one_line
 
@@ -66,13 +67,12 @@ def is_kept(key: str) -> bool:
 
 def read_network(key: str) -> Any | None:
     """Return the ``openvino.Model`` of a name; None if there is none. One that cannot be read is removed."""
-    import openvino
-
     folder = cache_folder() / key
     if not is_kept(key):
         return None
+    openvino_core = core()
     try:
-        model = openvino.Core().read_model(folder / _FILE)
+        model = openvino_core.read_model(folder / _FILE)
     except Exception:  # it depends on what is broken
         shutil.rmtree(folder, ignore_errors=True)
         return None

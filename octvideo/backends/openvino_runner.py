@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,27 @@ from torch import Tensor
 
 from octvideo.errors import UserError
 
-__all__ = ["OpenVinoRunner", "has_bf16"]
+__all__ = ["OpenVinoRunner", "core", "has_bf16"]
+
+
+@cache
+def core() -> Any:
+    """Return the only ``openvino.Core`` of this process, with its CPU plugin.
+
+    A plugin sets the thread's alternate signal stack, and puts back the one before when it ends. Of two plugins that do
+    not end in reverse order, the second puts back the freed stack of the first: the next signal, as Ctrl-C, would crash
+    Python. This one never ends.
+    """
+    import openvino
+
+    only = openvino.Core()
+    only.get_versions("CPU")  # loads the plugin
+    return only
 
 
 def has_bf16() -> bool:
     """Tell whether OpenVINO computes in bfloat16 on this CPU."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoRunner:
@@ -73,11 +86,9 @@ class OpenVinoRunner:
         return openvino.AsyncInferQueue(self._compile(streams=self._threads), self._threads)
 
     def _compile(self, streams: int) -> Any:
-        import openvino
-
         settings = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": self._threads,
             "NUM_STREAMS": streams,
         }
-        return openvino.Core().compile_model(self._model, "CPU", settings)
+        return core().compile_model(self._model, "CPU", settings)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from octvideo.backends.openvino_runner import core
 from octvideo.backends.runners import quiet
 from octvideo.errors import UserError
 
@@ -36,6 +37,7 @@ def quantise(model: Any, clips: Sequence[Tensor]) -> Any:
     convolutions = [node for node in operations if node.get_type_name() in ("Convolution", "GroupConvolution")]
     products = [node for node in operations if node.get_type_name() == "MatMul"]
     kept = [node.get_friendly_name() for node in (*convolutions[:1], *products[-1:])]
+    core()  # NNCF makes cores of its own, which must end before this one
     with quiet(), contextlib.redirect_stdout(io.StringIO()):  # progress bars
         return nncf.quantize(
             model.clone(),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.backends.cache import cache_folder, keep_network, read_network
-from octvideo.backends.openvino_runner import OpenVinoRunner
+from octvideo.backends.openvino_runner import OpenVinoRunner, core
 from octvideo.errors import UserError
 from octvideo.files import atomic_write, discard, replace_durably
 from octvideo.models.classifier import classifier_features
@@ -145,9 +145,7 @@ def load_exported(format: str, path: Path) -> Runner:
     if format == "onnx":
         return _onnx_runner(str(path))
     if format == "openvino":
-        import openvino
-
-        return OpenVinoRunner(openvino.Core().read_model(path))
+        return OpenVinoRunner(core().read_model(path))
     return TorchRunner(torch.export.load(path).module(), torch.device("cpu"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from octvideo.backends.openvino_runner import OpenVinoRunner, has_bf16
+from octvideo.backends.openvino_runner import OpenVinoRunner, core, has_bf16
 from octvideo.engine.networks import Network, cfg_from_text
 from octvideo.errors import UserError, one_line
 
@@ -63,14 +63,14 @@ def load_exported_network(path: str | Path) -> ExportedNetwork:
         UserError: OpenVINO is not installed, or the file is missing, broken or of another program.
     """
     try:
-        import openvino
+        core()
     except ImportError:
         raise UserError(f"{path}: openvino is needed for this: pip install openvino") from None
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; check --checkpoint")
     try:
-        model = openvino.Core().read_model(path)
+        model = core().read_model(path)
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot read it ({one_line(error)}); export it again") from None
     if not model.has_rt_info(_ENTRY):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,33 @@ def test_backends_agree_with_the_network(checkpoint: Path, backend: str) -> None
             expected = model(clips)
         assert expected.std() > 0.05
         assert relative_difference(runner(clips), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("is_quantised", [False, True])
+def test_signal_is_handled_after_networks_have_ended(is_quantised: bool) -> None:
+    """OpenVINO changes the signal stack; where it leaves a freed one, the first signal kills Python."""
+    pytest.importorskip("nncf" if is_quantised else "openvino")
+    code = """
+import gc, signal, sys, torch
+from octvideo.backends.openvino_runner import OpenVinoRunner
+from octvideo.backends.quantise import quantise
+from octvideo.backends.runners import openvino_model
+
+clip = torch.zeros(1, 3, 4, 8, 8)
+network = torch.nn.Sequential(
+    torch.nn.Conv3d(3, 8, 3), torch.nn.Conv3d(8, 8, 1), torch.nn.Flatten(), torch.nn.Linear(576, 2)
+)
+model = openvino_model(network.eval(), (4, 8, 8))
+for _ in range(2):
+    first, second = (OpenVinoRunner(quantise(model, [clip]) if sys.argv[1] == "True" else model) for _ in "ab")
+    first(clip), second(clip)
+    del first, second  # in the order in which they began
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(is_quantised)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("number", [1, 2])

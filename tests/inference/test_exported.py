@@ -12,7 +12,7 @@ import torch
 from small_network import CLASSES
 
 from octvideo.backends import openvino_runner
-from octvideo.backends.openvino_runner import has_bf16
+from octvideo.backends.openvino_runner import core, has_bf16
 from octvideo.benchmarking import precisions
 from octvideo.cli import run
 from octvideo.cli.export import main
@@ -52,7 +52,7 @@ def videos(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _record(path: Path) -> dict:
-    return json.loads(openvino.Core().read_model(path).get_rt_info("octvideo").astype(str))
+    return json.loads(core().read_model(path).get_rt_info("octvideo").astype(str))
 
 
 def test_exported_network_predicts_as_its_checkpoint(weights: Path, network: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_that_do_not_fit(weights: Path, network: Path, tmp_path: Path, mon
     (tmp_path / "half.xml").write_bytes(network.read_bytes()[:3000])
     with pytest.raises(UserError, match="half.xml: OpenVINO cannot read it"):
         Predictor(tmp_path / "half.xml")
-    foreign = openvino.Core().read_model(network)
+    foreign = core().read_model(network)
     foreign.set_rt_info("something else", ["other"])
     plain = openvino.Model(foreign.outputs, foreign.get_parameters(), "foreign")
     openvino.save_model(plain, tmp_path / "foreign.xml")
@@ -130,7 +130,7 @@ def test_int8_is_calibrated_and_measured(
     assert measured["num_videos"] == 8 and set(measured["top1"]) == {"f32", "int8"} == set(measured["clip_ms"])
     for name, top1 in measured["top1"].items():
         assert f"  {name:5}{top1:6.1f} %" in out and top1 % 12.5 == 0
-    operations = openvino.Core().read_model(path).get_ordered_ops()
+    operations = core().read_model(path).get_ordered_ops()
     quantised = [_weights_are_int8(node) for node in operations if node.get_type_name() == "Convolution"]
     assert not quantised[0] and all(quantised[1:])
     [classifier] = [node for node in operations if node.get_type_name() == "MatMul"]
