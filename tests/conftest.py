@@ -19,7 +19,6 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _interruptible() -> Iterator[None]:
     """A shell's background job ignores Ctrl-C, and its children inherit that; some tests interrupt theirs."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a loader's handler stays, and would run at the end of every process
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the test leaves a handler of SIGINT behind"
 
