@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 from av.video.frame import VideoFrame
 
-from octvideo.data.decoders.stream import open_stream
+from octvideo.data.decoders.stream import Orientation, open_stream, orientation, pixel_aspect
 
 __all__ = ["Encoded", "MediaError", "output_size", "require_video", "transcode"]
 
@@ -28,7 +28,6 @@ _FORMATS = (
 )
 _TICK = Fraction(1, 5000)  # seconds; the least between two frames, more than a tick of any output
 _REORDER = 16  # the maximal distance of a time from its place, in frames
-_TURNS = {90: "transpose=cclock", 180: "hflip,vflip", 270: "transpose=clock"}
 
 
 class MediaError(Exception):
@@ -151,16 +150,19 @@ class _Frames:
 
 
 class _Scaler:
-    """Turns frames upright and scales them to one size, yuv420p; it has a filter graph for each kind of frame."""
+    """Turns frames upright and scales them to one size with square pixels, yuv420p.
 
-    def __init__(self, first: VideoFrame, short_side: int, upscale: bool) -> None:
-        turned = first.rotation % 180 == 90
-        size = (first.height, first.width) if turned else (first.width, first.height)
+    It has a filter graph for each kind of frame.
+    """
+
+    def __init__(self, first: VideoFrame, aspect: Fraction, short_side: int, upscale: bool) -> None:
+        width = max(1, round(first.width * aspect))
+        size = (first.height, width) if orientation(first).transposed else (width, first.height)
         self.width, self.height = output_size(*size, short_side, upscale)
         self._kind: tuple[object, ...] = ()
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        kind = (frame.width, frame.height, frame.format.name, frame.rotation % 360, frame.colorspace, frame.color_range)
+        kind = (frame.width, frame.height, frame.format.name, orientation(frame), frame.colorspace, frame.color_range)
         if kind != self._kind:
             self._kind = kind
             self._graph = self._build(*kind)
@@ -168,11 +170,14 @@ class _Scaler:
         self._graph.vpush(frame)
         return self._graph.vpull()
 
-    def _build(self, width: int, height: int, pixels: str, rotation: int, space: int, colors: int) -> av.filter.Graph:
+    def _build(
+        self, width: int, height: int, pixels: str, turn: Orientation, space: int, colors: int
+    ) -> av.filter.Graph:
         graph = av.filter.Graph()
         source = f"video_size={width}x{height}:pix_fmt={pixels}:time_base=1/1:colorspace={space}:range={colors}"
         scale = f"scale={self.width}:{self.height}:flags=bicubic:out_range=tv"
-        steps = [*filter(None, _TURNS.get(rotation, "").split(",")), scale, "format=yuv420p"]
+        turns = ("transpose=cclock_flip", "hflip", "vflip")  # FFmpeg calls transposing so
+        steps = [*(step for step, needed in zip(turns, turn) if needed), scale, "format=yuv420p"]
         nodes = [graph.add("buffer", source)]
         for item in steps:
             name, _, options = item.partition("=")
@@ -231,12 +236,12 @@ def transcode(
         MediaError: no frame can be decoded, or the written file is wrong.
         OSError: the target cannot be written.
     """
-    frames, rate, count, time = _Frames(source), _rate(source), 0, Fraction(0)
+    frames, (rate, aspect), count, time = _Frames(source), _rate_and_aspect(source), 0, Fraction(0)
     kept = frames.between(start, end)
     first = next(kept, None)
     if first is None:
         raise MediaError("no frame can be decoded" if start == 0 else f"no frame at {start:g} seconds or later")
-    scaler = _Scaler(first, short_side, upscale)
+    scaler = _Scaler(first, aspect, short_side, upscale)
     base = _time_base(first, rate)
     options = {"crf": str(crf), "preset": preset, "threads": "1"}
     try:
@@ -269,12 +274,12 @@ def _time_base(first: VideoFrame, rate: Fraction) -> Fraction:
     return base / math.ceil(10000 * base)
 
 
-def _rate(source: str | Path) -> Fraction:
-    """Return the average frames per second; 25 if the container does not know."""
+def _rate_and_aspect(source: str | Path) -> tuple[Fraction, Fraction]:
+    """Return the average frames per second, 25 if the container does not know, and width / height of a pixel."""
     container, stream = _open(source)
     with container:
         rate = Fraction(stream.average_rate or 25)
-    return rate.limit_denominator(100000) if 0 < rate <= 1000 else Fraction(25)
+        return rate.limit_denominator(100000) if 0 < rate <= 1000 else Fraction(25), pixel_aspect(stream)
 
 
 def _verify(path: Path, frames: int, width: int, height: int) -> None:

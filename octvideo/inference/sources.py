@@ -16,7 +16,7 @@ from types import TracebackType
 import av
 import numpy as np
 
-from octvideo.data.decoders.stream import open_stream, upright_rgb
+from octvideo.data.decoders.stream import Decoded, Upright, open_stream
 from octvideo.download import download
 from octvideo.errors import UserError, reason_of
 
@@ -89,28 +89,22 @@ class FrameReader:
         Raises:
             UserError: no frame could be decoded.
         """
-        shape: tuple[int, ...] | None = None
-        frames = self._container.decode(self._stream)
-        while True:
-            try:
-                frame = next(frames)
-            except (StopIteration, EOFError):
-                break
-            except (av.FFmpegError, OSError, ValueError) as error:
-                if shape is None:
-                    raise UserError(f"{self.name}: cannot be decoded ({reason_of(error)})") from None
-                print(f"warning: {self.name}: stopped early ({reason_of(error)})", file=sys.stderr)
-                break
-            if shape is None:
-                image = upright_rgb(frame)
-                shape, coded = image.shape, (frame.width, frame.height)
-            elif (frame.width, frame.height) == coded:
-                image = upright_rgb(frame)
-            else:  # the stream changes its size: scale to that of the first frame
-                image = upright_rgb(frame.reformat(width=coded[0], height=coded[1]))
-            yield image
-        if shape is None:
+        upright, count = Upright(self._stream), 0
+        decoded = Decoded(self._container, self._stream)
+        try:
+            for frame in decoded:
+                count += 1
+                yield upright(frame)
+        except EOFError:
+            pass
+        except (av.FFmpegError, OSError, ValueError) as error:
+            if not count:
+                raise UserError(f"{self.name}: cannot be decoded ({reason_of(error)})") from None
+            print(f"warning: {self.name}: stopped early ({reason_of(error)})", file=sys.stderr)
+        if not count:
             raise UserError(f"{self.name}: no frame could be decoded")
+        if decoded.damaged:
+            print(f"warning: {self.name}: passed over what is damaged, {decoded.damaged} packets", file=sys.stderr)
 
 
 def open_camera(source: str) -> FrameReader:

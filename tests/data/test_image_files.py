@@ -84,8 +84,8 @@ def test_it_is_turned_upright(tmp_path, frame):
 def test_the_short_side(tmp_path, frame):
     Image.fromarray(frame).save(tmp_path / "a.png")
     small = read(tmp_path / "a.png", short_side=96)
-    assert small.shape == (96, 128, 3)
-    expected = np.asarray(ImageOps.fit(Image.fromarray(frame), (128, 96), Image.Resampling.BILINEAR))
+    assert small.shape == (96, 171, 3)
+    expected = np.asarray(ImageOps.fit(Image.fromarray(frame), (171, 96), Image.Resampling.BILINEAR))
     assert np.abs(small.astype(int) - expected).mean() < 3
 
 

@@ -146,7 +146,7 @@ def test_real_files_keep_frames_and_pictures(name: str, data: Path, tmp_path: Pa
     assert new.shape[1:3] == (result.height, result.width)
     for one, other in zip(old, new):
         small = Image.fromarray(one).resize((result.width, result.height), Image.Resampling.BICUBIC)
-        assert np.abs(np.asarray(small).astype(int) - other).mean() < 6, "another picture, or not upright"
+        assert np.abs(np.asarray(small).astype(int) - other).mean() < 8, "another picture, or not upright"
 
 
 def test_corrupt_file_keeps_decodable_frames(data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import av
 
-from octvideo.data.decoders.stream import open_stream
+from octvideo.data.decoders.stream import open_stream, orientation
 from octvideo.errors import reason_of
 
 __all__ = ["BROKEN", "OK", "UNFINISHED", "Checked", "check_video", "stamp"]
@@ -128,7 +128,7 @@ class _Found:
                 packets += packet.dts is not None  # the last one is empty and flushes the decoder
                 for frame in context.decode(packet):
                     self.frames += 1
-                    if self.frames == 1 and frame.rotation % 180:
+                    if self.frames == 1 and orientation(frame).transposed:
                         self.width, self.height = self.height, self.width
             if not self.frames:
                 raise _Broken("no frames")

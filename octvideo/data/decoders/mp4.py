@@ -2,7 +2,7 @@
 
 decord numbers every packet and seeks to every keyframe. That is wrong if an edit list hides frames, if frames after a
 keyframe are shown before it (open GOP) or need earlier frames (intra refresh), or if the header does not list the
-frames (fragments).
+frames (fragments). It also takes mirrored frames for turned ones, and all pixels for square.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ __all__ = ["is_plain_mp4"]
 _MAX_HEADER = 64 << 20  # bytes
 _MAX_FRAMES = 1 << 24
 _KEYFRAMES = 3  # checked after the first one: an encoder makes all of them alike
-_EIGHT_BIT = (66, 77, 88, 100)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
+_HIGH = 100
+_EIGHT_BIT = (66, 77, 88, _HIGH)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
 
 
 class _Unusual(Exception):
@@ -28,6 +29,8 @@ class _Unusual(Exception):
 
 def is_plain_mp4(source: str | bytes) -> bool:
     """Tell whether a file is a complete MP4 or MOV with one 8-bit H.264 stream, closed GOPs and no hidden frames.
+
+    Its pixels must be square, and its frames may be turned but not mirrored.
 
     Args:
         source: a path, or the content of a file.
@@ -95,6 +98,8 @@ def _is_plain(file: BinaryIO, size: int) -> bool:
     settings = _h264_settings(tables[b"stsd"])
     if settings[1] not in _EIGHT_BIT or {b"stps", b"sgpd"} & set(tables):
         return False
+    if not _only_turns(track[b"tkhd"], dict(movie)[b"mvhd"]) or not _has_square_pixels(settings):
+        return False
     times = _times(tables)
     keyframes = np.arange(len(times))
     if b"stss" in tables:
@@ -112,10 +117,61 @@ def _is_plain(file: BinaryIO, size: int) -> bool:
 
 
 def _h264_settings(description: bytes) -> bytes:
-    """Return the ``avcC`` box of an ``stsd`` box with H.264 samples only."""
+    """Return the ``avcC`` box of an ``stsd`` box with H.264 samples and square pixels only."""
     if _integer(description, 4, 4) != 1 or description[12:16] not in (b"avc1", b"avc3"):
         raise _Unusual
-    return dict(_boxes(description[16 : 8 + _integer(description, 8, 4)], 78))[b"avcC"]
+    boxes = dict(_boxes(description[16 : 8 + _integer(description, 8, 4)], 78))
+    shape = boxes.get(b"pasp", bytes(8))
+    if shape[:4] != shape[4:]:
+        raise _Unusual
+    return boxes[b"avcC"]
+
+
+def _only_turns(track: bytes, movie: bytes) -> bool:
+    """Tell whether the display matrices of a ``tkhd`` and an ``mvhd`` box neither mirror nor scale."""
+    matrices = (track, 52 if track[0] else 40), (movie, 48 if movie[0] else 36)
+    (a, b, c, d), whole = (np.frombuffer(box, ">i4", 5, start)[[0, 1, 3, 4]].tolist() for box, start in matrices)
+    turns = sorted((abs(a), abs(b))) == [0, 1 << 16] and (c, d) == (-b, a)
+    return turns and whole == [1 << 16, 0, 0, 1 << 16]
+
+
+def _has_square_pixels(settings: bytes) -> bool:
+    """Tell whether the sequence parameter set of an ``avcC`` box states no others (ITU-T H.264, 7.3.2.1.1, E.1.1)."""
+    start = 8 + _integer(settings, 6, 2)
+    content = settings[9:start].replace(b"\0\0\3", b"\0\0")
+    bits = iter("".join(f"{byte:08b}" for byte in content[3:]))
+
+    def take(count: int) -> int:
+        return int("0" + "".join(next(bits) for _ in range(count)), 2)
+
+    def golomb() -> int:
+        zeros = 0
+        while next(bits) == "0":
+            zeros += 1
+        return (1 << zeros) - 1 + take(zeros)
+
+    try:
+        golomb()  # number of the set
+        if content[0] == _HIGH and (golomb() != 1 or golomb() or golomb() or take(1) or take(1)):
+            raise _Unusual  # not 4:2:0, more than 8 bits, or scaling lists
+        golomb()  # frame numbers
+        order = golomb()
+        if order == 0:
+            golomb()
+        elif order == 1:
+            take(1), golomb(), golomb()
+            for _ in range(golomb()):
+                golomb()
+        golomb(), take(1), golomb(), golomb()  # references, gaps, size
+        if not take(1):  # fields
+            take(1)
+        take(1)
+        if take(1):  # cropped
+            golomb(), golomb(), golomb(), golomb()
+        # VUI, aspect ratio in it, square or not stated
+        return not take(1) or not take(1) or take(8) <= 1
+    except StopIteration:
+        raise _Unusual from None
 
 
 def _table(content: bytes, columns: int) -> np.ndarray:

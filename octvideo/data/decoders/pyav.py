@@ -8,10 +8,11 @@ import av
 import numpy as np
 
 from octvideo.data.decoders.reader import CannotCount
-from octvideo.data.decoders.stream import open_stream, upright_rgb
+from octvideo.data.decoders.stream import Decoded, Upright, open_stream
 
 __all__ = ["PyAVReader", "SequentialReader"]
 
+_SAME_RATE = 0.1  # a last frame that is shown longer makes no other rate
 _EARLIER_KEYFRAMES = 4  # tried if a container seeks past the wanted one
 
 
@@ -36,14 +37,14 @@ class PyAVReader:
     """
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
-        self._short_side = short_side
         self._container, self._stream = open_stream(source)
         try:
+            self._upright = Upright(self._stream, short_side)
             self._read_index()
         except BaseException:
             self._container.close()
             raise
-        self.fps = float(self._stream.average_rate or 25)
+        self.fps = _rate(self._stream, len(self), int(self._times[-1] - self._times[0]))
 
     def _read_index(self) -> None:
         shown: list[int] = []
@@ -87,7 +88,7 @@ class PyAVReader:
                     raise CannotCount(f"frame {number} has another timestamp than its packet")
                 number += 1
                 if number > index:
-                    found.append(upright_rgb(frame, self._short_side))
+                    found.append(self._upright(frame))
                     break
             else:
                 raise CannotCount(f"frame {number} is missing")
@@ -119,10 +120,12 @@ class SequentialReader:
         self._source, self._short_side = source, short_side
         container, stream = open_stream(source)
         with container:
-            self.fps = float(stream.average_rate or 25)
-            self._count = sum(1 for _ in container.decode(stream))
-        if not self._count:
-            raise ValueError("no frames")
+            times = [frame.pts for frame in Decoded(container, stream)]
+            if not times:
+                raise ValueError("no frames")
+            known = [time for time in times if time is not None]
+            self.fps = _rate(stream, len(times), max(known, default=0) - min(known, default=0))
+        self._count = len(times)
 
     def __len__(self) -> int:
         return self._count
@@ -135,9 +138,27 @@ class SequentialReader:
         found: list[np.ndarray] = []
         container, stream = open_stream(self._source)
         with container:
-            for number, frame in enumerate(container.decode(stream)):
+            upright = Upright(stream, self._short_side)
+            for number, frame in enumerate(Decoded(container, stream)):
                 if number in wanted:
-                    found.append(upright_rgb(frame, self._short_side))
+                    found.append(upright(frame))
                     if len(found) == len(wanted):
                         break
         return np.stack(found)
+
+
+def _rate(stream: av.VideoStream, count: int, ticks: int) -> float:
+    """Return the average frames per second of a file, from its timestamps where the header's rate is another one.
+
+    Recorders of browsers write 1000, and other headers a rate that is meant for sound or for fields.
+
+    Args:
+        stream: of the file.
+        count: of its frames.
+        ticks: from the first frame to the last one, in the stream's time base.
+    """
+    stated = float(stream.average_rate or 25)
+    if count < 2 or ticks <= 0 or not stream.time_base:
+        return stated
+    measured = (count - 1) / float(ticks * stream.time_base)
+    return stated if abs(stated / measured - 1) < _SAME_RATE else measured

@@ -1,20 +1,25 @@
-"""Open a video stream with PyAV, and turn its frames into upright RGB."""
+"""Open a video stream with PyAV, decode it, and turn its frames into upright RGB with square pixels."""
 
 from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from octvideo.data.decoders.reader import scaled_size
 
-__all__ = ["PYAV", "open_stream", "upright_rgb"]
+__all__ = ["PYAV", "Decoded", "Orientation", "Upright", "open_stream", "orientation", "pixel_aspect"]
 
 PYAV = int(av.__version__.split(".")[0])  # the version
+_BAD_IN_A_ROW = 250  # packets that cannot be decoded, after which the rest is given up: ten seconds
+_WIDEST_PIXEL = 10  # a header that says more is wrong
 
 
 def open_stream(
@@ -28,7 +33,7 @@ def open_stream(
         options: of ``av.open``.
 
     Raises:
-        ValueError: there is no video stream.
+        ValueError: there is no video stream. The cover of an audio file is none.
         OSError, av.FFmpegError: PyAV cannot open it.
     """
     if PYAV < 19:
@@ -38,7 +43,7 @@ def open_stream(
         file = os.path.abspath(file)  # FFmpeg takes a relative `a:b.mp4` for an address
     container: av.container.InputContainer = av.open(file, "r", **options)
     stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream):
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
         container.close()
         raise ValueError("no video stream")
     if stream.codec_context is not None:  # None: FFmpeg has no decoder for it
@@ -47,12 +52,91 @@ def open_stream(
     return container, stream
 
 
-def upright_rgb(frame: av.VideoFrame, short_side: int | None = None) -> np.ndarray:
-    """Convert a frame to RGB ``(H, W, 3)`` uint8, turned upright; with ``short_side`` scaled by the same conversion.
+class Decoded:
+    """The frames of a stream, in display order. A packet that cannot be decoded costs its own frames alone.
 
-    The converter is new and has one thread. PyAV 19 keeps its own one with its threads, for which a forked process
-    waits forever.
+    Attributes:
+        damaged: number of packets that could not be decoded so far.
+
+    Raises (while iterating):
+        OSError, av.FFmpegError: the container cannot be read further, no packet can be decoded, or too many in a row
+            cannot.
     """
-    height, width = (None, None) if short_side is None else scaled_size(frame.height, frame.width, short_side)
-    picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
-    return np.ascontiguousarray(np.rot90(picture.to_ndarray(), round(frame.rotation / 90) % 4))
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._packets = container.demux(stream)
+        self.damaged = 0
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        in_a_row, error = 0, None
+        for packet in self._packets:
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as failure:
+                self.damaged += 1
+                in_a_row += 1
+                error = failure
+                if in_a_row == _BAD_IN_A_ROW:
+                    break
+            else:
+                if frames:
+                    in_a_row, error = 0, None
+                yield from frames  # type: ignore[misc]  # of a video stream
+        if error is not None and in_a_row in (self.damaged, _BAD_IN_A_ROW):
+            raise error
+
+
+def pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Return width / height of a pixel. DV, DVD and broadcasts are stored with pixels that are not square."""
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    return aspect if 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL else Fraction(1)
+
+
+class Upright:
+    """Converts frames of a stream to RGB ``(H, W, 3)`` uint8: upright, with square pixels, all of one size.
+
+    Frames of a stream that changes its size get the size that it begins with.
+
+    Args:
+        stream: that the frames are decoded from; none of them yet.
+        short_side: of the pictures, in pixels. None: height as in the file.
+    """
+
+    def __init__(self, stream: av.VideoStream, short_side: int | None = None) -> None:
+        width = max(1, round(stream.width * pixel_aspect(stream)))
+        self._size = (stream.height, width) if short_side is None else scaled_size(stream.height, width, short_side)
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        # A new converter with one thread: PyAV 19 keeps its own one with its threads, for which a forked process waits
+        # forever.
+        height, width = self._size
+        picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
+        turn = orientation(frame)
+        image = picture.to_ndarray()
+        image = image.transpose(1, 0, 2) if turn.transposed else image
+        return np.ascontiguousarray(image[:: -1 if turn.upside_down else 1, :: -1 if turn.mirrored else 1])
+
+
+class Orientation(NamedTuple):
+    """How a decoded frame becomes upright: it is transposed, then mirrored, then turned upside down."""
+
+    transposed: bool = False
+    mirrored: bool = False
+    upside_down: bool = False
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Read the frame's display matrix, which turns by quarters and mirrors, as FFmpeg does.
+
+    Its upper left part ``[[a, b], [c, d]]`` moves what is at (x, y) to (a x + c y, b x + d y) ::
+
+        [[1, 0], [0, 1]]   as it is        [[0, 1], [-1, 0]]   a quarter clockwise
+        [[-1, 0], [0, 1]]  mirrored        [[0, 1], [1, 0]]    transposed
+    """
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    a, b, _, c, d = (int(number) for number in np.frombuffer(matrix, np.int32, 5))
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(True, c < 0, b < 0)
+    return Orientation(False, a < 0, d < 0)
