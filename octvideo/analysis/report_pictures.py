@@ -90,8 +90,8 @@ def copy_small(source: str, target: Path) -> Path:
         stride = max(1, round(video.fps / _MAX_FPS))
         fps = Fraction(video.fps).limit_denominator(1001) / stride
         with VideoWriter(target.with_suffix(".mp4"), fps) as writer:
-            for frame in _middle(video, stride):
-                writer.write(_small(frame))
+            for number, frame in enumerate(_middle(video, stride)):
+                writer.write(_small(frame), number / float(fps))
         return writer.path
 
 

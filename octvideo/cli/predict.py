@@ -311,13 +311,16 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         _check_output(arguments.output, arguments.webcam)
-    # The camera first: a wrong number is reported before torch is imported.
     with contextlib.ExitStack() as stack:
+        # The camera first: a wrong number is reported before torch is imported.
         reader = stack.enter_context(open_camera(arguments.webcam))
         from octvideo.inference.overlay import VideoWriter
         from octvideo.inference.stream import predict_stream
 
         predictor = predictor_from(arguments, math.inf)
+        if reader.live:  # what has waited meanwhile would come all at once, at a wrong time
+            reader.close()
+            reader = stack.enter_context(open_camera(arguments.webcam))
         writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
         updates = predict_stream(
             reader,

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
@@ -18,6 +19,8 @@ from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
 
+_TICK = Fraction(1, 90000)  # seconds: the usual rates, 30000/1001 too, are whole numbers of them
+_BT709 = 1  # its number as matrix, primaries and transfer: what players expect of HD; tagged, smaller ones show it too
 _MAX_SIDE = 4096  # pixels of an enlarged frame: limit of H.264 players and encoders
 _MIN_SHORT_SIDE = 320  # pixels: below this text is unreadable
 # Drawing replaces what is below, transparency included, so all of these are nearly opaque.
@@ -117,11 +120,11 @@ def annotate(
 class VideoWriter:
     """Write frames as H.264 in .mp4 (yuv420p, even size, index at the front). A context manager.
 
-    The video has the first frame's size, rounded up to even. The file appears when it is complete.
+    The video has the first frame's size, rounded up to even, and BT.709's colours. It appears when it is complete.
 
     Args:
         path: ends in .mp4; missing folders are made.
-        fps: frames per second.
+        fps: average frames per second, for the encoder. Each frame is shown from its own time on.
 
     Raises:
         UserError: the name does not end in .mp4, or the file cannot be written.
@@ -130,7 +133,7 @@ class VideoWriter:
     def __init__(self, path: Path, fps: Fraction) -> None:
         if path.suffix.lower() != ".mp4":
             raise UserError(f"--output {path}: the annotated video is an .mp4; choose a name that ends in .mp4")
-        self.path, self.fps, self.frames = path, fps, 0
+        self.path, self.fps, self.frames, self._last = path, fps, 0, -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
@@ -145,19 +148,25 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Add a frame: uint8 ``(H, W, 3)``, of the first one's size."""
+    def write(self, frame: np.ndarray, time: float) -> None:
+        """Add a frame: uint8 ``(H, W, 3)``, of the first one's size, and its time in seconds."""
         height, width = frame.shape[:2]
         if self._stream is None:
-            # The time base is finer than a frame: rates such as 30000/1001 stay exact.
             self._stream = self._container.add_stream("libx264", rate=self.fps)
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = "yuv420p"
+            context = self._stream.codec_context
+            context.time_base = _TICK
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = ColorRange.MPEG
             self._stream.options = {"crf": "20", "preset": "veryfast"}
         if height % 2 or width % 2:  # the last row or column is repeated
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts, picture.time_base = self.frames, 1 / self.fps
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        self._last = max(self._last + 1, round(time / _TICK))
+        picture.pts, picture.time_base = self._last, _TICK
         self._mux(picture)
         self.frames += 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,7 @@ _DOWNLOADABLE = ("http://", "https://")
 _STREAMS = ("rtsp://", "rtmp://", "rtmps://", "udp://", "tcp://", "srt://", "rtp://", "mms://")
 _TIMEOUT = 15.0  # seconds without data after which a server or a camera counts as dead
 _DEFAULT_FPS = Fraction(25)
+_FASTEST_CAMERA, _FASTEST_FILE = 240, 999  # frames per second; recorders of browsers write 1000 and mean nothing by it
 
 
 def is_url(source: str) -> bool:
@@ -61,19 +63,21 @@ class FrameReader:
         name: the source, for messages.
         fps: average frames per second; 25 if unknown.
         live: frames arrive in real time, so a slow reader must not fall behind.
+        time: seconds from the first frame to the one that was read last: by the file's timestamps, or by the clock if
+            it is live.
 
     Raises:
         UserError: the source cannot be opened, or has no video.
     """
 
     def __init__(self, source: str, *, format: str | None = None, live: bool = False) -> None:
-        self.name, self.live = source, live
+        self.name, self.live, self.time = source, live, 0.0
         timeout = _TIMEOUT if live or is_url(source) else None
         try:
             self._container, self._stream = open_stream(source, threads=0, format=format, timeout=timeout)
         except (OSError, ValueError, av.FFmpegError) as error:  # not all of av's are one of the others
             raise UserError(f"{source}: cannot be opened as a video ({reason_of(error)})") from None
-        self.fps = _frame_rate(self._stream)
+        self.fps = _frame_rate(self._stream, live)
 
     def __enter__(self) -> FrameReader:
         return self
@@ -81,6 +85,10 @@ class FrameReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the source."""
         self._container.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -93,6 +101,13 @@ class FrameReader:
         decoded = Decoded(self._container, self._stream)
         try:
             for frame in decoded:
+                now = time.monotonic() if self.live or frame.time is None else frame.time
+                if not count:
+                    first = now
+                elif now - first > self.time:
+                    self.time = now - first
+                else:  # no timestamps, or wrong ones
+                    self.time += 1 / float(self.fps)
                 count += 1
                 yield upright(frame)
         except EOFError:
@@ -136,8 +151,8 @@ def _device(number: int) -> tuple[str, str]:
     return f"/dev/video{number}", "v4l2"
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
+def _frame_rate(stream: av.VideoStream, live: bool) -> Fraction:
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate <= 240:
+        if rate and 0 < rate <= (_FASTEST_CAMERA if live else _FASTEST_FILE):
             return Fraction(rate)
     return _DEFAULT_FPS

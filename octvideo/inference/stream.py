@@ -35,7 +35,7 @@ class StreamPrediction(NamedTuple):
 
     Attributes:
         frame: number of frames read so far.
-        seconds: their duration at the frame rate of the source.
+        seconds: time of the last of them, see ``FrameReader.time``.
         predictions: best first.
         sure: see ``Predictor.is_sure``.
     """
@@ -86,18 +86,20 @@ def predict_stream(
             sure = predictor.is_sure(predictions)
             busy = math.ceil((time.monotonic() - begin) * float(reader.fps)) if reader.live else 0
             due = count + max(every, busy)
-            yield StreamPrediction(count, count / float(reader.fps), predictions, sure)
+            yield StreamPrediction(count, reader.time, predictions, sure)
         if writer is not None:
-            writer.write(annotate(frame, predictions, "" if predictions else "waiting for frames", sure=sure))
+            writer.write(
+                annotate(frame, predictions, "" if predictions else "waiting for frames", sure=sure), reader.time
+            )
         if count == max_frames or (max_seconds is not None and time.monotonic() - start >= max_seconds):
             break
     if not predictions:
         predictions = predictor.predict_window(window, top_k)
-        yield StreamPrediction(count, count / float(reader.fps), predictions, predictor.is_sure(predictions))
+        yield StreamPrediction(count, reader.time, predictions, predictor.is_sure(predictions))
 
 
 def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: int, every: int | None = None) -> int:
-    """Write a video file with the predictions drawn on every frame, at the source's frame rate.
+    """Write a video file with the predictions drawn on every frame, at the frames' own times.
 
     Args:
         source: a video file.
@@ -117,7 +119,7 @@ def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: i
     with FrameReader(str(source)) as reader, VideoWriter(output, reader.fps) as writer:
         for index, frame in enumerate(reader):
             predictions = found[min(index // every, len(found) - 1)]
-            writer.write(annotate(frame, predictions, sure=predictor.is_sure(predictions)))
+            writer.write(annotate(frame, predictions, sure=predictor.is_sure(predictions)), reader.time)
         return writer.frames
 
 

@@ -18,7 +18,7 @@ from octvideo.errors import UserError
 
 @pytest.fixture(scope="module")
 def frame(data: Path) -> np.ndarray:
-    """A frame of a real clip, ``(256, 340, 3)`` uint8."""
+    """A frame of a real clip, ``(256, 455, 3)`` uint8."""
     with open_video(str(data / "clips" / "actions" / "mmaction2_part_0.mp4")) as video:
         return video.frames([20])[0]
 

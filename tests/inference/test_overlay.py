@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from octvideo.data import open_video
 from octvideo.errors import UserError
 from octvideo.inference.overlay import VideoWriter, annotate, output_scale
 from octvideo.inference.prediction import Prediction, top_predictions
@@ -62,7 +63,7 @@ def test_written_video_is_playable(tmp_path: Path) -> None:
     rate = Fraction(30000, 1001)
     with VideoWriter(path, rate) as writer:
         for index in range(7):
-            writer.write(np.full((241, 321, 3), index * 30, np.uint8))
+            writer.write(np.full((241, 321, 3), index * 30, np.uint8), index / float(rate))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
@@ -72,6 +73,29 @@ def test_written_video_is_playable(tmp_path: Path) -> None:
     assert [int(frame.mean() / 30 + 0.5) for frame in frames] == list(range(7))
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat"), "the index must be in front, for playing while loading"
+
+
+def test_frames_are_shown_at_their_times(tmp_path: Path) -> None:
+    times = [0.0, 0.04, 0.5, 0.5, 7.25]
+    with VideoWriter(tmp_path / "out.mp4", Fraction(1)) as writer:
+        for time in times:
+            writer.write(np.zeros((64, 64, 3), np.uint8), time)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        found = [frame.time for frame in container.decode(video=0)]
+    assert found == pytest.approx(times, abs=1e-4) and found == sorted({*found})
+
+
+@pytest.mark.parametrize("height", [144, 1080])
+def test_colours_are_tagged(tmp_path: Path, height: int) -> None:
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [200, 120, 40]], np.uint8)
+    with VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
+        writer.write(np.repeat(np.repeat(colours[None], height, 0), 64, 1), 0.0)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+    with open_video(str(tmp_path / "out.mp4"), "pyav") as video:
+        found = video.frames([0])[0][height // 2, 32::64]
+    assert np.abs(found.astype(int) - colours).max() < 6
 
 
 def test_no_frames_leave_no_file(tmp_path: Path) -> None:
@@ -96,14 +120,14 @@ def test_full_disk_keeps_the_old_video(tmp_path: Path, small_files: None) -> Non
         pytest.raises(UserError, match=f"--output {path}: cannot be written"),
         VideoWriter(path, Fraction(25)) as writer,
     ):
-        for frame in frames:
-            writer.write(frame)
+        for number, frame in enumerate(frames):
+            writer.write(frame, number / 25)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_error_leaves_no_partial_video(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
-        writer.write(np.zeros((64, 64, 3), np.uint8))
+        writer.write(np.zeros((64, 64, 3), np.uint8), 0.0)
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
@@ -111,8 +135,8 @@ def test_error_leaves_no_partial_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(16, 1280), (1280, 16), (2, 2), (20, 5000), (1, 1)])
 def test_frames_of_odd_shapes(tmp_path: Path, size: tuple[int, int]) -> None:
     with VideoWriter(tmp_path / "out.mp4", Fraction(25)) as writer:
-        for _ in range(3):
-            writer.write(annotate(np.zeros((*size, 3), np.uint8), [Prediction("arm wrestling", 0.9)]))
+        for number in range(3):
+            writer.write(annotate(np.zeros((*size, 3), np.uint8), [Prediction("arm wrestling", 0.9)]), number / 25)
     with av.open(str(tmp_path / "out.mp4")) as container:
         shapes = [(frame.height, frame.width) for frame in container.decode(video=0)]
     assert len(shapes) == 3 and max(shapes[0]) <= 5000

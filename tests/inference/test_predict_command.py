@@ -41,7 +41,7 @@ def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.
     [record] = _records(capsys)
     assert record["video"] == str(data / CLIP)
     assert [set(entry) for entry in record["predictions"]] == [{"label", "score"}] * 3
-    assert _probe(output) == (32, 30.0, (680, 512))
+    assert _probe(output) == (32, 30.0, (910, 512))
     assert run(main, arguments[:-2]) == 0
     assert record["predictions"][0]["label"] in capsys.readouterr().out
 

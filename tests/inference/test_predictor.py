@@ -38,11 +38,11 @@ def test_scores_average_softmax_over_views(checkpoint: Path, predictor: Predicto
     network = load_network(checkpoint)
     with open_video(str(data / CLIP)) as video:
         frames = video.frames(range(32))
-    # 340 x 256 to a short side of 64 is 85 x 64, of which the middle 64 columns stay.
+    # 455 x 256 to a short side of 64 is 114 x 64, of which the middle 64 columns stay.
     small = torch.nn.functional.interpolate(
-        torch.from_numpy(frames).permute(0, 3, 1, 2).float(), (64, 85), mode="bilinear", antialias=True
+        torch.from_numpy(frames).permute(0, 3, 1, 2).float(), (64, 114), mode="bilinear", antialias=True
     )
-    small = small.round().byte().permute(0, 2, 3, 1)[:, :, 10:74]
+    small = small.round().byte().permute(0, 2, 3, 1)[:, :, 25:89]
     clips = torch.stack([small[start : start + 15 : 2] for start in (0, 8, 17)])
     with torch.inference_mode():
         scores = network.model(normalize_clips(clips, network.cfg.DATA.MEAN, network.cfg.DATA.STD)).softmax(1).mean(0)

@@ -3,9 +3,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def server(data: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("name", "count", "shape"),
     [
-        ("clips/actions/mmaction2_part_0.mp4", 32, (256, 340, 3)),
+        ("clips/actions/mmaction2_part_0.mp4", 32, (256, 455, 3)),
         ("clips/actions/mmaction2_test_ucf_makeup.avi", 164, (240, 320, 3)),
         ("clips/formats/decord_video_90.mov", 3, (568, 320, 3)),
         ("clips/formats/torchcodec_nasa_13013_rotated.mp4", 17, (480, 270, 3)),
@@ -60,6 +62,23 @@ def test_rotation_is_undone_in_the_right_direction(data: Path) -> None:
             frames.append(next(iter(reader)).astype(float))
     # The three are of one keyboard that fills the picture, lit from the same side when upright.
     assert frames[1].shape == (568, 320, 3) and frames[2].shape == frames[0].shape == (320, 568, 3)
+
+
+@pytest.mark.parametrize("times", [[0, 0.02, 0.1, 1.5, 1.54, 9], [number / 480 for number in range(6)]])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_times_are_those_of_the_file(tmp_path: Path, times: list[float], suffix: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=480)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p"
+        stream.codec_context.time_base = Fraction(1, 48000)
+        for time in times:
+            frame = av.VideoFrame(32, 32, "yuvj420p")
+            frame.pts, frame.time_base = round((0.4 + time) * 48000), Fraction(1, 48000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with FrameReader(str(path)) as reader:
+        assert [reader.time for _ in reader] == pytest.approx(times, abs=1.1e-3)
 
 
 def test_rates(data: Path) -> None:
