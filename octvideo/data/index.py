@@ -144,8 +144,8 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
 
 
 def _read_list(file: Path, root: Path, classes: list[str], classes_file: str) -> VideoIndex:
-    names = classes or names_in(file)
-    rows = read_rows(file, names, origin=classes_file or "this list")
+    names = classes or names_in(file, root)
+    rows = read_rows(file, names, root=root, origin=classes_file or "this list")
     index = VideoIndex.from_rows(rows, names, root="" if root == Path() else str(root))
     if not len(index):
         raise UserError(f"{file}: no videos or images in this list; expected lines of `path label`")

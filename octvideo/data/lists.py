@@ -16,6 +16,7 @@ from octvideo.files import atomic_write
 
 __all__ = [
     "format_row",
+    "is_comment",
     "names_in",
     "read_rows",
     "write_lines",
@@ -78,11 +79,14 @@ class _Labels:
         return number
 
 
-def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CLASSES") -> Iterator[tuple[bytes, int]]:
+def read_rows(
+    file: Path, classes: Sequence[str] = (), *, root: Path | None = None, origin: str = "DATA.CLASSES"
+) -> Iterator[tuple[bytes, int]]:
     """Yield the path (UTF-8) and the label of each line, in order; -1 if the list has no labels.
 
     A comma, a tab or a blank separates the two. The last one counts, so paths may have blanks. Quotes around a path are
-    removed (``""`` stands for a quote in it). A label is a number or a name in ``classes``. ``#`` starts a comment ::
+    removed (``""`` stands for a quote in it). A label is a number or a name in ``classes``. ``#`` starts a comment, see
+    ``is_comment`` ::
 
         clips/a b.mp4 3               clips/a b.mp4, 3
         "a, ""b"".mp4",3              a, "b".mp4, 3
@@ -91,6 +95,7 @@ def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CL
     Args:
         file: the list.
         classes: names by class number; () if labels are numbers.
+        root: folder of relative paths; None is the list's own.
         origin: where the names come from, for messages.
 
     Raises:
@@ -98,9 +103,9 @@ def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CL
     """
     labels = _Labels(classes)
     labelled: bool | None = None
-    for line_number, path, label in _rows(file, labels, origin):
+    for line_number, path, label in _rows(file, labels, root, origin):
         if label >= labels.limit:
-            raise UserError(f"{file}:{line_number}: {_beyond(file, labels, label, origin)}")
+            raise UserError(f"{file}:{line_number}: {_beyond(file, labels, label, root, origin)}")
         if labelled is None:
             labelled = label >= 0
         elif labelled != (label >= 0):
@@ -108,7 +113,7 @@ def read_rows(file: Path, classes: Sequence[str] = (), *, origin: str = "DATA.CL
         yield path, label
 
 
-def _rows(file: Path, labels: _Labels, origin: str) -> Iterator[tuple[int, bytes, int]]:
+def _rows(file: Path, labels: _Labels, root: Path | None, origin: str) -> Iterator[tuple[int, bytes, int]]:
     expected = labels.plain()
     plain = _PLAIN.fullmatch
     first = True
@@ -116,7 +121,7 @@ def _rows(file: Path, labels: _Labels, origin: str) -> Iterator[tuple[int, bytes
         match = plain(line)
         if match and match[2] in expected:
             yield line_number, match[1], expected[match[2]]
-        elif text := _text(file, line_number, line):
+        elif text := _text(file, line_number, line, root):
             try:
                 path, label = _split(text, labels)
                 if not path:
@@ -135,10 +140,23 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     with file.open("rb") as stream:
         if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             stream.seek(0)
-        yield from enumerate(stream, 1)
+        for line_number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n") and line_number == 1:  # perhaps line ends of old Macs
+                yield from enumerate(line.split(b"\r"), 1)
+            else:
+                yield line_number, line
 
 
-def _text(file: Path, line_number: int, line: bytes) -> str:
+def is_comment(text: str, root: Path) -> bool:
+    """Tell whether a line is a comment: it begins with ``#``, and there is no such video below the folder ``root``."""
+    if not text.startswith("#"):
+        return False
+    found = _SUFFIXED_PATH.fullmatch(text)
+    path = found[1] if found else text.strip()
+    return not (is_media(path) and (root / path).exists())
+
+
+def _text(file: Path, line_number: int, line: bytes, root: Path | None) -> str:
     """Decode a line; "" for an empty line or a comment."""
     try:
         text = line.decode()
@@ -148,20 +166,20 @@ def _text(file: Path, line_number: int, line: bytes) -> str:
         raise UserError(
             f"{file}:{line_number}: it has a null character: not a text file, or UTF-16; expected `path label`"
         )
-    return "" if text.startswith("#") else text.strip()
+    return "" if is_comment(text, root or file.parent) else text.strip()
 
 
-def _beyond(file: Path, labels: _Labels, label: int, origin: str) -> str:
+def _beyond(file: Path, labels: _Labels, label: int, root: Path | None, origin: str) -> str:
     reason = f"label {label} is not below the number of classes, {labels.limit}"
     if not labels.classes:
         return reason
-    everything = np.fromiter((number for _, _, number in _rows(file, labels, origin)), dtype=np.int64)
+    everything = np.fromiter((number for _, _, number in _rows(file, labels, root, origin)), dtype=np.int64)
     if begin_at_one(everything, labels.limit):
         return f"{reason}: labels seem to begin at 1 (there is no label 0); subtract 1 from each"
     return f"{reason}; classes come from {origin}"
 
 
-def names_in(file: Path) -> list[str]:
+def names_in(file: Path, root: Path | None = None) -> list[str]:
     """Return the sorted class names that a list uses as labels; [] if it has numbers or no labels.
 
     The first line decides, so a list of numbers is not read further. In a list with names each path needs the suffix
@@ -176,7 +194,7 @@ def names_in(file: Path) -> list[str]:
         match = _PLAIN.fullmatch(line)
         if match and match[2] in spellings:
             continue
-        text = _text(file, line_number, line)
+        text = _text(file, line_number, line, root)
         if not text:
             continue
         try:

@@ -22,7 +22,11 @@ __all__ = [
     "scan_folder",
 ]
 
-VIDEO_SUFFIXES = frozenset(".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
+# What FFmpeg reads, without raw streams, which have no times.
+VIDEO_SUFFIXES = frozenset(
+    ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gif .ivf .m1v .m2t .m2ts .m2v .m4v .mjpg .mk3d .mkv .mod .mov .mp4 "
+    ".mpe .mpeg .mpg .mpv .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .tod .ts .vob .webm .wmv .wtv .xvid .y4m".split()
+)
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 
 _SYSTEM_FOLDERS = frozenset(["$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"])

@@ -89,6 +89,19 @@ def test_the_short_side(tmp_path, frame):
     assert np.abs(small.astype(int) - expected).mean() < 3
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_animation_has_all_its_frames(tmp_path, suffix):
+    colours = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [200, 200, 20], [20, 20, 20]], np.uint8)
+    first, *others = (Image.new("RGB", (48, 32), tuple(map(int, colour))) for colour in colours)
+    path = tmp_path / f"a.{suffix}"
+    first.save(path, save_all=True, append_images=others, duration=40)
+    for source in (str(path), path.read_bytes()):
+        with open_video(source, name=path.name) as video:
+            assert (len(video), video.fps) == (5, 25)
+            found = video.frames([4, 0, 2, 0])
+        assert np.abs(found[:, 10, 10].astype(int) - colours[[4, 0, 2, 0]]).max() < 6
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0", b"%!PS-Adobe-3.0 EPSF-3.0\n", "half"])
 def test_broken_images_are_named(tmp_path, frame, content):
     path = tmp_path / "broken.jpg"

@@ -69,6 +69,17 @@ def test_labels_with_blanks_and_quotes(tmp_path, line, path, label):
     assert rows(tmp_path, line, classes=[*CLASSES, *"abcdefgh"]) == [(path, label)]
 
 
+def test_name_that_begins_with_a_hash_is_no_comment(tmp_path):
+    (tmp_path / "#1 goal.mp4").touch()
+    lines = ("#1 goal.mp4 0", "# 2.mp4 1", "# a comment", "a.mp4 1")
+    assert rows(tmp_path, *lines) == [("#1 goal.mp4", 0), ("a.mp4", 1)]
+
+
+def test_line_ends_of_old_macs(tmp_path):
+    (tmp_path / "old.txt").write_bytes(b"a b.mp4 0\rc.mp4 1\r")
+    assert list(read_rows(tmp_path / "old.txt")) == [(b"a b.mp4", 0), (b"c.mp4", 1)]
+
+
 @pytest.mark.parametrize("label", [100_000, 10**30])
 def test_a_number_that_is_no_label(tmp_path, label):
     with pytest.raises(UserError, match="list.txt:2: label 10+ is not below the number of classes"):

@@ -16,7 +16,7 @@ from typing import IO
 
 from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.index import read_index
-from octvideo.data.lists import format_row
+from octvideo.data.lists import format_row, is_comment
 from octvideo.data.media import is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
@@ -83,11 +83,12 @@ def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool
         index = read_index(file, root=root, classes_file=classes)
         numbers = iter(range(len(index)))
         lines: list[tuple[str, str | None]] = []
+        text = file.read_bytes().decode("utf-8-sig")
         # Not `splitlines`: a path may contain other line separators.
-        for line in file.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n"):
+        for line in text.removesuffix("\n").split("\n" if "\n" in text else "\r"):
             line = line.removesuffix("\r")
-            is_comment = not line.strip() or line.startswith("#")  # as for read_index
-            lines.append((line, None if is_comment else index.path(next(numbers))))
+            is_row = line.strip() and not is_comment(line, Path(root) if root else file.parent)
+            lines.append((line, index.path(next(numbers)) if is_row else None))
         relative = any(path is not None and not (os.path.isabs(path) and path in line) for line, path in lines)
         return Source(file, lines, relative and not root)
     passed_over: Counter[str] = Counter()

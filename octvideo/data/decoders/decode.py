@@ -1,6 +1,7 @@
 """Read frames of a video by number. Every decoder gives the same upright frames for the same numbers.
 
-A file with the suffix of an image is a video of one frame, read by Pillow. For videos ``decoder="auto"`` takes:
+A file with the suffix of an image is read by Pillow: one frame, or those of an animation. For videos
+``decoder="auto"`` takes:
 
 1. decord, if it is installed and the file's header shows that it numbers the frames correctly (``mp4.py``);
 2. otherwise, or if decord fails, PyAV, by timestamps;
@@ -119,7 +120,7 @@ def check_decoder(decoder: str) -> None:
 def open_video(
     source: str | bytes, decoder: str = "auto", *, name: str = "video in memory", short_side: int | None = None
 ) -> Video:
-    """Open a video, or an image as a video of one frame.
+    """Open a video, or an image: a video of one frame, or an animation.
 
     Args:
         source: a path, or the content of a file.

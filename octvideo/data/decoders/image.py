@@ -1,11 +1,11 @@
-"""Read image files as videos of one frame."""
+"""Read image files as videos: of one frame, or of as many as an animation has."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,27 +17,45 @@ __all__ = ["ImageReader"]
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow starts external programs for some others
 
 
+_ANIMATIONS = ("PNG", "WEBP", "GIF")  # the pages of a TIFF and the second picture of a camera's JPEG are no frames
+_DELAY = 100  # milliseconds a frame where an animation states none, as browsers have it
+
+
 class ImageReader:
-    """Decode an image at opening. Its content decides the format: some of ImageNet's .JPEG files are PNG.
+    """Decode an image at opening; of an animation the first frame. Its content decides the format: some of ImageNet's
+    .JPEG files are PNG.
 
     Pillow converts greyscale, palettes and CMYK to RGB. Of 16 bits per channel the upper 8 are kept, transparency is
     dropped, and the EXIF orientation is applied.
     """
 
-    fps = 1.0
-
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
+        self._source, self._short_side = source, short_side
+        with self._open() as image:
+            self._count = getattr(image, "n_frames", 1) if image.format in _ANIMATIONS else 1
+            self._first = _upright_rgb(image, short_side)
+            self.fps = 1000 / (image.info.get("duration") or _DELAY) if self._count > 1 else 1.0
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Image.Image]:
+        file = self._source if isinstance(self._source, str) else io.BytesIO(self._source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data; Pillow's limit on pixels is an error further up
-            file = source if isinstance(source, str) else io.BytesIO(source)
             with Image.open(file, formats=_FORMATS) as image:
-                self._frame = _upright_rgb(image, short_side)
+                yield image
 
     def __len__(self) -> int:
-        return 1
+        return self._count
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        return np.stack([self._frame for _ in indices])
+        if self._count == 1:
+            return np.stack([self._first for _ in indices])
+        found = []
+        with self._open() as image:
+            for index in indices:
+                image.seek(index)
+                found.append(_upright_rgb(image, self._short_side))
+        return np.stack(found)
 
     def close(self) -> None:
         """Do nothing: the file is closed."""
