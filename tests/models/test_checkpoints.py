@@ -226,3 +226,16 @@ def test_other_network_is_refused(tmp_path: Path) -> None:
     assert "set MODEL.SLOWFAST.LATERAL_NORM False" in report and "SLOW_FRAMES every" in report
     with pytest.raises(UserError, match="LATERAL_NORM False"):
         load_weights(build(NETWORKS["slowfast"]), tmp_path / "bare.pth", strict=True)
+
+
+@pytest.mark.parametrize("key", ["", "model", "state_dict", "model_state_dict", "ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "net.", "student.model."])
+def test_wrapped_state_is_found(key: str, prefix: str) -> None:
+    state = {"blocks.0.conv.weight": torch.ones(1), "blocks.1.proj.bias": torch.zeros(1)}
+    wrapped = {f"{prefix}{name}": value for name, value in state.items()}
+    assert state_of({key: wrapped, "epoch": 3} if key else wrapped, "net.pt") == state
+
+
+def test_part_that_is_compiled_is_found() -> None:
+    state = {"conv1.weight": torch.ones(1), "layer1.0._orig_mod.conv1.weight": torch.ones(1)}
+    assert [*state_of(state, "net.pt")] == ["conv1.weight", "layer1.0.conv1.weight"]

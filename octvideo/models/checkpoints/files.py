@@ -25,6 +25,9 @@ __all__ = ["cache_path", "is_url", "local_file", "read_checkpoint", "state_of"]
 
 # In the torch hub's `name-0123abcd.pth`, the first digits of the SHA-256. Eight decimal digits may be a date.
 _HASH = re.compile(r"-((?!(?:19|20)\d{6}\.)[0-9a-f]{8,64})\.[A-Za-z]+$")
+# octvideo and many others; PyTorchVideo and PySlowFast; mmaction2 and Lightning; PyTorch's tutorial; averaged weights.
+_STATES = ("model", "model_state", "state_dict", "model_state_dict", "model_ema", "ema", "state_dict_ema")
+_ROOTS = ("backbone", "blocks", "features", "layers", "stages")  # first names that a layout's tensors may all have
 
 
 def is_url(source: str | Path) -> bool:
@@ -156,20 +159,21 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def state_of(payload: Any, path: str | Path) -> dict[str, Tensor]:
     """Return the state dict in a checkpoint, with the names of the file.
 
-    It may be under ``model`` (octvideo), ``model_state`` (PyTorchVideo, PySlowFast) or ``state_dict`` (mmaction2,
-    Lightning), or bare. A prefix ``model.`` or ``module.`` that all keys have is removed.
+    It may be under a key of ``_STATES``, or bare. What all names begin with is removed if it is no layout's own:
+    ``module.`` (data parallel), ``model.`` or ``net.`` (attributes, as in Lightning); so is ``_orig_mod.`` (compiled).
 
     Raises:
         UserError: there is none.
     """
-    for key in ("model", "model_state", "state_dict"):
+    for key in _STATES:
         if isinstance(payload, Mapping) and isinstance(payload.get(key), Mapping):
             payload = payload[key]
             break
     if not isinstance(payload, Mapping) or not payload or not all(isinstance(v, Tensor) for v in payload.values()):
-        raise UserError(f"{path}: no state dict found in this checkpoint (looked for model, model_state, state_dict)")
-    state = dict(payload)
-    for prefix in ("module.", "model."):
-        if all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
-    return state
+        raise UserError(f"{path}: no state dict found in this checkpoint (looked for {', '.join(_STATES)})")
+    state = {key.replace("_orig_mod.", ""): value for key, value in payload.items()}
+    while True:
+        shared = {key.partition(".")[0] if "." in key else "" for key in state}
+        if len(shared) > 1 or shared & {"", *_ROOTS}:
+            return state
+        state = {key.partition(".")[2]: value for key, value in state.items()}
