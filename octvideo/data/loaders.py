@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from octvideo.signals import end_with_parent, undisturbed_children
 
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
+_PREFETCH = 2  # batches that each worker reads ahead
 _TIMEOUT = 300.0  # seconds a worker may take for a batch if reading has no limit
 
 
@@ -122,10 +124,23 @@ def _cannot_send(error: Exception, _: object) -> NoReturn:
     os._exit(1)
 
 
-def _workers(cfg: CfgNode) -> dict[str, Any]:
+def _workers(cfg: CfgNode, items: float, clips: int, size: int, advice: str) -> dict[str, Any]:
+    """Return the loader's arguments. Each of ``items`` has ``clips`` of ``size`` pixels and comes through /dev/shm.
+
+    Raises:
+        UserError: /dev/shm is too small for them; Docker's has 64 MB.
+    """
     if not cfg.NUM_WORKERS:
         return {"num_workers": 0}
+    needed = int(min(_PREFETCH * cfg.NUM_WORKERS, items)) * clips * cfg.DATA.NUM_FRAMES * size**2 * 3
+    free = _shared_memory()
+    if free < needed:
+        raise UserError(
+            f"/dev/shm has {free >> 20} MB free, and NUM_WORKERS {cfg.NUM_WORKERS} need up to {needed >> 20} MB there: "
+            f"give it more (docker run --shm-size 8g), or set NUM_WORKERS 0, or lower {advice}"
+        )
     return {
+        "prefetch_factor": _PREFETCH,
         "num_workers": cfg.NUM_WORKERS,
         "worker_init_fn": _start_worker,
         # Always forked: workers inherit the blocked signals, and fork their decoders.
@@ -134,6 +149,15 @@ def _workers(cfg: CfgNode) -> dict[str, Any]:
         "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
         "persistent_workers": True,
     }
+
+
+def _shared_memory() -> int:
+    """Return the free bytes of /dev/shm; very many where there is none."""
+    try:
+        state = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):
+        return sys.maxsize
+    return state.f_bavail * state.f_frsize
 
 
 def build_train_loader(
@@ -178,7 +202,8 @@ def build_train_loader(
         len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step, repeats=cfg.DATA.REPEATS
     )
     pin = torch.cuda.is_available() and cfg.DEVICE != "cpu"
-    return _Loader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **_workers(cfg))
+    workers = _workers(cfg, math.inf, cfg.TRAIN.BATCH_SIZE // world_size, cfg.DATA.TRAIN_CROP, "TRAIN.BATCH_SIZE")
+    return _Loader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **workers)
 
 
 def _identity(item: Any) -> Any:
@@ -219,4 +244,5 @@ def build_test_loader(
     )
     count = min(num_videos or len(index), len(index))
     part = [number * len(index) // count for number in range(rank, count, world_size)]
-    return _Loader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **_workers(cfg))
+    workers = _workers(cfg, len(part), dataset.num_clips * dataset.num_crops, cfg.DATA.TEST_CROP, "TEST.NUM_CLIPS")
+    return _Loader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **workers)

@@ -1,6 +1,9 @@
 """Batches that depend on seed and step alone; every test video once; nothing is lost in silence."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,3 +187,21 @@ def test_training_needs_labels(video_folder, tmp_path):
     (tmp_path / "list.txt").write_text("a.mp4\n")
     with pytest.raises(UserError, match="without labels"):
         build_train_loader(cfg_of(video_folder, "DATA.TRAIN", str(tmp_path / "list.txt")))
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a place for mounts of its own")
+@pytest.mark.parametrize(("split", "advice"), [("train", "TRAIN.BATCH_SIZE"), ("test", "TEST.NUM_CLIPS")])
+def test_small_shared_memory_is_noticed_before(video_folder, split, advice):
+    code = f"""
+import sys
+from test_loaders import *
+build_{split}_loader(cfg_of(Path(sys.argv[1]), *"NUM_WORKERS 2 DATA.NUM_FRAMES 400".split()))
+"""
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", code, str(video_folder)]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    if done.returncode == 77 or "Operation not permitted" in done.stderr:
+        pytest.skip("may not mount")
+    assert done.returncode == 1 and "UserError: /dev/shm has 1 MB free, and NUM_WORKERS 2 need up to" in done.stderr
+    assert done.stderr.endswith(f"or set NUM_WORKERS 0, or lower {advice}\n")
