@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.files import atomic_write
+from octvideo.fonts import font_for
 
 __all__ = [
     "confusion_matrix",
@@ -26,11 +27,6 @@ __all__ = [
     "write_confusion",
 ]
 
-# Matplotlib's own font has no Chinese, Japanese or Korean letters; the usual fonts of Linux, macOS and Windows.
-_CJK_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
-    *("PingFang SC", "Hiragino Sans GB", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic"),
-)
 _LONGEST = 28  # letters of a name in a picture: longer ones leave no place for the matrix
 
 
@@ -91,14 +87,12 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    from matplotlib.font_manager import fontManager
 
-    installed = {font.name for font in fontManager.ttflist}
-    families = [*matplotlib.rcParams["font.family"], *(name for name in _CJK_FONTS if name in installed)]
+    families = [*matplotlib.rcParams["font.family"], *dict.fromkeys(font_for(name).name for name in classes)]
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     few = len(classes) <= 40
     edge = max(4.5, 0.42 * len(classes)) if few else 14
-    # A "$" in a name is a "$". A letter that no font has is drawn as a box, without a warning.
+    # A "$" in a name is a "$". A letter that no font has is drawn as a box; `font_for` has warned of it.
     with matplotlib.rc_context({"text.parse_math": False, "font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure, axes = plt.subplots(figsize=(edge + 1.5, edge), layout="constrained")

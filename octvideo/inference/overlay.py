@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
 from octvideo.files import discard, partial_path, replace_durably
+from octvideo.fonts import font_for
 from octvideo.inference.prediction import Prediction
 
 __all__ = ["VideoWriter", "annotate", "output_scale"]
@@ -38,9 +39,10 @@ def output_scale(width: int, height: int) -> int:
     return max(1, min(wanted, _MAX_SIDE // max(width, height)))
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+@lru_cache(maxsize=1024)
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return a font that has the letters of a text; Pillow's own one has ASCII."""
+    return ImageFont.load_default(size) if text.isascii() else ImageFont.truetype(font_for(text).file, size)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
@@ -83,7 +85,7 @@ def annotate(
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     width, height = image.size
     size = max(14, round(min(width, height) / 26))
-    font, small = _font(size), _font(max(12, round(size * 0.72)))
+    numbers, small = _font(size, ""), _font(max(12, round(size * 0.72)), note)
     margin, pad = round(size * 0.7), round(size * 0.75)
     bar, line = max(4, round(size * 0.32)), round(size * 1.25)
     row = line + bar + round(size * 0.5)
@@ -102,11 +104,12 @@ def annotate(
     for rank, prediction in enumerate(shown):
         percent = f"{100 * prediction.score:.0f} %"
         right = panel_width - pad
-        label = _fit(prediction.label, font, right - pad - font.getlength("100 %") - size * 0.5)
+        font = _font(size, prediction.label)
+        label = _fit(prediction.label, font, right - pad - numbers.getlength("100 %") - size * 0.5)
         middle = y + line * 0.45
         color, filled = (_QUIET, _QUIET_BAR) if rank >= first_quiet else (_TEXT, _BAR)
         draw.text((pad, middle), label, color, font=font, anchor="lm")
-        draw.text((right, middle), percent, color, font=font, anchor="rm")
+        draw.text((right, middle), percent, color, font=numbers, anchor="rm")
         y += line
         draw.rounded_rectangle((pad, y, right, y + bar), radius=bar / 2, fill=_TRACK)
         length = (right - pad) * min(1.0, prediction.score)

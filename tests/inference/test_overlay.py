@@ -6,9 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from matplotlib.ft2font import FT2Font
 
 from octvideo.data import open_video
 from octvideo.errors import UserError
+from octvideo.fonts import font_for
 from octvideo.inference.overlay import VideoWriter, annotate, output_scale
 from octvideo.inference.prediction import Prediction, top_predictions
 
@@ -50,6 +52,23 @@ def test_unsure_predictions_are_muted() -> None:
 def test_annotate_without_predictions_shows_the_note() -> None:
     frame = np.zeros((360, 640, 3), np.uint8)
     assert (annotate(frame, [], "waiting") != 0).any()
+
+
+@pytest.mark.parametrize("name", ["Élan", "прыжок", "άλμα", "سلام"])
+def test_letters_are_drawn(name: str) -> None:
+    """Not boxes: another picture than that of as many letters that no font has."""
+    frame = np.zeros((360, 640, 3), np.uint8)
+    drawn, boxes = (annotate(frame, [Prediction(text, 0.5)]) for text in (name, "\U0003fffe" * len(name)))
+    assert not np.array_equal(drawn, boxes)
+    font = FT2Font(font_for(name).file)
+    assert all(font.get_char_index(ord(letter)) for letter in name)
+
+
+def test_missing_letters_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    rare = "\U00030000"  # in hardly any font
+    for _ in range(2):
+        annotate(np.zeros((360, 640, 3), np.uint8), [Prediction(f"jump {rare}", 0.5), Prediction(rare, 0.5)])
+    assert capsys.readouterr().err.count(f"warning: no font has {rare}: install one") == 1
 
 
 def test_top_predictions_are_sorted() -> None:
