@@ -79,6 +79,7 @@ KEYS = {
     "DATA.DECODER": Key(
         "auto", "auto = decord where exact, else PyAV", choices=("auto", "decord", "pyav", "torchcodec")
     ),
+    "DATA.FPS": Key(25.0, "frames per second of a video that is a folder of numbered images", low=0.01),
     "DATA.RETRIES": Key(2, "further attempts to read a video before it counts as failed"),
     "DATA.MAX_FAILED": Key(0.1, "share of videos that may fail before a run stops with an error", high=1),
     # ------------------------------------------------------------ training

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from octvideo.data.classes import check_distinct, did_you_mean, in_order, nfc
 from octvideo.data.index import read_index
-from octvideo.data.media import VIDEO_SUFFIXES, is_hidden, is_image, is_video
+from octvideo.data.media import is_hidden, is_image, is_video
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
 
@@ -75,8 +75,8 @@ def _read_folder(folder: Path, labelled: bool) -> list[Clip]:
     index = read_index(folder)
     if is_image(index.path(0)):
         raise UserError(
-            f"{folder}: it has images, such as {index.path(0)}, and no videos: make videos of them (such as ffmpeg -i "
-            f"img_%05d.jpg clip.mp4), or pass another folder; videos end in {' '.join(sorted(VIDEO_SUFFIXES))}"
+            f"{folder}: it has images, such as {index.path(0)}, and no videos: give each video a folder of its "
+            "numbered frames (CLASS/VIDEO/img_00001.jpg), or make a file of them (ffmpeg -i img_%05d.jpg clip.mp4)"
         )
     return [
         Clip(os.path.abspath(index.path(number)), index.classes[index.label(number)]) for number in range(len(index))

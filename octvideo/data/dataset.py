@@ -120,7 +120,7 @@ class TrainDataset(Dataset[Sample]):
         flip: probability.
         color: strength of ``color_jitter``.
         sampling: the rule for the clip's frames; see ``octvideo.data.sampling``.
-        decoder: see ``open_video``.
+        decoder, fps: see ``open_video``.
         retries: further attempts.
         item_timeout: seconds that an attempt may take in a worker process; 0 reads in this process.
         seed: decides all random numbers.
@@ -139,6 +139,7 @@ class TrainDataset(Dataset[Sample]):
         resized: Sequence[float] = (),
         sampling: str = "even",
         decoder: str = "auto",
+        fps: float = 25.0,
         retries: int = 2,
         item_timeout: float = 0.0,
         seed: int = 0,
@@ -147,7 +148,7 @@ class TrainDataset(Dataset[Sample]):
         self.num_frames, self.sampling_rate = num_frames, sampling_rate
         self.crop, self.short_side = crop, tuple(short_side)
         self.resized, self.flip, self.color, self.sampling = tuple(resized), flip, color, sampling
-        self.decoder, self.retries, self.seed = decoder, retries, seed
+        self.decoder, self.fps, self.retries, self.seed = decoder, fps, retries, seed
         self._read = in_worker(self._clip, item_timeout)
 
     def __len__(self) -> int:
@@ -172,7 +173,7 @@ class TrainDataset(Dataset[Sample]):
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
         start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
-        with open_video(self.index.source(number), self.decoder, name=path) as video:
+        with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
             indices = random_clip(
                 len(video), self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=video.fps
             )
@@ -193,7 +194,7 @@ class TestDataset(Dataset[VideoViews]):
         num_frames, sampling_rate: length and temporal stride of a clip.
         crop, short_side: pixels.
         num_clips, num_crops: a video has ``num_clips * num_crops`` views.
-        sampling, decoder, retries, item_timeout: see ``TrainDataset``.
+        sampling, decoder, fps, retries, item_timeout: see ``TrainDataset``.
     """
 
     __test__ = False  # not a test, whatever pytest thinks
@@ -210,6 +211,7 @@ class TestDataset(Dataset[VideoViews]):
         num_crops: int,
         sampling: str = "even",
         decoder: str = "auto",
+        fps: float = 25.0,
         retries: int = 2,
         item_timeout: float = 0.0,
     ) -> None:
@@ -217,7 +219,7 @@ class TestDataset(Dataset[VideoViews]):
         self.num_frames, self.sampling_rate = num_frames, sampling_rate
         self.crop, self.short_side = crop, short_side
         self.num_clips, self.num_crops, self.sampling = num_clips, num_crops, sampling
-        self.decoder, self.retries = decoder, retries
+        self.decoder, self.fps, self.retries = decoder, fps, retries
         self._read = in_worker(self._frames, item_timeout)
 
     def __len__(self) -> int:
@@ -237,7 +239,7 @@ class TestDataset(Dataset[VideoViews]):
 
     def _frames(self, path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read the frames of all clips once, resized: ``(n, H, W, 3)``, and the frames of each clip: ``(clips, T)``."""
-        with open_video(self.index.source(number), self.decoder, name=path) as video:
+        with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
             indices = uniform_clips(
                 len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps
             )

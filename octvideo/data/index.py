@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode
 
 from octvideo.data.classes import begin_at_one, check_distinct, did_you_mean, in_order, nfc
 from octvideo.data.lists import names_in, read_rows
-from octvideo.data.media import is_hidden, is_image, is_media, is_video, passed_over_text, scan_folder
+from octvideo.data.media import frame_folders, is_hidden, is_image, is_media, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded, read_shards
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
@@ -74,7 +74,7 @@ def _read_text(file: Path) -> str:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start}); pass a text file or a folder") from None
 
 
-def read_index(source: str | Path, *, root: str = "", classes_file: str = "") -> VideoIndex:
+def read_index(source: str | Path, *, root: str = "", classes_file: str = "", stills: bool = False) -> VideoIndex:
     """Read a list file, a folder with one subfolder per class, or an index of tar shards (``octvideo.data.shards``).
 
     A list has one ``path label`` per line; see ``read_rows``. A list without labels is for prediction (labels -1).
@@ -83,9 +83,10 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
         source: a list; a folder with one subfolder per class; or an index of shards, or its folder or URL. Classes of
             folders are in alphabetical order, by number if all names are numbers, or in the order of
             ``classes_file``. Images in class folders are used only if there are no videos: beside videos they are
-            thumbnails.
+            thumbnails. Numbered images in folders of their own are the frames of a video (CLASS/VIDEO/img_00001.jpg).
         root: prefix of relative paths; "" is the list's own folder.
         classes_file: class names, see ``read_classes``.
+        stills: all images in folders are pictures, numbered or not.
 
     Raises:
         UserError: names what is missing, malformed or empty, with the line number.
@@ -97,7 +98,7 @@ def read_index(source: str | Path, *, root: str = "", classes_file: str = "") ->
     if is_sharded(source):
         return read_shards(str(source), root=root, classes=classes)
     if path.is_dir():
-        return _read_folder(path, classes)
+        return _read_folder(path, classes, stills)
     if not path.is_file():
         raise UserError(f"{source}: no such list file or folder; check the path (DATA.TRAIN, DATA.VAL or DATA.TEST)")
     if is_media(path.name):
@@ -113,7 +114,7 @@ def class_number(folder: str, numbers: Mapping[str, int]) -> int | None:
     return numbers.get(folder, numbers.get(folder.replace("_", " ")))
 
 
-def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
+def _read_folder(folder: Path, classes: list[str], stills: bool) -> VideoIndex:
     children = (child.name for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
     names = sorted(children, key=nfc)
     odd = next((name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)), None)
@@ -129,12 +130,18 @@ def _read_folder(folder: Path, classes: list[str]) -> VideoIndex:
         unknown = names[labels.index(None)]
         hint = did_you_mean(unknown, classes)
         raise UserError(f"{folder}: folder {unknown!r} is not among the class names{hint}; check DATA.CLASSES")
-    for wanted in (is_video, is_image):
-        passed_over: Counter[str] = Counter()
+    passed_over: Counter[str] = Counter()
+    scans: list[Callable[[Path], Iterator[str]]] = [
+        lambda place: scan_folder(place, passed_over=passed_over),
+        *([] if stills else [frame_folders]),
+        lambda place: scan_folder(place, is_image, passed_over),
+    ]
+    for scan in scans:
+        passed_over.clear()
         rows = (
             (os.fsencode(f"{name}/{path}"), label or 0)
             for name, label in zip(names, labels)
-            for path in scan_folder(folder / name, wanted, passed_over)
+            for path in scan(folder / name)
         )
         index = VideoIndex.from_rows(rows, order, root=str(folder))
         if len(index):
@@ -163,7 +170,8 @@ def build_index(cfg: CfgNode, split: str) -> VideoIndex:
     key = {"train": "TRAIN", "val": "VAL", "test": "TEST" if cfg.DATA.TEST else "VAL"}[split]
     if not cfg.DATA[key]:
         raise UserError(f"DATA.{key} is not set: pass a list, or a folder with one subfolder per class")
-    index = read_index(cfg.DATA[key], root=cfg.DATA.ROOT, classes_file=cfg.DATA.CLASSES)
+    data = cfg.DATA
+    index = read_index(data[key], root=data.ROOT, classes_file=data.CLASSES, stills=data.NUM_FRAMES == 1)
     if split == "train":
         check_labels(index, cfg.MODEL.NUM_CLASSES, f"DATA.{key} ({cfg.DATA[key]})")
     return index

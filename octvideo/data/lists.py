@@ -278,8 +278,8 @@ def _split(text: str, labels: _Labels) -> tuple[str, int]:
             continue
         if not is_media(path) and _NUMBER_BEHIND.fullmatch(path):
             raise ValueError(
-                f"{text!r} has several numbers after the path: folders of frames (`folder total_frames label`, "
-                "rawframes) and several labels per video are not supported"
+                f"{text!r} has several numbers after the path: a video has one label. A folder of frames is a video: "
+                "write `folder label`, without the number of frames, and quote a folder that ends in a number"
             )
         if not is_media(path) and _SUFFIXED_PATH.fullmatch(text):
             raise ValueError(f"{text!r} has more than one label after the path")

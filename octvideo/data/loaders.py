@@ -194,6 +194,7 @@ def build_train_loader(
         resized=cfg.DATA.RANDOM_RESIZED_CROP,
         sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
+        fps=cfg.DATA.FPS,
         retries=cfg.DATA.RETRIES,
         item_timeout=cfg.DATA.ITEM_TIMEOUT,
         seed=cfg.SEED,
@@ -239,6 +240,7 @@ def build_test_loader(
         num_crops=num_crops or cfg.TEST.NUM_CROPS,
         sampling=cfg.DATA.SAMPLING,
         decoder=cfg.DATA.DECODER,
+        fps=cfg.DATA.FPS,
         retries=cfg.DATA.RETRIES,
         item_timeout=cfg.DATA.ITEM_TIMEOUT,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from octvideo.errors import UserError
 __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
+    "frame_folders",
+    "frames_in",
     "is_hidden",
     "is_image",
     "is_media",
@@ -102,6 +105,29 @@ def _scan(
             yield prefix + name
         else:
             passed_over["file of another kind"] += 1
+
+
+def frames_in(folder: str | Path) -> list[str]:
+    """Return the names of a video's frames in a folder, such as img_00001.jpg, in the order of their numbers.
+
+    They are two images or more whose names are numbers behind the same text; optical flow beside them is left out.
+    Returns [] for another folder, such as one with videos, or a file.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if not is_hidden(name)]
+    except OSError:
+        return []
+    images = [re.fullmatch(r"(.*?)(\d+)\.\w+", name) for name in names if is_image(name)]
+    frames = [match for match in images if match and not match[1].lower().startswith("flow")]
+    if len(frames) < 2 or None in images or len({match[1] for match in frames}) > 1 or any(map(is_video, names)):
+        return []
+    return [match[0] for match in sorted(frames, key=lambda match: int(match[2]))]
+
+
+def frame_folders(folder: str | Path) -> Iterator[str]:
+    """Yield the folders of frames below a folder, relative to it, sorted by name."""
+    parents = dict.fromkeys(path.rpartition("/")[0] for path in scan_folder(folder, is_image))
+    yield from (parent for parent in parents if parent and frames_in(os.path.join(folder, parent)))
 
 
 def passed_over_text(passed_over: Counter[str]) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from octvideo.data.media import frames_in
 from octvideo.data.video_index import VideoIndex
 
 __all__ = ["count_seen", "hash_video", "merge_seen", "seen_in"]
@@ -18,8 +19,12 @@ _EDGE = 1 << 16  # bytes read at both ends of a file
 def hash_video(path: str) -> str:
     """Return 16 hexadecimal digits that identify the content of a file: of its size, its first and last 64 KiB.
 
-    A copy under another name has the same hash; another encoding has not. "" for a file that cannot be read.
+    A copy under another name has the same hash; another encoding has not. Of a folder of frames it is that of the first
+    and the last one. "" for a file that cannot be read.
     """
+    if frames := frames_in(path):
+        edges = [hash_video(os.path.join(path, frames[place])) for place in (0, -1)]
+        return hashlib.sha256(f"{len(frames)} {edges}".encode()).hexdigest()[:16]
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -56,6 +56,7 @@ class Predictor:
         classes: class names, in the network's order, without ``other`` (``octvideo/inference/confidence.py``).
         threshold: see above; None: there is none.
         span: number of video frames that a clip covers.
+        folder_fps: frames per second of a folder of frames.
 
     Raises:
         UserError: a file is missing or does not match the network, or the backend is not installed.
@@ -98,7 +99,11 @@ class Predictor:
         self._num_frames, self._rate = settings.DATA.NUM_FRAMES, settings.DATA.SAMPLING_RATE
         self._short_side, self._crop_size = settings.DATA.TEST_SHORT_SIDE, settings.DATA.TEST_CROP
         self._mean, self._std = settings.DATA.MEAN, settings.DATA.STD
-        self._decoder, self._sampling = settings.DATA.DECODER, settings.DATA.SAMPLING
+        self._decoder, self._sampling, self.folder_fps = (
+            settings.DATA.DECODER,
+            settings.DATA.SAMPLING,
+            settings.DATA.FPS,
+        )
         self._batch, self._average = settings.TEST.MAX_VIEWS, settings.TEST.AVERAGE
         self._device, self._model = where, None
         self._run: Runner
@@ -206,7 +211,7 @@ class Predictor:
     @contextlib.contextmanager
     def _open(self, path: str | Path) -> Iterator[Video]:
         try:
-            with open_video(str(path), self._decoder) as video:
+            with open_video(str(path), self._decoder, fps=self.folder_fps) as video:
                 yield video
         except DecodeError as error:
             raise UserError(f"{error.path}: cannot be decoded ({error.reason})") from None

@@ -6,6 +6,7 @@ These readers deliver frames in order, as cameras and streams do. Clips of files
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from types import TracebackType
 import av
 import numpy as np
 
+from octvideo.data.decoders.decode import DecodeError, open_video
 from octvideo.data.decoders.stream import Decoded, Upright, open_stream
 from octvideo.download import download
 from octvideo.errors import UserError, reason_of
@@ -57,7 +59,7 @@ def local_copy(source: str) -> Iterator[Path]:
 
 
 class FrameReader:
-    """Read the frames of a file, a camera or a stream in order, upright. A context manager.
+    """Read the frames of a file, a folder of frames, a camera or a stream in order, upright. A context manager.
 
     Attributes:
         name: the source, for messages.
@@ -66,12 +68,24 @@ class FrameReader:
         time: seconds from the first frame to the one that was read last: by the file's timestamps, or by the clock if
             it is live.
 
+    Args:
+        source: a path, an address or a device.
+        format: of a device, for FFmpeg.
+        live: see above.
+        folder_fps: frames per second of a folder.
+
     Raises:
         UserError: the source cannot be opened, or has no video.
     """
 
-    def __init__(self, source: str, *, format: str | None = None, live: bool = False) -> None:
+    def __init__(
+        self, source: str, *, format: str | None = None, live: bool = False, folder_fps: float = float(_DEFAULT_FPS)
+    ) -> None:
         self.name, self.live, self.time = source, live, 0.0
+        self._container: av.container.InputContainer | None = None  # of a file or a stream
+        if os.path.isdir(source):
+            self.fps = Fraction(folder_fps).limit_denominator(1000)
+            return
         timeout = _TIMEOUT if live or is_url(source) else None
         try:
             self._container, self._stream = open_stream(source, threads=0, format=format, timeout=timeout)
@@ -89,7 +103,8 @@ class FrameReader:
 
     def close(self) -> None:
         """Close the source."""
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield uint8 ``(H, W, 3)`` RGB frames of one size. An error after the first frame ends the iteration.
@@ -97,6 +112,9 @@ class FrameReader:
         Raises:
             UserError: no frame could be decoded.
         """
+        if self._container is None:
+            yield from self._images()
+            return
         upright, count = Upright(self._stream), 0
         decoded = Decoded(self._container, self._stream)
         try:
@@ -120,6 +138,15 @@ class FrameReader:
             raise UserError(f"{self.name}: no frame could be decoded")
         if decoded.damaged:
             print(f"warning: {self.name}: passed over what is damaged, {decoded.damaged} packets", file=sys.stderr)
+
+    def _images(self) -> Iterator[np.ndarray]:
+        try:
+            with open_video(self.name) as video:
+                for number in range(len(video)):
+                    self.time = number / float(self.fps)
+                    yield video.frames([number])[0]
+        except DecodeError as error:
+            raise UserError(f"{self.name}: cannot be decoded ({error.reason})") from None
 
 
 def open_camera(source: str) -> FrameReader:

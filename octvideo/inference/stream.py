@@ -116,7 +116,7 @@ def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: i
     """
     every = every or max(1, predictor.span // 2)
     found = timeline(source, predictor, top_k=top_k, every=every)
-    with FrameReader(str(source)) as reader, VideoWriter(output, reader.fps) as writer:
+    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader, VideoWriter(output, reader.fps) as writer:
         for index, frame in enumerate(reader):
             predictions = found[min(index // every, len(found) - 1)]
             writer.write(annotate(frame, predictions, sure=predictor.is_sure(predictions)), reader.time)
@@ -134,7 +134,7 @@ def timeline(source: Path, predictor: Predictor, *, top_k: int, every: int) -> l
     window: deque[Tensor] = deque(maxlen=predictor.span)
     found: list[list[Prediction]] = []
     count = 0
-    with FrameReader(str(source)) as reader:
+    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader:
         for frame in reader:
             count += 1
             window.append(predictor.crop(frame))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from octvideo.data.media import is_video, list_suffixes, passed_over_text, scan_folder
+from octvideo.data.media import frame_folders, frames_in, is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.errors import UserError
 from octvideo.inference.sources import is_url
 
@@ -30,8 +30,8 @@ class Video(NamedTuple):
 
 
 def is_single(name: str) -> bool:
-    """Tell whether an argument names one video, not a folder or a glob. An existing file is no glob."""
-    return is_url(name) or not (os.path.isdir(name) or _is_glob(name))
+    """Tell whether an argument names one video, not a folder or a glob. A folder of frames is a video."""
+    return is_url(name) or bool(frames_in(name)) or not (os.path.isdir(name) or _is_glob(name))
 
 
 def find_videos(name: str, without: Path | None = None, say: Callable[[str], object] = lambda _: None) -> list[Video]:
@@ -49,6 +49,8 @@ def find_videos(name: str, without: Path | None = None, say: Callable[[str], obj
     """
     if is_url(name):
         return [Video(name, Path(Path(unquote(urlsplit(name).path)).name or "video"))]
+    if frames_in(name):
+        return [Video(name, Path(Path(name).name))]
     if is_single(name):
         if not os.path.exists(name):
             raise UserError(f"{name}: no such file; give the path of a video, a folder or a URL")
@@ -57,6 +59,9 @@ def find_videos(name: str, without: Path | None = None, say: Callable[[str], obj
     if os.path.isdir(name):
         root = Path(name)
         found = [root / path for path in scan_folder(root, passed_over=passed_over)]
+        if not found:
+            found = [root / path for path in frame_folders(root)]
+            passed_over.clear()
     else:
         root, found = _fixed_part(name), _matches(name)
     if without is not None and without.resolve() != root.resolve():

@@ -43,7 +43,10 @@ def test_lists_of_mmaction2(tmp_path):
 
 @pytest.mark.parametrize("line", ["some/directory-1 163 1", "a b/dir-2 122 0", "dir-3,258,2", "a.mp4 0 1 3"])
 def test_lists_of_frames_are_refused(tmp_path, line):
-    with pytest.raises(UserError, match=r"list.txt:2: .*`folder total_frames label`, rawframes\).*not supported"):
+    with pytest.raises(
+        UserError,
+        match=r"list.txt:2: .*several numbers after the path.* write `folder label`, without the number of frames",
+    ):
         rows(tmp_path, "# rawframes", line)
 
 

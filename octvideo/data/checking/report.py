@@ -17,7 +17,7 @@ from typing import IO
 from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.index import read_index
 from octvideo.data.lists import format_row, is_comment
-from octvideo.data.media import is_video, list_suffixes, passed_over_text, scan_folder
+from octvideo.data.media import frame_folders, is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
 from octvideo.files import discard, write_text
@@ -93,6 +93,9 @@ def read_source(file: Path, root: str = "", classes: str = "", *, listable: bool
         return Source(file, lines, relative and not root)
     passed_over: Counter[str] = Counter()
     found = list(scan_folder(file, passed_over=passed_over))
+    if not found:
+        found = list(frame_folders(file))
+        passed_over.clear()
     if not found:
         raise UserError(f"{file}: no videos in this folder (looked for {list_suffixes()})")
     if any("/" not in path for path in found):

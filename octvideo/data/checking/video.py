@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import av
 
+from octvideo.data.decoders.decode import open_video
 from octvideo.data.decoders.stream import open_stream, orientation
 from octvideo.errors import reason_of
 
@@ -67,11 +68,14 @@ def check_video(path: str) -> Checked:
     size, mtime = stamp(path)
     found = _Found()
     try:
-        if not os.path.isfile(path):
+        if os.path.isdir(path):
+            found.read_images(path)
+        elif not os.path.isfile(path):
             raise _Broken("no such file")
-        if not size:
+        elif not size:
             raise _Broken("the file is empty")
-        found.read(path)
+        else:
+            found.read(path)
     except _Broken as error:
         reason = str(error)
     except Exception as error:  # decoders raise errors of many kinds
@@ -106,6 +110,14 @@ class _Found:
         self.codec = ""
         self.width = self.height = self.frames_header = self.frames = 0
         self.fps = self.duration = Fraction(0)
+
+    def read_images(self, path: str) -> None:
+        """Decode a folder of frames; raise ``DecodeError`` at the first fault."""
+        with open_video(path) as video:
+            self.codec, self.frames_header = "images", len(video)
+            for number in range(len(video)):
+                self.height, self.width = video.frames([number]).shape[1:3]
+                self.frames += 1
 
     def read(self, path: str) -> None:
         """Decode; raise ``_Broken`` or PyAV's errors at the first fault."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
 
 from octvideo.data.decoders.decord import DecordReader, is_installed
-from octvideo.data.decoders.image import ImageReader
+from octvideo.data.decoders.image import FolderReader, ImageReader
 from octvideo.data.decoders.mp4 import is_plain_mp4
 from octvideo.data.decoders.pyav import PyAVReader, SequentialReader
 from octvideo.data.decoders.reader import DecodeError, Reader
@@ -31,7 +33,7 @@ __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
 
 DECODERS = ("auto", "decord", "pyav", "torchcodec")
 
-_Opener = Callable[[str | bytes, int | None], Reader]
+_Opener = Callable[[Any, int | None], Reader]
 _PYAV: tuple[_Opener, ...] = (PyAVReader, SequentialReader)
 
 
@@ -118,9 +120,14 @@ def check_decoder(decoder: str) -> None:
 
 
 def open_video(
-    source: str | bytes, decoder: str = "auto", *, name: str = "video in memory", short_side: int | None = None
+    source: str | bytes,
+    decoder: str = "auto",
+    *,
+    name: str = "video in memory",
+    short_side: int | None = None,
+    fps: float = 25.0,
 ) -> Video:
-    """Open a video, or an image: a video of one frame, or an animation.
+    """Open a video; an image, which is one frame or an animation; or a folder of numbered images.
 
     Args:
         source: a path, or the content of a file.
@@ -129,6 +136,7 @@ def open_video(
         name: for messages, if ``source`` is bytes; its suffix tells images from videos.
         short_side: scale frames so that their shorter side has this many pixels. Cheaper than scaling afterwards, but
             each decoder has its own filter. None: as in the file.
+        fps: frames per second of a folder.
 
     Raises:
         DecodeError: the file is missing, or the decoder cannot read it.
@@ -137,6 +145,8 @@ def open_video(
     check_decoder(decoder)
     if isinstance(source, str):
         name = source
+        if os.path.isdir(source):
+            return Video(source, name, (partial(FolderReader, fps=fps),), short_side)
         if not os.path.isfile(source):
             raise DecodeError(source, "no such file")
         source = os.path.abspath(source)  # FFmpeg takes a relative `a:b.mp4` for an address

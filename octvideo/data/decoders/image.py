@@ -1,9 +1,10 @@
-"""Read image files as videos: of one frame, or of as many as an animation has."""
+"""Read images as videos: one frame, an animation, or a folder of numbered images."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from octvideo.data.decoders.reader import scaled_size
+from octvideo.data.media import frames_in
 
-__all__ = ["ImageReader"]
+__all__ = ["FolderReader", "ImageReader"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # Pillow starts external programs for some others
 
@@ -59,6 +61,41 @@ class ImageReader:
 
     def close(self) -> None:
         """Do nothing: the file is closed."""
+
+
+class FolderReader:
+    """Read the images of a folder as the frames of a video, see ``frames_in``. All get the size of the first one."""
+
+    def __init__(self, source: str, short_side: int | None = None, *, fps: float) -> None:
+        self._files = [os.path.join(source, name) for name in frames_in(source)]
+        if not self._files:
+            raise ValueError("a folder without numbered images (img_00001.jpg)")
+        self.fps, self._short_side = fps, short_side
+        self._shape = self._frame(0).shape
+
+    def _frame(self, index: int) -> np.ndarray:
+        try:
+            return ImageReader(self._files[index], self._short_side).frames([0])[0]
+        except Exception as error:  # Pillow raises many kinds
+            raise ValueError(f"{os.path.basename(self._files[index])}: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        height, width, _ = self._shape
+        found = (self._frame(index) for index in indices)
+        return np.stack(
+            [
+                frame
+                if frame.shape == self._shape
+                else np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+                for frame in found
+            ]
+        )
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
 
 
 def _upright_rgb(image: Image.Image, short_side: int | None) -> np.ndarray:
