@@ -9,7 +9,17 @@ from pathlib import Path
 
 from octvideo.errors import UserError
 
-__all__ = ["atomic_write", "discard", "partial_path", "replace_durably", "write_bytes", "write_text", "writing"]
+__all__ = [
+    "atomic_write",
+    "discard",
+    "first_bytes",
+    "foreign_content",
+    "partial_path",
+    "replace_durably",
+    "write_bytes",
+    "write_text",
+    "writing",
+]
 
 
 @contextlib.contextmanager
@@ -91,3 +101,29 @@ def write_text(path: Path, text: str) -> None:
         UserError: the file cannot be written.
     """
     write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def first_bytes(source: str | Path | bytes) -> bytes:
+    """Return the first 512 bytes of a file, or of the content of one; b"?" if it cannot be read."""
+    if isinstance(source, bytes):
+        return source[:512]
+    try:
+        with open(source, "rb") as file:
+            return file.read(512)
+    except OSError:
+        return b"?"
+
+
+def foreign_content(source: str | Path | bytes) -> str:
+    """Tell from its beginning what a file is that is often taken for a video or for weights; "" for others."""
+    start = first_bytes(source)
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "the file is empty"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page; give the address of the file itself"
+    if text.startswith((b"#extm3u", b"<mpd", b"<?xml")) and (b"#extm3u" in text or b"<mpd" in text):
+        return "a playlist; --webcam reads it as a stream"
+    if text.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS; run: git lfs pull"
+    return ""

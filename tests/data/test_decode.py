@@ -10,6 +10,7 @@ import pytest
 
 from octvideo.data import DecodeError, open_video
 from octvideo.errors import UserError
+from octvideo.models.checkpoints import read_checkpoint
 from octvideo.workers import in_worker
 
 
@@ -80,3 +81,22 @@ def test_cover_of_a_song_is_no_video(tmp_path):
         container.mux(sound.encode())
     with pytest.raises(DecodeError, match="song.mp4: no video stream"):
         open_video(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "the file is empty"),
+        ("\ufeff\n<!DOCTYPE html><html>", "a web page; give the address of the file itself"),
+        ("#EXTM3U\n#EXT-X-VERSION:3\n", "a playlist; --webcam reads it as a stream"),
+        ('<?xml version="1.0"?><MPD>', "a playlist"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS; run: git lfs pull"),
+    ],
+)
+def test_what_is_often_taken_for_a_video_is_named(tmp_path, content, reason):
+    path = tmp_path / "clip.mp4"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DecodeError, match=f"clip.mp4: {reason}"):
+        open_video(str(path))
+    with pytest.raises(UserError, match=f"clip.mp4: not a readable checkpoint .{reason}"):
+        read_checkpoint(path)

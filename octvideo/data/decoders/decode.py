@@ -28,6 +28,7 @@ from octvideo.data.decoders.stream import PYAV
 from octvideo.data.decoders.torchcodec import TorchcodecReader, why_not
 from octvideo.data.media import is_image
 from octvideo.errors import UserError
+from octvideo.files import first_bytes, foreign_content
 
 __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
 
@@ -57,7 +58,7 @@ class Video:
                 return opener(self._source, self._short_side), openers[number:]
             except Exception as error:  # decoders raise errors of many kinds
                 if number == len(openers):
-                    raise DecodeError(self.path, str(error)) from error
+                    raise DecodeError(self.path, foreign_content(self._source) or str(error)) from error
         raise AssertionError("no openers")
 
     def __enter__(self) -> Video:
@@ -164,9 +165,5 @@ def _openers(source: str | bytes, decoder: str) -> Sequence[_Opener]:
 
 def _has_timestamps(source: str | bytes) -> bool:
     """Tell whether a file is MP4, MOV, Matroska or WebM. torchcodec numbers frames of other containers wrong."""
-    if isinstance(source, bytes):
-        start = source[:12]
-    else:
-        with open(source, "rb") as file:
-            start = file.read(12)
+    start = first_bytes(source)
     return start[4:8] == b"ftyp" or start[:4] == b"\x1aE\xdf\xa3"

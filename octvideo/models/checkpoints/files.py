@@ -18,6 +18,7 @@ from torch import Tensor
 
 from octvideo.download import download
 from octvideo.errors import UserError, one_line
+from octvideo.files import foreign_content
 from octvideo.models.checkpoints.published.caffe2 import is_caffe2, read_caffe2
 from octvideo.models.checkpoints.published.mxnet import MAGIC, read_params, read_tar
 
@@ -106,7 +107,8 @@ def read_checkpoint(path: str | Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # broken files raise errors of many kinds
-        raise UserError(f"{path}: not a readable checkpoint ({one_line(error)[:200]})") from None
+        reason = foreign_content(path) or ("damaged" if isinstance(error, LookupError) else one_line(error)[:200])
+        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
 
 
 class _Inert:
