@@ -28,12 +28,12 @@ def faulty(video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).write_bytes(videos[0].read_bytes())
     really_open = dataset_module.open_video
 
-    def open_video(path: str, decoder: str, *, name: str):
+    def open_video(path: str, *args: object, **options: object):
         if path.endswith("hangs.mp4"):
             time.sleep(600)
         if path.endswith("crashes.mp4"):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return really_open(path, decoder, name=name)
+        return really_open(path, *args, **options)
 
     monkeypatch.setattr(dataset_module, "open_video", open_video)
     lines = [*videos[:2], "hangs.mp4", *videos[2:], "crashes.mp4"]
@@ -67,12 +67,12 @@ def test_what_hangs_or_crashes_is_named_in_testing(faulty, workers):
 def test_a_video_is_tried_again_after_a_crash(video_folder, tmp_path, monkeypatch):
     really_open = dataset_module.open_video
 
-    def open_video(path: str, decoder: str, *, name: str):
+    def open_video(path: str, *args: object, **options: object):
         marker = tmp_path / Path(path).name
         if not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGSEGV)
-        return really_open(path, decoder, name=name)
+        return really_open(path, *args, **options)
 
     monkeypatch.setattr(dataset_module, "open_video", open_video)
     items = list(build_test_loader(cfg_of(video_folder / "val", "NUM_WORKERS", "0")))

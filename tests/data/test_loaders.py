@@ -127,9 +127,9 @@ def test_every_view_of_every_video_with_one_decoding(video_folder, monkeypatch):
     opened = []
     really_open = dataset_module.open_video
 
-    def counting(path, decoder, *, name):
+    def counting(path, *args, **options):
         opened.append(path)
-        return really_open(path, decoder, name=name)
+        return really_open(path, *args, **options)
 
     monkeypatch.setattr(dataset_module, "open_video", counting)
     items = list(build_test_loader(cfg_of(video_folder, "DATA.ITEM_TIMEOUT", "0")))  # counted in this process
