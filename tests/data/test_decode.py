@@ -100,3 +100,25 @@ def test_what_is_often_taken_for_a_video_is_named(tmp_path, content, reason):
         open_video(str(path))
     with pytest.raises(UserError, match=f"clip.mp4: not a readable checkpoint .{reason}"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("bad", [[19], [7], [0, 1, 2], range(20)], ids=str)
+def test_packets_that_cannot_be_decoded_cost_their_frames(tmp_path, make_video, bad):
+    frames = np.full((20, 48, 64, 3), 90, np.uint8)
+    path = make_video(tmp_path / "clip.avi", frames, codec="mpeg4", gop=1)
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+        places = [packet.pos for packet in av.open(str(path)).demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for number in bad:
+        start = content.index(packets[number][:200], places[number])
+        content[start : start + len(packets[number])] = bytes(len(packets[number]))
+    path.write_bytes(content)
+    if len(bad) == 20:
+        with pytest.raises(DecodeError), open_video(str(path)) as video:
+            video.frames([0])
+        return
+    with open_video(str(path)) as video:
+        found = video.frames(np.arange(20))  # as the header promises
+        assert len(video) == 20 - len(bad)
+    assert np.abs(found.astype(int) - 90).mean() < 4

@@ -68,21 +68,21 @@ class Decoded:
         self.damaged = 0
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        in_a_row, error = 0, None
+        in_a_row, any_frame = 0, False
         for packet in self._packets:
             try:
                 frames = packet.decode()
             except av.FFmpegError as failure:
+                error = failure
                 self.damaged += 1
                 in_a_row += 1
-                error = failure
                 if in_a_row == _BAD_IN_A_ROW:
-                    break
+                    raise
             else:
                 if frames:
-                    in_a_row, error = 0, None
+                    in_a_row, any_frame = 0, True
                 yield from frames  # type: ignore[misc]  # of a video stream
-        if error is not None and in_a_row in (self.damaged, _BAD_IN_A_ROW):
+        if self.damaged and not any_frame:
             raise error
 
 
