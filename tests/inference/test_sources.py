@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -93,6 +93,13 @@ def test_what_is_no_video_is_a_user_error(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "no.mp4").write_bytes(content)
     with pytest.raises(UserError, match=r"no\.mp4.*cannot be opened"):
         FrameReader(str(tmp_path / "no.mp4"))
+
+
+def test_codec_without_a_decoder_is_a_user_error(tmp_path: Path, make_video: Callable[..., Path]) -> None:
+    path = make_video(tmp_path / "clip.mkv", np.zeros((5, 32, 32, 3), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    with pytest.raises(UserError, match=r"clip\.mkv: cannot be opened as a video \(no decoder for its codec\)"):
+        FrameReader(str(path))
 
 
 def test_truncated_file_gives_what_is_there(data: Path, tmp_path: Path) -> None:

@@ -124,8 +124,6 @@ class _Found:
         container, stream = open_stream(path, threads=2)  # with one, VP8's errors are lost
         with container:
             context = stream.codec_context
-            if context is None:
-                raise _Broken("no decoder for its codec")
             context.options = {"err_detect": "explode"}
             self.codec, self.width, self.height = context.name, context.width, context.height
             self.fps, self.frames_header = Fraction(stream.average_rate or 0), stream.frames

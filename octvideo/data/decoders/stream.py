@@ -33,7 +33,7 @@ def open_stream(
         options: of ``av.open``.
 
     Raises:
-        ValueError: there is no video stream. The cover of an audio file is none.
+        ValueError: there is no video stream (the cover of an audio file is none), or FFmpeg has no decoder for it.
         OSError, av.FFmpegError: PyAV cannot open it.
     """
     if PYAV < 19:
@@ -46,9 +46,11 @@ def open_stream(
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
         container.close()
         raise ValueError("no video stream")
-    if stream.codec_context is not None:  # None: FFmpeg has no decoder for it
-        stream.codec_context.thread_type = "SLICE"  # frame threads can hang on a corrupt file, and delay a camera
-        stream.codec_context.thread_count = threads
+    if stream.codec_context is None:
+        container.close()
+        raise ValueError("no decoder for its codec")
+    stream.codec_context.thread_type = "SLICE"  # frame threads can hang on a corrupt file, and delay a camera
+    stream.codec_context.thread_count = threads
     return container, stream
 
 
