@@ -25,7 +25,7 @@ __all__ = [
     "scan_folder",
 ]
 
-# What FFmpeg reads, without raw streams, which have no times.
+# What FFmpeg reads and people have.
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gif .ivf .m1v .m2t .m2ts .m2v .m4v .mjpg .mk3d .mkv .mod .mov .mp4 "
     ".mpe .mpeg .mpg .mpv .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .tod .ts .vob .webm .wmv .wtv .xvid .y4m".split()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.kinetics.media import transcode
 from octvideo.data import open_video
 from octvideo.data.decoders.decord import is_installed
 from octvideo.data.decoders.mp4 import is_plain_mp4
@@ -190,6 +191,10 @@ def check(folder: Path, case: Case) -> None:
         with open_video(str(path), decoder) as video:
             video.frames(range(len(video)))  # a damaged file has as many frames as can be read
             found[decoder] = list(video.frames(range(len(video))))
+    if case.orientation or case.aspect != "1:1":
+        transcode(path, folder / "prepared.mp4")
+        with open_video(str(folder / "prepared.mp4")) as video:
+            found["prepared"] = list(video.frames(range(len(video))))
     for reader, pictures_ in found.items():
         if case.damaged:  # the versions of FFmpeg differ in what they show then
             assert abs(len(pictures_) - len(frames)) <= 1 and len(pictures_) >= COUNT - 1, reader
