@@ -195,10 +195,14 @@ class Predictor:
 
     def predict_window(self, crops: Sequence[Tensor], top_k: int = 5) -> list[Prediction]:
         """Predict the last clip in a window of consecutive frames, each from ``crop``."""
+        return top_predictions(self.score_window(crops), self.classes, top_k)
+
+    def score_window(self, crops: Sequence[Tensor]) -> np.ndarray:
+        """Return the probabilities of ``classes`` in the last clip of a window, see ``predict_window``: ``(C,)``."""
         start = max(0, len(crops) - self.span)
         indices = clip_indices(start, len(crops), self._num_frames, self._rate)
         clip = torch.stack([crops[index] for index in indices])
-        return top_predictions(self._score(clip[None]), self.classes, top_k)
+        return self._score(clip[None])
 
     @cached_property
     def _torch_runner(self) -> TorchRunner:

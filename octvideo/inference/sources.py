@@ -20,6 +20,7 @@ import numpy as np
 
 from octvideo.data.decoders.decode import DecodeError, open_video
 from octvideo.data.decoders.stream import Decoded, Upright, open_stream
+from octvideo.data.media import frames_in
 from octvideo.download import download
 from octvideo.errors import UserError, reason_of
 
@@ -64,6 +65,7 @@ class FrameReader:
     Attributes:
         name: the source, for messages.
         fps: average frames per second; 25 if unknown.
+        duration: seconds, as the source says; 0 if unknown.
         live: frames arrive in real time, so a slow reader must not fall behind.
         time: seconds from the first frame to the one that was read last: by the file's timestamps, or by the clock if
             it is live.
@@ -85,6 +87,7 @@ class FrameReader:
         self._container: av.container.InputContainer | None = None  # of a file or a stream
         if os.path.isdir(source):
             self.fps = Fraction(folder_fps).limit_denominator(1000)
+            self.duration = len(frames_in(source)) / folder_fps
             return
         timeout = _TIMEOUT if live or is_url(source) else None
         try:
@@ -92,6 +95,7 @@ class FrameReader:
         except (OSError, ValueError, av.FFmpegError) as error:  # not all of av's are one of the others
             raise UserError(f"{source}: cannot be opened as a video ({reason_of(error)})") from None
         self.fps = _frame_rate(self._stream, live)
+        self.duration = (self._container.duration or 0) / av.time_base
 
     def __enter__(self) -> FrameReader:
         return self

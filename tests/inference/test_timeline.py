@@ -1,0 +1,110 @@
+"""Predictions over time as segments, of real clips joined to one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octvideo.inference import Predictor
+from octvideo.inference.sources import FrameReader
+from octvideo.inference.timeline import Segment, find_segments, predict_timeline, smooth
+
+CLIP = "clips/actions/mmaction2_part_0.mp4"  # 32 frames, 30 a second
+ACTIONS = ("bend", "wave2", "run", "jack")
+CLASSES = ("run", "walk")
+
+
+@pytest.fixture(scope="module")
+def joined(
+    data: Path, make_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[float]]:
+    """A video of four actions in turn, and the times of the changes in seconds."""
+    clips = []
+    for action in ACTIONS:
+        with FrameReader(str(data / f"weizmann/{action}/ido_{action}.avi")) as reader:
+            clips.append(np.stack(list(reader)))
+    path = make_video(tmp_path_factory.mktemp("joined") / "four.mp4", np.concatenate(clips))
+    return path, (np.cumsum([0, *map(len, clips)]) / 25).tolist()
+
+
+def _overlap(segments: list[Segment], start: float, end: float, label: str) -> float:
+    """Return intersection over union of a known segment with what was found of its label."""
+    found = [segment for segment in segments if segment.label == label]
+    common = sum(max(0.0, min(end, segment.end) - max(start, segment.start)) for segment in found)
+    return common / (end - start + sum(segment.end - segment.start for segment in found) - common)
+
+
+def test_segments_of_a_joined_file(joined: tuple[Path, list[float]]) -> None:
+    path, changes = joined
+    timeline = predict_timeline(path, Predictor(device="cpu"))
+    segments = timeline.segments
+    assert [segment.label for segment in segments] == list(ACTIONS)
+    overlaps = [_overlap(segments, *known) for known in zip(changes, changes[1:], ACTIONS)]
+    assert min(overlaps) > 0.6
+    assert segments[0].start == 0 and segments[-1].end == pytest.approx(changes[-1], abs=0.02)
+    assert all(segment.end == after.start for segment, after in zip(segments, segments[1:]))
+
+
+def test_steps_have_the_window_around_them(checkpoint: Path, data: Path) -> None:
+    # Windows of 15 frames end 8 frames after frame 5 k + 2, the middle of step k; 32 frames are 7 steps of 5.
+    predictor = Predictor(checkpoint, device="cpu")
+    timeline = predict_timeline(data / CLIP, predictor, every=5)
+    expected = np.array([0, 5, 10, 15, 20, 25, 30, 33]) / 30  # the file's last frame comes one frame late
+    assert timeline.times == pytest.approx(expected, abs=1e-3)
+    with FrameReader(str(data / CLIP)) as reader:
+        crops = [predictor.crop(frame) for frame in reader]
+    ends = [15, 15, 20, 25, 30, 32, 32]
+    windows = np.stack([predictor.score_window(crops[end - 15 : end]) for end in ends])
+    assert len({tuple(scores) for scores in windows}) == 5, "it follows the video"
+    assert timeline.scores == pytest.approx(smooth(windows, 5), abs=1e-6)
+
+
+def test_short_video_is_one_segment(
+    checkpoint: Path, data: Path, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (7, 64, 64, 3), dtype=np.uint8)
+    predictor = Predictor(checkpoint, device="cpu")
+    [segment] = predict_timeline(make_video(tmp_path / "short.mp4", frames), predictor).segments
+    assert (segment.start, segment.sure) == (0, None) and segment.end == pytest.approx(7 / 25)
+    best = predictor.predict(tmp_path / "short.mp4", 1)[0]
+    assert (segment.label, segment.score) == (best.label, pytest.approx(best.score, abs=1e-4))
+
+
+def test_smoothing_averages_fewer_steps_at_the_ends() -> None:
+    scores = np.array([[0.0], [3.0], [6.0], [0.0]])
+    assert smooth(scores, 3).ravel().tolist() == [1.5, 3.0, 3.0, 3.0]
+    assert (smooth(scores, 1) == scores).all()
+
+
+def _segments(run: list[float], threshold: float | None = None, shortest: int = 2) -> list[Segment]:
+    """Find segments in scores of "run"; "walk" has what is left."""
+    scores = np.array([[score, 1 - score] for score in run], np.float32)
+    return find_segments(np.arange(len(run) + 1), scores, CLASSES, threshold, shortest=shortest)
+
+
+def test_steps_of_one_label_are_merged() -> None:
+    first, second = _segments([0.75, 0.75, 0.25, 0.25, 0.0])
+    assert first == Segment(0, 2, "run", 0.75, None)
+    assert second == Segment(2, 5, "walk", pytest.approx(0.8333, abs=1e-3), None)  # type: ignore[arg-type]
+
+
+def test_short_runs_join_their_neighbours() -> None:
+    assert [s.label for s in _segments([0.75, 0.75, 0.25, 0.75, 0.75])] == ["run"]
+    assert [s.end for s in _segments([0.25, 0.75, 0.75, 0.25])] == [4]
+    assert [s.label for s in _segments([0.75, 0.125, 0.75, 0.125])] == ["walk"], "no run is long enough"
+    scores = np.array([[0.6, 0.3, 0.1]] * 3 + [[0.3, 0.2, 0.5], [0.2, 0.3, 0.5]] + [[0.1, 0.8, 0.1]] * 3)
+    found = find_segments(np.arange(9), scores, ["run", "walk", "jump"], shortest=3)
+    assert [(s.label, s.end) for s in found] == [("run", 4), ("walk", 8)], "divided where run and walk change places"
+
+
+def test_steps_below_the_threshold_are_not_sure() -> None:
+    found = _segments([0.9, 0.9, 0.6, 0.55, 0.45, 0.1, 0.1], threshold=0.8)
+    assert [(s.start, s.end, s.label, s.sure) for s in found] == [
+        (0, 2, "run", True),
+        (2, 5, "run", False),
+        (5, 7, "walk", True),
+    ]
+    assert all(segment.sure is (segment.score >= 0.8) for segment in found)
