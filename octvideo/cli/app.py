@@ -34,7 +34,8 @@ def build_app(predictor: Predictor) -> Any:
         import gradio
     except ImportError:
         raise UserError("gradio is not installed; install it with: pip install 'octvideo[app]'") from None
-    from octvideo.inference.stream import annotate_video
+    from octvideo.inference.annotated_video import annotate_video
+    from octvideo.inference.timeline import predict_timeline
 
     def predict(video: str | None) -> tuple[dict[str, float] | str, str]:
         if video is None:
@@ -42,7 +43,8 @@ def build_app(predictor: Predictor) -> Any:
         try:
             folder = Path(tempfile.mkdtemp(dir=Path(video).parent))  # in the folder that gradio serves files from
             found = predictor.predict(video, _TOP_K)
-            annotate_video(Path(video), folder / "annotated.mp4", predictor, top_k=_TOP_K)
+            timeline = predict_timeline(video, predictor)
+            annotate_video(Path(video), folder / "annotated.mp4", timeline, predictor, top_k=_TOP_K)
         except (OSError, UserError) as error:
             raise gradio.Error(str(error).replace(video, Path(video).name)) from None
         # A text in place of classes and bars: they would read as an answer.

@@ -102,6 +102,13 @@ def _feature_file(text: str) -> Path:
     return path
 
 
+def _timeline_file(text: str) -> Path:
+    path = path_arg(text)
+    if path.suffix not in (".csv", ".json", ".png"):
+        raise argparse.ArgumentTypeError(f"{text} must end in .csv, .json or .png")
+    return path
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="predict.py",
@@ -116,6 +123,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output", type=path_arg, metavar="FILE.mp4", help="write the annotated video; for several videos, a folder"
+    )
+    parser.add_argument(
+        "--timeline",
+        type=_timeline_file,
+        metavar="FILE",
+        help="write the segments of one video with their times to FILE.csv, FILE.json or FILE.png",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
     parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="predictions shown (5)")
@@ -141,8 +154,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give VIDEOs, FOLDERs, URLs or GLOBs, or else --webcam N")
     if arguments.webcam is None and (arguments.frames or arguments.max_seconds):
         parser.error("--frames and --max-seconds go with --webcam")
-    if arguments.features and (arguments.output or arguments.webcam):
-        parser.error("--features goes with neither --output nor --webcam")
+    if arguments.features and (arguments.output or arguments.timeline or arguments.webcam):
+        parser.error("--features goes with none of --output, --timeline and --webcam")
+    if arguments.timeline and arguments.webcam:
+        parser.error("--timeline goes with a file; a camera has no end")
     if arguments.features and arguments.backend not in ("auto", "torch"):
         parser.error("--features needs --backend torch: the other backends return logits only")
     if arguments.features:
@@ -175,6 +190,8 @@ def _predict_videos(arguments: argparse.Namespace) -> int:
     if not videos:
         return 2
     total = len(videos) + failed
+    if arguments.timeline:
+        _check_timeline(arguments.timeline, videos)
     targets = _targets(videos, arguments)
     predictor = predictor_from(arguments, len(videos))
 
@@ -253,6 +270,17 @@ def _check_output(output: Path, source: str) -> None:
         raise UserError(f"--output {output}: this is the input video; give another name")
 
 
+def _check_timeline(path: Path, videos: Sequence[Video]) -> None:
+    from octvideo.data.media import is_image
+
+    if len(videos) > 1:
+        raise UserError(f"--timeline {path}: holds one video, not {len(videos)}; run the command for each")
+    if is_image(videos[0].name):
+        raise UserError(f"{videos[0].name}: a picture has no timeline; give a video")
+    if not path.parent.is_dir():
+        raise UserError(f"--timeline {path}: there is no folder {path.parent}; create it first")
+
+
 def _predict_file(
     path: Path,
     clips: Tensor,
@@ -264,12 +292,21 @@ def _predict_file(
     """Predict, annotate and print one video, whose name for the user is ``source``."""
     predictions = predictor.predict_views(clips, arguments.top_k)
     sure = predictor.is_sure(predictions)
-    record = {"video": source, "model": predictor.name}
-    _show(record, source, predictions, sure, arguments.json)  # even if the video cannot be written
-    if output is not None:
-        from octvideo.inference.stream import annotate_video
+    record: dict[str, object] = {"video": source, "model": predictor.name}
+    if output is None and arguments.timeline is None:
+        _show(record, source, predictions, sure, arguments.json)
+        return
+    from octvideo.inference.annotated_video import annotate_video
+    from octvideo.inference.timeline import predict_timeline, to_records, write_timeline
 
-        annotate_video(path, output, predictor, top_k=arguments.top_k, every=arguments.every)
+    timeline = predict_timeline(path, predictor, every=arguments.every)
+    record["segments"] = to_records(timeline.segments)
+    _show(record, source, predictions, sure, arguments.json)  # even if the files cannot be written
+    if arguments.timeline is not None:
+        write_timeline(arguments.timeline, timeline.segments, source)
+        print(f"{source}: timeline in {arguments.timeline}", file=sys.stderr)
+    if output is not None:
+        annotate_video(path, output, timeline, predictor, top_k=arguments.top_k)
         print(f"{source}: annotated video in {output}", file=sys.stderr)
 
 

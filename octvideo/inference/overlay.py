@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from octvideo.errors import UserError
 from octvideo.files import discard, partial_path, replace_durably
 from octvideo.fonts import font_for
 from octvideo.inference.prediction import Prediction
 
-__all__ = ["VideoWriter", "annotate", "output_scale"]
+if TYPE_CHECKING:
+    from octvideo.inference.timeline import Segment
+
+__all__ = ["VideoWriter", "annotate", "draw_strip", "label_colors", "output_scale"]
 
 _TICK = Fraction(1, 90000)  # seconds: the usual rates, 30000/1001 too, are whole numbers of them
 _BT709 = 1  # its number as matrix, primaries and transfer: what players expect of HD; tagged, smaller ones show it too
 _MAX_SIDE = 4096  # pixels of an enlarged frame: limit of H.264 players and encoders
 _MIN_SHORT_SIDE = 320  # pixels: below this text is unreadable
-# Drawing replaces what is below, transparency included, so all of these are nearly opaque.
-_PANEL = (12, 14, 20, 185)
-_TRACK = (84, 90, 102, 215)
-_TEXT = (255, 255, 255, 255)
-_QUIET = (198, 204, 214, 255)
-_BAR = (64, 196, 255, 255)
-_QUIET_BAR = (58, 136, 172, 255)
+# Okabe and Ito's, which colour-blind people can tell apart, and three more. Light and dark take turns, for grey.
+_LABEL_COLORS = (
+    *("#56b4e9", "#d55e00", "#f0e442", "#0072b2", "#e69f00"),
+    *("#6a3d9a", "#b2df8a", "#009e73", "#cc79a7", "#8c510a"),
+)
+_BAND = (18, 20, 27)
+_TRACK = (84, 90, 102)
+_TEXT = (255, 255, 255)
+_QUIET = (198, 204, 214)
+_BAR = (64, 196, 255)
+_QUIET_BAR = (58, 136, 172)
 
 
 def output_scale(width: int, height: int) -> int:
     """Return the integer factor by which frames of this size are enlarged before text is drawn."""
     wanted = -(-_MIN_SHORT_SIDE // min(width, height))
     return max(1, min(wanted, _MAX_SIDE // max(width, height)))
+
+
+def _text_size(width: int, height: int) -> int:
+    """Return the height of the text in pixels, of an enlarged frame."""
+    return max(14, round(min(width, height) / 26))
+
+
+def label_colors(segments: Sequence[Segment]) -> dict[str, str]:
+    """Return the colour of each label, as ``#rrggbb``, in the order of their first segments; ten, then again."""
+    labels = dict.fromkeys(segment.label for segment in segments)
+    return dict(zip(labels, itertools.cycle(_LABEL_COLORS)))
 
 
 @lru_cache(maxsize=1024)
@@ -54,69 +74,103 @@ def _fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: f
     return text.rstrip() + "..."
 
 
-def annotate(
-    frame: np.ndarray, predictions: Sequence[Prediction], note: str = "", *, sure: bool | None = None
-) -> np.ndarray:
-    """Return a copy of a frame with a panel of labels, score bars and percentages in the lower left corner::
+def _percent(prediction: Prediction) -> str:
+    return f"{100 * prediction.score:.0f} %"
 
-        +--------------------------------+
-        |                                |
-        | +------------------------+     |
-        | | arm wrestling     91 % |     |
-        | | ##################---- |     |   the first prediction is bright, the others are muted
-        | | shaking hands      4 % |     |
-        | | #--------------------- |     |
-        +--------------------------------+
+
+def draw_strip(segments: Sequence[Segment], width: int, height: int) -> np.ndarray:
+    """Return a strip with a bar for each segment, for ``annotate`` of ``(height, width, 3)`` frames: uint8.
+
+    Bars have their labels where these fit. Segments that are not sure are grey.
+    """
+    scale = output_scale(width, height)
+    size = _text_size(width * scale, height * scale)
+    image = Image.new("RGB", (width * scale, round(size * 1.3)), _BAND)
+    draw = ImageDraw.Draw(image)
+    colors, per_second = label_colors(segments), image.width / segments[-1].end
+    for segment in segments:
+        left, right = round(segment.start * per_second), round(segment.end * per_second) - 2  # a gap between bars
+        fill = _TRACK if segment.sure is False else ImageColor.getrgb(colors[segment.label])
+        draw.rectangle((left, 0, max(left, right), image.height), fill)
+        text = f"{segment.label} ?" if segment.sure is False else segment.label
+        font = _font(max(12, round(size * 0.75)), text)
+        if font.getlength(text) <= right - left - size // 4:
+            is_light = 0.3 * fill[0] + 0.59 * fill[1] + 0.11 * fill[2] > 125
+            color = _BAND if is_light else _TEXT
+            draw.text(((left + right) / 2, image.height / 2), text, color, font=font, anchor="mm")
+    return np.asarray(image)
+
+
+def annotate(
+    frame: np.ndarray,
+    predictions: Sequence[Prediction],
+    note: str = "",
+    *,
+    sure: bool | None = None,
+    strip: np.ndarray | None = None,
+    position: float = 0.0,
+) -> np.ndarray:
+    """Return a copy of a frame with a band of predictions below it; the picture stays as it is::
+
+        +-----------------------------------+
+        |                                   |
+        |               frame               |
+        |                                   |
+        +-----------------------------------+
+        | arm wrestling                91 % |
+        | ############################----- |
+        | shaking hands 4 %   clapping 2 %  |   the others that fit, muted
+        | [ clapping |  arm wrestling     ] |   the strip, with a cursor
+        +-----------------------------------+
 
     Args:
         frame: uint8 ``(H, W, 3)``. Small frames are enlarged by ``output_scale``.
-        predictions: best first; those that fit are drawn. Empty: only the note.
-        note: a line at the top of the panel.
-        sure: False: the line is "not sure, closest:", and all predictions are muted.
+        predictions: best first. Empty: only the note.
+        note: a line in place of the first prediction.
+        sure: False: the note is "not sure, closest:", and all predictions are muted.
+        strip: from ``draw_strip``.
+        position: of the cursor in the strip, 0 to 1.
 
     Returns:
-        uint8 ``(H * scale, W * scale, 3)``.
+        uint8 ``(H * scale + band, W * scale, 3)``. The band is as high for all frames of one size.
     """
-    first_quiet = 0 if sure is False else 1  # rank of the first muted prediction
-    note = "not sure, closest:" if sure is False else note
-    image = Image.fromarray(frame)
-    scale = output_scale(*image.size)
+    scale = output_scale(frame.shape[1], frame.shape[0])
+    picture = Image.fromarray(frame)
     if scale > 1:
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-    width, height = image.size
-    size = max(14, round(min(width, height) / 26))
-    numbers, small = _font(size, ""), _font(max(12, round(size * 0.72)), note)
-    margin, pad = round(size * 0.7), round(size * 0.75)
-    bar, line = max(4, round(size * 0.32)), round(size * 1.25)
-    row = line + bar + round(size * 0.5)
-    note_height = round(size * 1.15) if note else 0
-    # Less than half of the frame: the action stays visible.
-    shown = predictions[: max(1, int((0.42 * height - 2 * pad - note_height) // row))]
-    panel_width = min(width - 2 * margin, round(size * 17))
-    panel_height = 2 * pad + note_height + row * len(shown) - (round(size * 0.5) if shown else 0)
-    layer = Image.new("RGBA", (panel_width, panel_height))
-    draw = ImageDraw.Draw(layer)
-    draw.rounded_rectangle((0, 0, panel_width - 1, panel_height - 1), radius=round(size * 0.5), fill=_PANEL)
-    y = float(pad)
-    if note:
-        draw.text((pad, y + size * 0.2), _fit(note, small, panel_width - 2 * pad), _QUIET, font=small, anchor="lm")
-        y += note_height
-    for rank, prediction in enumerate(shown):
-        percent = f"{100 * prediction.score:.0f} %"
-        right = panel_width - pad
-        font = _font(size, prediction.label)
-        label = _fit(prediction.label, font, right - pad - numbers.getlength("100 %") - size * 0.5)
-        middle = y + line * 0.45
-        color, filled = (_QUIET, _QUIET_BAR) if rank >= first_quiet else (_TEXT, _BAR)
-        draw.text((pad, middle), label, color, font=font, anchor="lm")
-        draw.text((right, middle), percent, color, font=numbers, anchor="rm")
-        y += line
-        draw.rounded_rectangle((pad, y, right, y + bar), radius=bar / 2, fill=_TRACK)
-        length = (right - pad) * min(1.0, prediction.score)
-        if length >= bar:  # a shorter rounded bar cannot be drawn
-            draw.rounded_rectangle((pad, y, pad + length, y + bar), radius=bar / 2, fill=filled)
-        y += bar + round(size * 0.5)
-    image.paste(layer, (margin, height - margin - panel_height), layer)
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    size = _text_size(picture.width, picture.height)
+    pad, bar, line = round(size * 0.6), max(4, round(size * 0.32)), round(size * 1.4)
+    left, right, y = pad, picture.width - pad, picture.height + round(size * 0.3)
+    height = y + 2 * line + bar + (0 if strip is None else strip.shape[0] + pad // 2) + pad // 2
+    image = Image.new("RGB", (picture.width, height), _BAND)
+    image.paste(picture)
+    draw = ImageDraw.Draw(image)
+    title, others = ("not sure", predictions) if sure is False else (note, predictions[1:])
+    percent = ""
+    if not title and predictions:
+        title, percent = predictions[0].label, _percent(predictions[0])
+    numbers, font = _font(size, ""), _font(size, title)
+    title = _fit(title, font, right - left - numbers.getlength("100 %") - size * 0.5)
+    draw.text((left, y + line / 2), title, _QUIET if sure is False or note else _TEXT, font=font, anchor="lm")
+    draw.text((right, y + line / 2), percent, _TEXT, font=numbers, anchor="rm")
+    y += line
+    if right - left >= bar:  # a shorter rounded bar cannot be drawn
+        draw.rounded_rectangle((left, y, right, y + bar), radius=bar / 2, fill=_TRACK)
+    length = (right - left) * min(1.0, predictions[0].score) if predictions else 0
+    if length >= bar:
+        fill = _QUIET_BAR if sure is False else _BAR
+        draw.rounded_rectangle((left, y, left + length, y + bar), radius=bar / 2, fill=fill)
+    y += bar
+    text = "   ".join(f"{other.label} {_percent(other)}" for other in others)
+    text = f"closest: {text}" if sure is False else text
+    small = _font(max(12, round(size * 0.75)), text)
+    draw.text((left, y + line / 2), _fit(text, small, right - left), _QUIET, font=small, anchor="lm")
+    y += line
+    if strip is not None:
+        image.paste(Image.fromarray(strip), (0, y))
+        middle, top, bottom = round(position * (picture.width - 1)), y - pad // 4, y + strip.shape[0] + pad // 4
+        draw.rectangle((middle - 3, top, middle + 3, bottom), fill=_BAND)  # the cursor stands out on a light bar too
+        draw.rectangle((middle - 1, top, middle + 1, bottom), fill=_TEXT)
     return np.asarray(image)
 
 

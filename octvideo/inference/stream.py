@@ -1,4 +1,4 @@
-"""Predict over time: slide a window over a video or a stream.
+"""Predict over time: slide a window over a stream.
 
 ::
 
@@ -7,8 +7,8 @@
                          [-------------- span --------------]
              |<- every ->|
 
-In a stream only the past is known: a frame gets the prediction of the last complete window. In a file a window may look
-ahead: a frame gets the prediction of the window around it.
+In a stream only the past is known: a frame gets the prediction of the last complete window. For files, where a window
+may look ahead, see ``octvideo.inference.timeline``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -27,7 +26,7 @@ from octvideo.inference.prediction import Prediction
 from octvideo.inference.predictor import Predictor
 from octvideo.inference.sources import FrameReader
 
-__all__ = ["StreamPrediction", "annotate_video", "timeline", "predict_stream"]
+__all__ = ["StreamPrediction", "predict_stream"]
 
 
 class StreamPrediction(NamedTuple):
@@ -96,50 +95,3 @@ def predict_stream(
     if not predictions:
         predictions = predictor.predict_window(window, top_k)
         yield StreamPrediction(count, reader.time, predictions, predictor.is_sure(predictions))
-
-
-def annotate_video(source: Path, output: Path, predictor: Predictor, *, top_k: int, every: int | None = None) -> int:
-    """Write a video file with the predictions drawn on every frame, at the frames' own times.
-
-    Args:
-        source: a video file.
-        output: the .mp4 to write.
-        predictor: the network.
-        top_k: number of classes in the panel.
-        every: frames between predictions; None: half of the window.
-
-    Returns:
-        The number of frames written.
-
-    Raises:
-        UserError: a file cannot be read or written.
-    """
-    every = every or max(1, predictor.span // 2)
-    found = timeline(source, predictor, top_k=top_k, every=every)
-    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader, VideoWriter(output, reader.fps) as writer:
-        for index, frame in enumerate(reader):
-            predictions = found[min(index // every, len(found) - 1)]
-            writer.write(annotate(frame, predictions, sure=predictor.is_sure(predictions)), reader.time)
-        return writer.frames
-
-
-def timeline(source: Path, predictor: Predictor, *, top_k: int, every: int) -> list[list[Prediction]]:
-    """Predict along a video file; entry k is for the frames from ``k * every`` on.
-
-    Those frames are in the middle of its window, except near the ends of the video.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    window: deque[Tensor] = deque(maxlen=predictor.span)
-    found: list[list[Prediction]] = []
-    count = 0
-    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader:
-        for frame in reader:
-            count += 1
-            window.append(predictor.crop(frame))
-            while count >= max(predictor.span, len(found) * every + every // 2 + predictor.span // 2):
-                found.append(predictor.predict_window(window, top_k))
-    if len(found) * every < count:  # later windows would exceed the end: use the last complete one
-        found.append(predictor.predict_window(window, top_k))
-    return found

@@ -15,23 +15,40 @@ Frames are read one after the other and are not kept. Memory holds the scores: 4
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import itertools
+import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from octvideo.files import write_bytes, write_text
 from octvideo.inference.predictor import Predictor
 from octvideo.inference.sources import FrameReader
+from octvideo.inference.timeline_picture import draw_timeline
 from octvideo.progress import Progress
 
-__all__ = ["Segment", "Timeline", "find_segments", "predict_timeline", "smooth"]
+__all__ = [
+    "Segment",
+    "Timeline",
+    "find_segments",
+    "predict_timeline",
+    "score_steps",
+    "show_progress",
+    "smooth",
+    "to_records",
+    "write_timeline",
+]
 
-_SMOOTHING = 5  # steps that a moving average of the scores covers
+# Chosen by benchmarks/timeline.py.
+_SMOOTHING = 3  # steps that a moving average of the scores covers
 _SHORTEST = 3  # steps of a segment
 _LONG = 60  # seconds of a video from which progress is shown
 
@@ -87,25 +104,27 @@ def predict_timeline(source: str | Path, predictor: Predictor, *, every: int | N
         UserError: the video cannot be read.
     """
     every = every or max(1, predictor.span // 4)
-    times, scores = _scores(source, predictor, every)
+    times, scores = score_steps(source, predictor, every)
     scores = smooth(scores, _SMOOTHING)
     segments = find_segments(times, scores, predictor.classes, predictor.threshold)
     return Timeline(predictor.classes, every, times, scores, segments)
 
 
-def _scores(source: str | Path, predictor: Predictor, every: int) -> tuple[np.ndarray, np.ndarray]:
+def score_steps(source: str | Path, predictor: Predictor, every: int) -> tuple[np.ndarray, np.ndarray]:
     """Return times ``(N + 1,)`` and scores ``(N, C)`` of all steps; near the ends a step gets the nearest window."""
     span = predictor.span
     window: deque[Tensor] = deque(maxlen=span)
     times: list[float] = []
     scores: list[np.ndarray] = []
     count = 0
-    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader, _progress(reader) as progress:
+    with (
+        FrameReader(str(source), folder_fps=predictor.folder_fps) as reader,
+        show_progress(reader, "predicted") as progress,
+    ):
         for frame in reader:
             if count % every == 0:
                 times.append(reader.time)
-                if progress is not None:
-                    progress.update(int(reader.time))
+                progress()
             count += 1
             window.append(predictor.crop(frame))
             while count >= max(span, len(scores) * every + every // 2 + (span + 1) // 2):
@@ -117,12 +136,13 @@ def _scores(source: str | Path, predictor: Predictor, every: int) -> tuple[np.nd
 
 
 @contextlib.contextmanager
-def _progress(reader: FrameReader) -> Iterator[Progress | None]:
+def show_progress(reader: FrameReader, what: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that shows how far the reader is, in seconds; nothing for short videos."""
     if reader.duration < _LONG:
-        yield None
+        yield lambda: None
         return
-    with Progress(os.path.basename(reader.name), int(reader.duration), "s") as progress:
-        yield progress
+    with Progress(f"{os.path.basename(reader.name)}: {what}", int(reader.duration), "s") as progress:
+        yield lambda: progress.update(int(reader.time))
 
 
 def smooth(scores: np.ndarray, size: int) -> np.ndarray:
@@ -191,3 +211,40 @@ def _segment(
     place = label if label < len(classes) else int(means.argmax())
     score = float(means[place])
     return Segment(start, end, classes[place], score, None if threshold is None else score >= threshold)
+
+
+def write_timeline(path: Path, segments: Sequence[Segment], video: str) -> None:
+    """Write segments as a table (.csv), a JSON object (.json) or a picture (.png); the file is whole or not there.
+
+    Args:
+        path: ends in .csv, .json or .png; its folder exists.
+        segments: see ``Timeline``.
+        video: name of the video.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if path.suffix == ".png":
+        write_bytes(path, draw_timeline(segments, video))
+    elif path.suffix == ".json":
+        write_text(path, json.dumps({"video": video, "segments": to_records(segments)}, indent=1) + "\n")
+    else:
+        text = io.StringIO()
+        table = csv.DictWriter(text, ["start", "end", "label", "score", "sure"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(to_records(segments))
+        write_text(path, text.getvalue())
+
+
+def to_records(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Return segments for JSON, in milliseconds' precision."""
+    return [
+        {
+            "start": round(segment.start, 3),
+            "end": round(segment.end, 3),
+            "label": segment.label,
+            "score": round(segment.score, 6),
+            "sure": segment.sure,
+        }
+        for segment in segments
+    ]

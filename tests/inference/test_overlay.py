@@ -11,21 +11,23 @@ from matplotlib.ft2font import FT2Font
 from octvideo.data import open_video
 from octvideo.errors import UserError
 from octvideo.fonts import font_for
-from octvideo.inference.overlay import VideoWriter, annotate, output_scale
+from octvideo.inference.overlay import VideoWriter, annotate, draw_strip, label_colors, output_scale
 from octvideo.inference.prediction import Prediction, top_predictions
+from octvideo.inference.timeline import Segment
 
 FOUND = [Prediction("arm wrestling", 0.9), Prediction("a label that is much too long for a panel of this size", 0.1)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (144, 180), (241, 320), (320, 568), (720, 1280)])
-def test_annotation_is_in_the_lower_half(size: tuple[int, int]) -> None:
+def test_the_picture_is_not_covered(size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 200, np.uint8)
     scale = output_scale(size[1], size[0])
-    drawn = annotate(frame, FOUND * 4)
-    assert drawn.shape == (size[0] * scale, size[1] * scale, 3)
-    assert min(drawn.shape[:2]) >= 320
-    changed = np.argwhere((drawn != 200).any(axis=2))
-    assert len(changed) and changed[:, 0].min() >= drawn.shape[0] // 2 - 1
+    height, width = size[0] * scale, size[1] * scale
+    assert min(height, width) >= 320
+    drawn = [annotate(frame, found, note) for found, note in ((FOUND * 4, ""), (FOUND[:1], ""), ([], "waiting"))]
+    assert {picture.shape for picture in drawn} == {drawn[0].shape}
+    assert drawn[0].shape[1] == width and height < drawn[0].shape[0] < 1.3 * height
+    assert all((picture[:height] == 200).all() for picture in drawn)
     assert (frame == 200).all()
 
 
@@ -51,7 +53,29 @@ def test_unsure_predictions_are_muted() -> None:
 
 def test_annotate_without_predictions_shows_the_note() -> None:
     frame = np.zeros((360, 640, 3), np.uint8)
-    assert (annotate(frame, [], "waiting") != 0).any()
+    assert (annotate(frame, [], "waiting") != annotate(frame, [])).any()
+
+
+def test_strip_shows_segments_and_cursor() -> None:
+    frame = np.zeros((360, 640, 3), np.uint8)
+    segments = [Segment(0, 1, "run", 0.9, True), Segment(1, 3, "", 0.2, False), Segment(3, 4, "run", 0.9, True)]
+    strip = draw_strip(segments, 640, 360)
+    run, grey = (86, 180, 233), (84, 90, 102)
+    bars = [tuple(strip[1, x]) for x in (5, 150, 170, 470, 490, 630)]
+    assert bars == [run, run, grey, grey, run, run]
+    assert (strip[:, :158] == strip[:, 480:638]).all(), "the same label, of the same length"
+    plain = annotate(frame, FOUND)
+    for position, x in ((0.0, 0), (0.5, 320), (1.0, 639)):
+        drawn = annotate(frame, FOUND, strip=strip, position=position)
+        assert (drawn[: len(plain) - 10] == plain[: len(plain) - 10]).all() and len(drawn) > len(plain)
+        row = drawn[-len(strip)]
+        cursor = np.flatnonzero((row == 255).all(axis=1))
+        assert cursor.min() <= x <= cursor.max() and len(cursor) <= 3
+
+
+def test_labels_have_colours_of_their_own() -> None:
+    colors = label_colors([Segment(k, k + 1, f"class {k % 10}", 1, None) for k in range(20)])
+    assert list(colors) == [f"class {k}" for k in range(10)] and len({*colors.values()}) == 10
 
 
 @pytest.mark.parametrize("name", ["Élan", "прыжок", "άλμα", "سلام"])

@@ -41,7 +41,7 @@ def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.
     [record] = _records(capsys)
     assert record["video"] == str(data / CLIP)
     assert [set(entry) for entry in record["predictions"]] == [{"label", "score"}] * 3
-    assert _probe(output) == (32, 30.0, (910, 512))
+    assert _probe(output) == (32, 30.0, (910, 618)), "twice as large, and a band with the strip"
     assert run(main, arguments[:-2]) == 0
     assert record["predictions"][0]["label"] in capsys.readouterr().out
 
@@ -94,7 +94,7 @@ def test_folder_goes_on_after_a_broken_video(
     names = [Path(json.loads(line)["video"]).name for line in captured.out.splitlines()]
     assert names == ["a.mp4", "b.avi"]
     assert "broken.mp4" in captured.err and "1 of 3" in captured.err
-    assert _probe(tmp_path / "out" / "sub" / "b.mp4") == (64, 25.0, (540, 432))
+    assert _probe(tmp_path / "out" / "sub" / "b.mp4") == (64, 25.0, (540, 522))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "sub"]
 
 
@@ -279,7 +279,7 @@ def test_stream_to_its_end(camera: str, checkpoint: Path, tmp_path: Path, capsys
     assert records[0]["frame"] == 15, "the first prediction is made when the window is full"
     assert [record["frame"] for record in records] == sorted({record["frame"] for record in records})
     assert {record["video"] for record in records} == {camera}
-    assert _probe(output)[::2] == (64, (540, 432))
+    assert _probe(output)[::2] == (64, (540, 496))
 
 
 def test_stream_limits(camera: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from octvideo.engine.tester import score_videos
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
 from octvideo.inference.sources import FrameReader
-from octvideo.inference.stream import timeline
 
 CLIP = "clips/actions/mmaction2_part_0.mp4"
 
@@ -156,20 +155,6 @@ def test_unreadable_files_are_user_errors(predictor: Predictor, tmp_path: Path, 
     with pytest.raises(UserError, match=r"bad\.mp4") as caught:
         predictor.predict(path)
     assert "\n" not in str(caught.value)
-
-
-def test_timeline_covers_every_frame(predictor: Predictor, data: Path) -> None:
-    # span 15, so windows [0, 15), then ends at 5 k + 2 + 7; 32 frames are 7 steps of 5.
-    found = timeline(data / CLIP, predictor, top_k=6, every=5)
-    assert 5 * len(found) >= 32 - 5
-    assert len({tuple(step) for step in found}) > 2, "it follows the video"
-    with FrameReader(str(data / CLIP)) as reader:
-        crops = [predictor.crop(frame) for frame in reader]
-    assert found[0] == found[1] == predictor.predict_window(crops[:15], 6)
-    assert found[2] == predictor.predict_window(crops[4:19], 6)
-    assert found[-1] == predictor.predict_window(crops[17:], 6)
-    short = timeline(data / "clips" / "formats" / "decord_video_0.mov", predictor, top_k=1, every=5)
-    assert len(short) == 1
 
 
 def test_cuda_is_refused_where_there_is_none(checkpoint: Path) -> None:
