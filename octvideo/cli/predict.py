@@ -133,7 +133,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
     parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="predictions shown (5)")
     parser.add_argument(
-        "--every", type=positive_int, metavar="N", help="frames between predictions over time; default: half a window"
+        "--every",
+        type=positive_int,
+        metavar="N",
+        help="frames between predictions over time; default: a quarter of a window for a timeline, else half of one",
     )
     parser.add_argument(
         "--features",

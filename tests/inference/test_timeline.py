@@ -80,6 +80,21 @@ def test_short_video_is_one_segment(
     assert (segment.label, segment.score) == (best.label, pytest.approx(best.score, abs=1e-4))
 
 
+@pytest.mark.parametrize("seconds", [59, 61])
+def test_long_videos_show_their_progress(
+    seconds: int,
+    checkpoint: Path,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = make_video(tmp_path / "slow.mp4", np.zeros((seconds, 64, 64, 3), np.uint8), fps=1)
+    timeline = predict_timeline(path, Predictor(checkpoint, device="cpu"), every=20)
+    assert timeline.times.tolist() == [0, 20, 40, *([60] if seconds == 61 else []), seconds]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ([f"slow.mp4: predicted {done}/61  s" for done in (20, 40, 60)] if seconds == 61 else [])
+
+
 def test_smoothing_averages_fewer_steps_at_the_ends() -> None:
     scores = np.array([[0.0], [3.0], [6.0], [0.0]])
     assert smooth(scores, 3).ravel().tolist() == [1.5, 3.0, 3.0, 3.0]
@@ -132,6 +147,21 @@ def test_command_writes_the_timeline(
         assert list(csv.DictReader(file)) == [{key: str(value) for key, value in entry.items()} for entry in found[0]]
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.format == "PNG" and picture.width == 990
+
+
+def test_annotated_video_has_a_moving_cursor(
+    checkpoint: Path, joined: tuple[Path, list[float]], tmp_path: Path
+) -> None:
+    path, changes = joined
+    output = tmp_path / "out.mp4"
+    arguments = ["--checkpoint", str(checkpoint), "--views", "1", "--every", "30", "--output", str(output)]
+    assert run(main, [str(path), *arguments]) == 0
+    with FrameReader(str(output)) as reader, FrameReader(str(path)) as original:
+        for frame, source in zip(reader, original, strict=True):
+            enlarged = np.asarray(Image.fromarray(source).resize((540, 432), Image.Resampling.BICUBIC))
+            assert np.abs(frame[:432].astype(int) - enlarged).mean() < 6, "the band does not cover the picture"
+            cursor = frame[-10:-8].mean(axis=(0, 2)).argmax()  # it is longer than the strip is high
+            assert cursor == pytest.approx(539 * reader.time / changes[-1], abs=4)
 
 
 def test_picture_has_a_row_for_each_label() -> None:
