@@ -47,7 +47,7 @@ setup(
         "parquet": ["pyarrow>=14"],
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "int8": ["nncf>=2.14"],
-        "app": ["gradio>=6"],
+        "app": ["gradio>=6.7"],
         # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
         "torchcodec": ["torchcodec>=0.10"],
         "kinetics": KINETICS,
@@ -61,6 +61,7 @@ setup(
             "hypothesis",
             "mypy>=1.10",
             "nncf>=2.14",
+            "playwright>=1.49",  # drives the Chromium of the system
             "pre-commit",
             "pyarrow>=14",
             "pytest>=8",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 from small_network import CLASSES
 
 from octvideo.cli import run
-from octvideo.cli.app import build_app
 from octvideo.cli.predict import main
 from octvideo.errors import UserError
 from octvideo.inference import Predictor
@@ -117,10 +117,14 @@ def test_bad_threshold_is_refused(data: Path) -> None:
 
 def test_app_shows_not_sure(with_other: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("gradio")
+    from octvideo.app.networks import Networks
+    from octvideo.app.page import build_page
+
     (tmp_path / "clip.mp4").symlink_to((data / CLIP).resolve())
+    create = functools.partial(Predictor, device="cpu")
     for threshold, sure in ((None, False), (0.0, None)):
-        page = build_app(Predictor(with_other, device="cpu", threshold=threshold))
-        [predict] = [block.fn for block in page.fns.values()]
-        answer, video = predict(str(tmp_path / "clip.mp4"))
+        networks = Networks(create, "rejecting.pt", {"checkpoint": with_other, "threshold": threshold})
+        [predict] = [block.fn for block in build_page(networks).fns.values() if block.api_name == "predict"]
+        answer, video = predict(str(tmp_path / "clip.mp4"), "rejecting.pt")
         assert Path(video).is_file()
         assert isinstance(answer, dict) if sure is None else answer.startswith("not sure (closest: ")
