@@ -351,6 +351,7 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         _check_output(arguments.output, arguments.webcam)
+    failure: UserError | None = None
     with contextlib.ExitStack() as stack:
         # The camera first: a wrong number is reported before torch is imported.
         reader = stack.enter_context(open_camera(arguments.webcam))
@@ -379,6 +380,10 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
                 _show(record, title, update.predictions, update.sure, arguments.json, compact=True)
         except KeyboardInterrupt:  # the file is complete
             print("stopped", file=sys.stderr)
+        except UserError as error:  # a camera is lost: what was recorded is kept
+            failure = error
+    if failure is not None:
+        raise failure
     return 0
 
 

@@ -74,9 +74,12 @@ def predict_stream(
     window: deque[Tensor] = deque(maxlen=span)
     predictions: list[Prediction] = []
     sure: bool | None = None
-    count, due = 0, span
+    count, due, opened = 0, span, reader.opened
     start = time.monotonic()
     for frame in reader:
+        if reader.opened != opened:  # a window has no gap
+            window.clear()
+            due, opened = count + span, reader.opened
         count += 1
         window.append(predictor.crop(frame))
         if count >= due:

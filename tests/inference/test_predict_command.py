@@ -4,19 +4,16 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
 import pytest
-from PIL import Image
+from camera_server import CameraServer, jpegs
 
 from octvideo.cli import run
 from octvideo.cli.predict import main
-from octvideo.inference.sources import FrameReader
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIP = "clips/actions/mmaction2_part_0.mp4"
@@ -236,39 +233,10 @@ def test_signal_leaves_no_partial_video(checkpoint: Path, data: Path, tmp_path: 
     assert not list(tmp_path.glob("*out*"))
 
 
-class _Camera(BaseHTTPRequestHandler):
-    """An IP camera: one JPEG after the other, as multipart/x-mixed-replace."""
-
-    frames: list[Path]
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        try:
-            for path in self.frames:
-                image = path.read_bytes()
-                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\n")
-                self.wfile.write(b"Content-Length: %d\r\n\r\n%s\r\n" % (len(image), image))
-            self.wfile.write(b"--frame--\r\n")
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client has seen enough
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def camera(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("frames")
-    with FrameReader(str(data / "weizmann/bend/lena_bend.avi")) as reader:
-        for number, frame in enumerate(reader):
-            Image.fromarray(frame).save(folder / f"{number:03}.jpg")
-    handler = type("Camera", (_Camera,), {"frames": sorted(folder.iterdir())})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/stream"
-        server.shutdown()
+def camera(data: Path) -> Iterator[str]:
+    with CameraServer(jpegs(data / "weizmann/bend/lena_bend.avi")) as server:
+        yield server.url
 
 
 def test_stream_to_its_end(camera: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
