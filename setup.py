@@ -48,6 +48,7 @@ setup(
         "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "int8": ["nncf>=2.14"],
         "app": ["gradio>=6.7"],
+        "window": ["opencv-python>=4.8"],
         # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
         "torchcodec": ["torchcodec>=0.10"],
         "kinetics": KINETICS,
@@ -62,11 +63,13 @@ setup(
             "mypy>=1.10",
             "nncf>=2.14",
             "playwright>=1.49",  # drives the Chromium of the system
+            "opencv-python>=4.8",
             "pre-commit",
             "pyarrow>=14",
             "pytest>=8",
             "pytest-timeout",
             "pytest-xdist",
+            "python-xlib",
             "ruff>=0.6",
             "safetensors>=0.4",
             "setuptools>=77",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from octvideo.inference import Prediction, Predictor
     from octvideo.inference.features import AddFeatures
     from octvideo.inference.videos import Video
+    from octvideo.inference.window import Window
 
 __all__ = ["add_model_arguments", "describe", "main"]
 
@@ -119,7 +120,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "source", nargs="*", metavar="VIDEO|FOLDER|URL|GLOB", help="videos; a quoted GLOB such as 'clips/**/*.mp4'"
     )
     parser.add_argument(
-        "--webcam", metavar="N", help="a camera's number (0 is the first), or the URL or path of a stream"
+        "--webcam",
+        metavar="N",
+        help="a camera's number (0 is the first), or the URL or path of a stream; octvideo[window] shows it",
     )
     parser.add_argument(
         "--output", type=path_arg, metavar="FILE.mp4", help="write the annotated video; for several videos, a folder"
@@ -357,8 +360,14 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
         reader = stack.enter_context(open_camera(arguments.webcam))
         from octvideo.inference.overlay import VideoWriter
         from octvideo.inference.stream import predict_stream
+        from octvideo.inference.window import open_window
 
+        window = None if arguments.json or arguments.output else open_window()
         predictor = predictor_from(arguments, math.inf)
+        if window is not None:
+            reader.close()
+            _watch(window, predictor, arguments)
+            return 0
         if reader.live:  # what has waited meanwhile would come all at once, at a wrong time
             reader.close()
             reader = stack.enter_context(open_camera(arguments.webcam))
@@ -385,6 +394,26 @@ def _predict_stream(arguments: argparse.Namespace) -> int:
     if failure is not None:
         raise failure
     return 0
+
+
+def _watch(window: Window, predictor: Predictor, arguments: argparse.Namespace) -> None:
+    from octvideo.inference.live import LiveStream
+    from octvideo.inference.window import watch
+
+    print("keys in the window: q quits, space pauses, m mirrors", file=sys.stderr)
+    stream = LiveStream(
+        arguments.webcam,
+        predictor,
+        top_k=arguments.top_k,
+        every=arguments.every,
+        max_frames=arguments.frames,
+        max_seconds=arguments.max_seconds,
+    )
+    try:
+        with stream, contextlib.closing(window):
+            watch(stream, window)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
 
 
 def _show(

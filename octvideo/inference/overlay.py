@@ -23,7 +23,7 @@ from octvideo.inference.prediction import Prediction
 if TYPE_CHECKING:
     from octvideo.inference.timeline import Segment
 
-__all__ = ["VideoWriter", "annotate", "draw_strip", "label_colors", "output_scale"]
+__all__ = ["VideoWriter", "annotate", "draw_status", "draw_strip", "label_colors", "output_scale"]
 
 _TICK = Fraction(1, 90000)  # seconds: the usual rates, 30000/1001 too, are whole numbers of them
 _BT709 = 1  # its number as matrix, primaries and transfer: what players expect of HD; tagged, smaller ones show it too
@@ -171,6 +171,20 @@ def annotate(
         middle, top, bottom = round(position * (picture.width - 1)), y - pad // 4, y + strip.shape[0] + pad // 4
         draw.rectangle((middle - 3, top, middle + 3, bottom), fill=_BAND)  # the cursor stands out on a light bar too
         draw.rectangle((middle - 1, top, middle + 1, bottom), fill=_TEXT)
+    return np.asarray(image)
+
+
+def draw_status(picture: np.ndarray, text: str) -> np.ndarray:
+    """Return a copy of a picture from ``annotate`` with a line of text, in ASCII, in the upper left corner."""
+    image = Image.fromarray(picture)
+    size = max(14, round(min(image.size) / 26))
+    font = _font(size, "")  # one for all texts, which change all the time
+    margin, pad = round(size * 0.7), round(size * 0.5)
+    layer = Image.new("RGBA", (round(font.getlength(text)) + 2 * pad, round(size * 1.25) + pad))
+    draw = ImageDraw.Draw(layer)
+    draw.rounded_rectangle((0, 0, layer.width - 1, layer.height - 1), radius=pad, fill=(*_BAND, 200))
+    draw.text((pad, layer.height / 2), text, _TEXT, font=font, anchor="lm")
+    image.paste(layer, (margin, margin), layer)
     return np.asarray(image)
 
 

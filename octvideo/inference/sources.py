@@ -98,11 +98,11 @@ class FrameReader:
             self.duration = len(frames_in(source)) / folder_fps
             return
         try:
-            self._open()
+            container = self._open()
         except _ERRORS as error:
             raise UserError(f"{source}: cannot be opened as a video ({_reason(error)})") from None
         self.fps = _frame_rate(self._stream, live)
-        self.duration = (self._container.duration or 0) / av.time_base
+        self.duration = (container.duration or 0) / av.time_base
 
     def __enter__(self) -> FrameReader:
         return self
@@ -112,10 +112,11 @@ class FrameReader:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _open(self) -> av.container.InputContainer:
         timeout = _TIMEOUT if self.live or is_url(self.name) else None
         self._container, self._stream = open_stream(self.name, threads=0, format=self._format, timeout=timeout)
         self.opened += 1
+        return self._container
 
     def close(self) -> None:
         """Close the source."""

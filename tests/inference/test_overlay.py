@@ -11,7 +11,7 @@ from matplotlib.ft2font import FT2Font
 from octvideo.data import open_video
 from octvideo.errors import UserError
 from octvideo.fonts import font_for
-from octvideo.inference.overlay import VideoWriter, annotate, draw_strip, label_colors, output_scale
+from octvideo.inference.overlay import VideoWriter, annotate, draw_status, draw_strip, label_colors, output_scale
 from octvideo.inference.prediction import Prediction, top_predictions
 from octvideo.inference.timeline import Segment
 
@@ -76,6 +76,13 @@ def test_strip_shows_segments_and_cursor() -> None:
 def test_labels_have_colours_of_their_own() -> None:
     colors = label_colors([Segment(k, k + 1, f"class {k % 10}", 1, None) for k in range(20)])
     assert list(colors) == [f"class {k}" for k in range(10)] and len({*colors.values()}) == 10
+
+
+def test_status_is_in_the_upper_left_corner() -> None:
+    picture = np.full((360, 640, 3), 200, np.uint8)
+    places = np.argwhere((draw_status(picture, "25 fps") != 200).any(axis=2))
+    assert len(places) and (places.max(axis=0) < (50, 150)).all()
+    assert (picture == 200).all()
 
 
 @pytest.mark.parametrize("name", ["Élan", "прыжок", "άλμα", "سلام"])
