@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 
 from octvideo.analysis.frequency import Spectrum
 from octvideo.analysis.spectrum import mean_frequency, profile, radial_frequency
+from octvideo.plotting import drawing, to_png
 
 __all__ = ["as_csv", "as_numbers", "draw"]
 
@@ -58,14 +59,19 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
     """Return a PNG. Each layer has a row: energy by frequency, cumulative energy, and a 2D spectrum per group."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     layers: dict[str, list[tuple[Spectrum, dict[str, Any]]]] = {}
     for found, row in zip(spectra, rows):
         layers.setdefault(found.layer, []).append((found, row))
+    with drawing(layers, {"axes.grid": False, "text.parse_math": True}) as plt:  # powers of 10
+        content = to_png(_figure(plt, layers), dpi=80)
+    picture = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(256).save(picture, "png", optimize=True)  # a third
+    return picture.getvalue()
+
+
+def _figure(plt: Any, layers: Mapping[str, Sequence[tuple[Spectrum, dict[str, Any]]]]) -> Any:
+    from matplotlib.colors import LogNorm
+
     wide = [1.5, 1.5, *[1] * max(map(len, layers.values()))]
     figure, panels = plt.subplots(
         len(layers),
@@ -75,8 +81,8 @@ def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
         squeeze=False,
         layout="constrained",
     )
-    top = max(max(row["energy"]) for row in rows) or 1.0  # if all maps are silent
-    shades = matplotlib.colors.LogNorm(top / 10**_DECADES, top)
+    top = max(max(row["energy"]) for groups in layers.values() for _, row in groups) or 1.0  # if all maps are silent
+    shades = LogNorm(top / 10**_DECADES, top)
     for (energy, cumulative, *maps), (layer, groups) in zip(panels, layers.items()):
         for found, row in groups:
             style = dict(color=_COLORS[found.group], label=found.group, marker=".", markersize=4)
@@ -97,12 +103,7 @@ def draw(spectra: Sequence[Spectrum], rows: Sequence[dict[str, Any]]) -> bytes:
     for panel in panels[-1][:2]:
         panel.set_xlabel("frequency")
     figure.colorbar(image, ax=panels[:, -1], label="energy (white noise: 1)", shrink=0.9)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=80)
-    plt.close(figure)
-    picture = io.BytesIO()
-    Image.open(content).convert("RGB").quantize(256).save(picture, "png", optimize=True)  # a third of the size
-    return picture.getvalue()
+    return figure
 
 
 def _map(panel: Any, found: Spectrum, shades: Any) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from octvideo.files import atomic_write
-from octvideo.fonts import font_for
+from octvideo.plotting import letters, shortened, to_png
 
 __all__ = [
     "confusion_matrix",
@@ -88,19 +86,16 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    families = [*matplotlib.rcParams["font.family"], *dict.fromkeys(font_for(name).name for name in classes)]
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     few = len(classes) <= 40
     edge = max(4.5, 0.42 * len(classes)) if few else 14
-    # A "$" in a name is a "$". A letter that no font has is drawn as a box; `font_for` has warned of it.
-    with matplotlib.rc_context({"text.parse_math": False, "font.family": families}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with letters(classes):
         figure, axes = plt.subplots(figsize=(edge + 1.5, edge), layout="constrained")
         try:
             image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
             axes.set(xlabel="predicted", ylabel="label")
             if few:
-                names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in classes]
+                names = [shortened(name, _LONGEST) for name in classes]
                 axes.set_xticks(range(len(classes)), names, rotation=60, ha="right")
                 axes.set_yticks(range(len(classes)), names)
                 for row, column in zip(*np.nonzero(confusion)):
@@ -108,8 +103,6 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> bytes:
                     count = str(confusion[row, column])
                     axes.text(column, row, count, ha="center", va="center", color=shade, fontsize=8)
             figure.colorbar(image, label="share of the label's videos", shrink=0.8)
-            picture = io.BytesIO()
-            figure.savefig(picture, dpi=110, format="png")
+            return to_png(figure)
         finally:
             plt.close(figure)
-    return picture.getvalue()
