@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 from torchvision.transforms import v2
 
 from octvideo.data.seeds import fork_torch_rng
 
-__all__ = ["Augmentation"]
+__all__ = ["Augmentation", "build_augmentation"]
 
 
 class Augmentation:
@@ -52,3 +53,9 @@ class Augmentation:
                 with fork_torch_rng(seed ^ 1):  # other numbers than RandAugment drew
                     self._erase(clip)
         return clips
+
+
+def build_augmentation(cfg: CfgNode) -> Augmentation:
+    """Build what DATA.RANDAUGMENT and DATA.RANDOM_ERASING ask for."""
+    num_ops, magnitude = cfg.DATA.RANDAUGMENT
+    return Augmentation(num_ops=num_ops, magnitude=magnitude, erasing=cfg.DATA.RANDOM_ERASING, fill=cfg.DATA.MEAN)

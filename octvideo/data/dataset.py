@@ -170,14 +170,16 @@ class TrainDataset(Dataset[Sample]):
         black = torch.zeros(self.num_frames, self.crop, self.crop, 3, dtype=torch.uint8)
         return Sample(black, UNREADABLE, number, failed, seed)
 
+    def frame_numbers(self, key: tuple[int, int], video_frames: int, fps: float) -> np.ndarray:
+        """Return the frames of the clip of ``key`` in a video of that length and rate: int64 ``(num_frames,)``."""
+        number, draw = key
+        start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
+        return random_clip(video_frames, self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=fps)
+
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
-        start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
-            indices = random_clip(
-                len(video), self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=video.fps
-            )
-            frames = torch.from_numpy(video.frames(indices))
+            frames = torch.from_numpy(video.frames(self.frame_numbers((number, draw), len(video), video.fps)))
         return color_jitter(self._cropped(frames, rng), self.color, rng).contiguous().numpy()
 
     def _cropped(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
@@ -237,12 +239,15 @@ class TestDataset(Dataset[VideoViews]):
             torch.index_select(crop, 0, clip, out=view)  # stacking would copy everything twice
         return VideoViews(views, label, number, None)
 
+    def frame_numbers(self, video_frames: int, fps: float) -> np.ndarray:
+        """Return the frames of each clip in a video of that length and rate: int64 ``(num_clips, num_frames)``."""
+        rule, rate = self.sampling, self.sampling_rate
+        return uniform_clips(video_frames, self.num_frames, rate, self.num_clips, sampling=rule, fps=fps)
+
     def _frames(self, path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read the frames of all clips once, resized: ``(n, H, W, 3)``, and the frames of each clip: ``(clips, T)``."""
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
-            indices = uniform_clips(
-                len(video), self.num_frames, self.sampling_rate, self.num_clips, sampling=self.sampling, fps=video.fps
-            )
+            indices = self.frame_numbers(len(video), video.fps)
             unique, inverse = np.unique(indices, return_inverse=True)
             frames = resize_short_side(torch.from_numpy(video.frames(unique)), self.short_side)
         return frames.contiguous().numpy(), inverse.reshape(indices.shape)

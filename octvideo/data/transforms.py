@@ -15,6 +15,7 @@ from octvideo.data.seeds import fork_torch_rng
 
 __all__ = [
     "color_jitter",
+    "crop_places",
     "normalize_clips",
     "random_crop",
     "random_resized_crop",
@@ -88,14 +89,23 @@ def resize_short_side(frames: Tensor, short_side: int) -> Tensor:
     return _resize(frames, scaled_size(frames.shape[1], frames.shape[2], short_side))
 
 
-def spatial_crops(frames: Tensor, size: int, num_crops: int) -> list[Tensor]:
-    """Return one centre crop, or three along the long side, each ``(T, size, size, 3)``."""
-    height, width = frames.shape[1:3]
+def crop_places(height: int, width: int, size: int, num_crops: int) -> list[tuple[int, int]]:
+    """Return (top, left) of one centre crop, or of three along the long side.
+
+    >>> crop_places(60, 100, 60, 3), crop_places(100, 60, 60, 1)
+    ([(0, 0), (0, 20), (0, 40)], [(20, 0)])
+    """
     spots = [0.5] if num_crops == 1 else [0.0, 0.5, 1.0]
-    crops = []
+    places = []
     for spot in spots:
         along_width = width >= height
         top = round((height - size) * (0.5 if along_width else spot))
         left = round((width - size) * (spot if along_width else 0.5))
-        crops.append(frames[:, top : top + size, left : left + size])
-    return crops
+        places.append((top, left))
+    return places
+
+
+def spatial_crops(frames: Tensor, size: int, num_crops: int) -> list[Tensor]:
+    """Return the crops of ``crop_places``, each ``(T, size, size, 3)``."""
+    places = crop_places(frames.shape[1], frames.shape[2], size, num_crops)
+    return [frames[:, top : top + size, left : left + size] for top, left in places]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from octvideo.config import save_cfg, with_keys
 from octvideo.data import Batch, Failure, VideoIndex, build_test_loader, build_train_loader
-from octvideo.data.augment import Augmentation
+from octvideo.data.augment import build_augmentation
 from octvideo.data.dataset import UNREADABLE
 from octvideo.data.mixing import Mixing
 from octvideo.data.seen import merge_seen, seen_in
@@ -162,14 +162,13 @@ def build_trainer(
     cfg: CfgNode, session: Session, model: nn.Module, path_of: Callable[[int], str], hooks: Sequence[Hook]
 ) -> Trainer:
     """Return the trainer of a configuration, which stops at a signal."""
-    num_ops, magnitude = cfg.DATA.RANDAUGMENT
     mix = None
     if cfg.TRAIN.MIXUP or cfg.TRAIN.CUTMIX:
         mix = Mixing(mixup=cfg.TRAIN.MIXUP, cutmix=cfg.TRAIN.CUTMIX, num_classes=cfg.MODEL.NUM_CLASSES)
     preparation = ClipPreparation(
         cfg.DATA.MEAN,
         cfg.DATA.STD,
-        Augmentation(num_ops=num_ops, magnitude=magnitude, erasing=cfg.DATA.RANDOM_ERASING, fill=cfg.DATA.MEAN),
+        build_augmentation(cfg),
         mix,
     )
     settings = TrainSettings(
