@@ -26,7 +26,7 @@ from octvideo.models import Stage, build_model
 from octvideo.models.checkpoints import LoadReport
 from octvideo.octave import OctaveTensor
 
-__all__ = ["Spectrum", "find_inputs", "layers_of", "measure", "network_of"]
+__all__ = ["Spectrum", "find_inputs", "layers_of", "measure", "network_of", "stages_of"]
 
 _LIST_SUFFIXES = (".csv", ".lst", ".txt")
 # Paths of the stages in image networks; the first pattern with a match is used.
@@ -100,8 +100,7 @@ def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Mo
     Raises:
         UserError: an invalid pattern, or one that matches nothing.
     """
-    modules = dict(model.named_modules())
-    stages = _stages(modules)
+    modules, stages = dict(model.named_modules()), stages_of(model)
     if not patterns:
         if not stages:
             raise UserError("this network has no named stages; choose layers with --layers")
@@ -123,7 +122,9 @@ def layers_of(model: nn.Module, patterns: Sequence[str] = ()) -> dict[str, nn.Mo
     return chosen
 
 
-def _stages(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+def stages_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the stages of a network by name; empty where it has none."""
+    modules = dict(model.named_modules())
     stages: dict[str, nn.Module] = {}
     for path, module in modules.items():
         if isinstance(module, Stage):

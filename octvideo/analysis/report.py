@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 import octvideo
+from octvideo.analysis.pictures.curves import draw_page_curves
 from octvideo.analysis.report_commands import next_commands
 from octvideo.analysis.report_cost import cost_note, measure_costs, network_name
-from octvideo.analysis.report_pictures import copy_small, draw_curves
+from octvideo.analysis.report_pictures import copy_small
 from octvideo.analysis.report_results import Tested, per_class, worst_mistakes
 from octvideo.analysis.report_run import Run
 from octvideo.data.decoders.decode import DecodeError
@@ -119,7 +120,7 @@ def _pictures(run: Run, is_labelled: bool) -> list[Picture]:
             Picture(f"report/{matrix.name}", "Confusion matrix: rows are labels, columns predictions", True)
         )
     if run.curves.loss:
-        write_bytes(target / "curves.svg", draw_curves(run.curves))
+        write_bytes(target / "curves.svg", draw_page_curves(run.curves))
         pictures.append(Picture("report/curves.svg", "Training loss, learning rate and top-1 against steps", False))
     return pictures
 

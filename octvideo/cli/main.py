@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "write a checkpoint for PyTorchVideo, as safetensors, or another project's as octvideo's",
     "benchmark": "measure speed compared with an alternative",
     "analyze-frequency": "Fourier energy of a network's feature maps by group",
+    "visualize": "pictures of clips, feature maps, Grad-CAM, curves, comparisons and mistakes",
     "submit": "run on SLURM",
     "check-videos": "decode every video of a list to its end, and name the broken ones",
 }

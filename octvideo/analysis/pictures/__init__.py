@@ -1,0 +1,1 @@
+"""Pictures of clips, networks and runs: what ``octvideo visualize`` writes."""
