@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +252,17 @@ def test_moved_videos_leave_their_text(copied: Path) -> None:
     _, strips = mistake_strips(Run(copied))
     assert all("a.mp4: no picture (no such file)" in strip.heading and not strip.cells for strip in strips)
     assert size(draw_sheet("a", strips))
+
+
+@pytest.mark.parametrize("arguments", [["cam", "--help"], ["cam"], ["clip", "a.mp4", "--cfg", "none.yaml"]])
+def test_arguments_are_checked_before_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys; from octvideo.cli import run; from octvideo.cli.visualize import main\n"
+        "try: sys.exit(run(main, sys.argv[1:]))\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == (0 if "--help" in arguments else 2) and "Traceback" not in done.stderr
 
 
 def test_each_command_prints_its_file(

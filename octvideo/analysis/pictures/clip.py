@@ -14,7 +14,7 @@ from octvideo.analysis.pictures.sheet import Box, Cell, Strip, some
 from octvideo.config import with_keys
 from octvideo.data.augment import build_augmentation
 from octvideo.data.dataset import TestDataset, TrainDataset
-from octvideo.data.decoders.decode import DecodeError, open_video
+from octvideo.data.decoders.decode import open_video
 from octvideo.data.loaders import build_test_loader, build_train_loader
 from octvideo.data.transforms import crop_places, normalize_clips, resize_short_side
 from octvideo.data.video_index import VideoIndex
@@ -28,25 +28,11 @@ _FRAMES = 8  # of a clip
 
 
 class Facts(NamedTuple):
-    """Number of frames, frames per second, and the frame in the middle: uint8 ``(H, W, 3)``."""
+    """Number of frames, frames per second, and one of the frames: uint8 ``(H, W, 3)``."""
 
     frames: int
     fps: float
-    middle: np.ndarray
-
-
-def _read_facts(path: Path, cfg: CfgNode) -> Facts:
-    """Return what a video is.
-
-    Raises:
-        UserError: it cannot be decoded.
-    """
-    try:
-        with open_video(str(path), cfg.DATA.DECODER, fps=cfg.DATA.FPS) as video:
-            middle = video.frames([len(video) // 2])[0]
-            return Facts(len(video), video.fps, middle)
-    except DecodeError as error:
-        raise UserError(f"{error.path}: cannot be decoded ({error.reason})") from None
+    shown: np.ndarray
 
 
 def read_views(path: Path, cfg: CfgNode) -> tuple[TestDataset, Tensor]:
@@ -77,12 +63,14 @@ def clip_sheet(path: Path, cfg: CfgNode, name: str) -> tuple[str, list[Strip]]:
     Raises:
         UserError: the video cannot be decoded.
     """
-    facts = _read_facts(path, cfg)
-    height, width, _ = facts.middle.shape
-    length = (
-        f"{facts.frames} frames of {height} x {width}, {facts.fps:.2f} per second, {facts.frames / facts.fps:.2f} s"
-    )
-    return f"{name}: {length}", [*_training(path, cfg, facts), *_testing(path, cfg, facts)]
+    dataset, views = read_views(path, cfg)
+    with open_video(str(path), cfg.DATA.DECODER, fps=cfg.DATA.FPS) as video:
+        frames, fps = len(video), video.fps
+        middle = dataset.frame_numbers(frames, fps)[dataset.num_clips // 2, 0]
+        facts = Facts(frames, fps, video.frames([middle])[0])
+    height, width, _ = facts.shown.shape
+    title = f"{name}: {frames} frames of {height} x {width}, {fps:.2f} per second, {frames / fps:.2f} s"
+    return title, [*_training(path, cfg, facts), *_testing(dataset, views, facts)]
 
 
 def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
@@ -92,6 +80,8 @@ def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
     strips = []
     for draw in range(_DRAWS):
         sample = dataset[0, draw]
+        if sample.failed:
+            raise UserError(f"{path}: cannot be decoded ({sample.failed[0].reason})")
         seeds = torch.tensor([sample.seed])
         clips = normalize_clips(augmentation.frames(sample.frames[None], seeds), cfg.DATA.MEAN, cfg.DATA.STD)
         frames = _pixels(augmentation.clips(clips, seeds), cfg)[0]
@@ -101,11 +91,10 @@ def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
     return strips
 
 
-def _testing(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
-    dataset, frames = read_views(path, cfg)
+def _testing(dataset: TestDataset, frames: Tensor, facts: Facts) -> list[Strip]:
     views = frames.unflatten(0, (dataset.num_clips, dataset.num_crops))
     numbers = dataset.frame_numbers(facts.frames, facts.fps)
-    whole = resize_short_side(torch.from_numpy(facts.middle)[None], cfg.DATA.TEST_SHORT_SIDE)[0].numpy()
+    whole = resize_short_side(torch.from_numpy(facts.shown)[None], dataset.short_side)[0].numpy()
     height, width, _ = whole.shape
     places = crop_places(height, width, dataset.crop, dataset.num_crops)
     boxes = [Box(top, left, dataset.crop, dataset.crop) for top, left in places]

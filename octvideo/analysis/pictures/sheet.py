@@ -77,7 +77,7 @@ def draw_sheet(title: str, strips: Sequence[Strip]) -> bytes:
         figure = plt.figure(dpi=72)  # one pixel is one point, as long as it is measured
         captions = [[_width(figure, cell.caption, _CAPTION) for cell in strip.cells] for strip in strips]
         columns = [
-            [max(_size(cell)[0] / cell.scale, wide) + _GAP for cell, wide in zip(strip.cells, widths)]
+            [max(_size(cell)[0] / cell.scale, wide + _GAP) + _GAP for cell, wide in zip(strip.cells, widths)]
             for strip, widths in zip(strips, captions)
         ]
         headings = [_width(figure, line, _HEADING) for strip in strips for line in strip.heading.split("\n")]
