@@ -92,6 +92,15 @@ def test_heat_follows_the_square(bright: Path, moving: Path) -> None:
     assert set(rows) <= {1, 2} and columns[0] <= 1 and columns[-1] == 3 and (np.diff(columns) >= 0).all()
 
 
+def test_heat_comes_with_the_square(bright: Path, make_video: Callable[..., Path], tmp_path: Path) -> None:
+    frames = np.full((60, SIZE, SIZE, 3), 20, dtype=np.uint8)
+    frames[25:40, 48:80, 48:80] = 235
+    path = make_video(tmp_path / "late.mp4", frames)
+    heat = heat_of_video(path, load_network(bright), Predictor(bright, backend="torch"), 0).max((1, 2))
+    # A window has 15 frames, so up to 14 frames before and after share one with the square.
+    assert 25 <= heat.argmax() < 40 and heat[25:40].mean() > 1.5 * max(heat[:10].max(), heat[54:].max())
+
+
 def test_video_has_heat_on_each_frame(bright: Path, moving: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "new" / "cam.mp4"
     arguments = ["cam", str(moving), "--checkpoint", str(bright), "--output", str(output)]
