@@ -1,12 +1,15 @@
 """Reading videos: broken files are named and do not hang, frames come in any order."""
 
+import io
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from octvideo.data import DecodeError, open_video
 from octvideo.errors import UserError
@@ -100,6 +103,26 @@ def test_what_is_often_taken_for_a_video_is_named(tmp_path, content, reason):
         open_video(str(path))
     with pytest.raises(UserError, match=f"clip.mp4: not a readable checkpoint .{reason}"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(("turn", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
+def test_motion_jpeg_with_exif_is_read_upright(tmp_path, turn, corner):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = turn, "a camera"
+    picture, still = np.zeros((48, 48, 3), np.uint8), io.BytesIO()
+    picture[:24, :24] = 255
+    Image.fromarray(picture).save(still, "jpeg", exif=exif)
+    path = tmp_path / "camera.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 48, "yuvj420p"
+        packet = av.Packet(still.getvalue())
+        packet.pts, packet.time_base, packet.stream = 0, Fraction(1, 25), stream
+        container.mux(packet)
+    with open_video(str(path)) as video:
+        (frame,) = video.frames([0])
+    corners = {place: int(frame[place].mean() > 128) for place in ((0, 0), (0, -1), (-1, 0), (-1, -1))}
+    assert corners == {place: int(place == corner) for place in corners}
 
 
 @pytest.mark.parametrize("bad", [[19], [7], [0, 1, 2], range(20)], ids=str)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
@@ -127,6 +128,10 @@ class Orientation(NamedTuple):
     upside_down: bool = False
 
 
+# By quarters counterclockwise.
+_TURNS = Orientation(), Orientation(True, False, True), Orientation(False, True, True), Orientation(True, True, False)
+
+
 def orientation(frame: av.VideoFrame) -> Orientation:
     """Read the frame's display matrix, which turns by quarters and mirrors, as FFmpeg does.
 
@@ -135,7 +140,11 @@ def orientation(frame: av.VideoFrame) -> Orientation:
         [[1, 0], [0, 1]]   as it is        [[0, 1], [-1, 0]]   a quarter clockwise
         [[-1, 0], [0, 1]]  mirrored        [[0, 1], [1, 0]]    transposed
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        # Not frame.side_data: it refers to the frame, which would stay in memory until Python searches for cycles.
+        matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # missing in its stub
+    except ValueError:  # PyAV does not know EXIF data and stereo views; whether it is mirrored stays unknown
+        return _TURNS[round(frame.rotation / 90) % 4]
     if matrix is None:
         return Orientation()
     a, b, _, c, d = (int(number) for number in np.frombuffer(matrix, np.int32, 5))
