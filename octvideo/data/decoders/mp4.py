@@ -1,8 +1,9 @@
-"""Tell from its header whether decord numbers the frames of an MP4 file correctly, in under a millisecond.
+"""Tell from its header whether decord reads an MP4 file correctly and in little memory, in under a millisecond.
 
 decord numbers every packet and seeks to every keyframe. That is wrong if an edit list hides frames, if frames after a
 keyframe are shown before it (open GOP) or need earlier frames (intra refresh), or if the header does not list the
-frames (fragments). It also takes mirrored frames for turned ones, and all pixels for square.
+frames (fragments). It also takes mirrored frames for turned ones, and all pixels for square. While its caller is busy,
+it decodes ahead, up to the end of the file, which takes gigabytes if frames are large.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = ["is_plain_mp4"]
 _MAX_HEADER = 64 << 20  # bytes
 _MAX_FRAMES = 1 << 24
 _KEYFRAMES = 3  # checked after the first one: an encoder makes all of them alike
+_MAX_PIXELS = 640 * 480  # of a frame: 1 MB as RGB
 _HIGH = 100
 _EIGHT_BIT = (66, 77, 88, _HIGH)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
 
@@ -30,7 +32,7 @@ class _Unusual(Exception):
 def is_plain_mp4(source: str | bytes) -> bool:
     """Tell whether a file is a complete MP4 or MOV with one 8-bit H.264 stream, closed GOPs and no hidden frames.
 
-    Its pixels must be square, and its frames may be turned but not mirrored.
+    Its pixels must be square, and its frames may be turned but not mirrored, and have at most ``_MAX_PIXELS``.
 
     Args:
         source: a path, or the content of a file.
@@ -97,6 +99,8 @@ def _is_plain(file: BinaryIO, size: int) -> bool:
     tables = dict(_boxes(dict(_boxes(box[b"minf"]))[b"stbl"]))
     settings = _h264_settings(tables[b"stsd"])
     if settings[1] not in _EIGHT_BIT or {b"stps", b"sgpd"} & set(tables):
+        return False
+    if _integer(tables[b"stsd"], 40, 2) * _integer(tables[b"stsd"], 42, 2) > _MAX_PIXELS:
         return False
     if not _only_turns(track[b"tkhd"], dict(movie)[b"mvhd"]) or not _has_square_pixels(settings):
         return False
