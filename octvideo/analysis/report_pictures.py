@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +19,6 @@ __all__ = ["copy_small"]
 _HEIGHT = 240  # pixels
 _SECONDS = 4.0
 _MAX_FPS = 30
-_CHUNK = 16  # frames held at full size
 
 
 def copy_small(source: str, target: Path) -> Path:
@@ -47,17 +45,16 @@ def copy_small(source: str, target: Path) -> Path:
         fps = Fraction(video.fps).limit_denominator(1001) / stride
         with VideoWriter(target.with_suffix(".mp4"), fps) as writer:
             for number, frame in enumerate(_middle(video, stride)):
-                writer.write(_small(frame), number / float(fps))
+                writer.write(frame, number / float(fps))
         return writer.path
 
 
-def _middle(video: Video, stride: int) -> Iterator[np.ndarray]:
-    """Yield every ``stride``-th frame of the seconds in the middle."""
+def _middle(video: Video, stride: int) -> np.ndarray:
+    """Return every ``stride``-th frame of the seconds in the middle, small: ``(n, H, W, 3)``."""
     count = min(len(video), max(1, round(_SECONDS * video.fps)))
     start = (len(video) - count) // 2
     numbers = np.arange(start, start + count, stride)
-    for first in range(0, len(numbers), _CHUNK):
-        yield from video.frames(numbers[first : first + _CHUNK])
+    return video.frames(numbers, lambda frames: np.stack([_small(frame) for frame in frames]))
 
 
 def _small(frame: np.ndarray) -> np.ndarray:

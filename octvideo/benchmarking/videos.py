@@ -160,7 +160,7 @@ def views(cfg: CfgNode, rounds: int) -> Report:
         variants |= {
             "frames sorted, once each": lambda: timed(lambda: [_read_sorted(*item) for item in frames.items()]),
             "frames as asked": lambda: timed(
-                lambda: [DecordReader(source).frames(wanted.tolist()) for source, wanted in frames.items()]
+                lambda: [list(DecordReader(source).frames(wanted.tolist())) for source, wanted in frames.items()]
             ),
         }
     count = cfg.TEST.NUM_CLIPS * cfg.TEST.NUM_CROPS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import product
 from typing import NamedTuple, TypeVar
 
@@ -178,9 +179,17 @@ class TrainDataset(Dataset[Sample]):
 
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
+        drawn = rng
+
+        def crop(part: np.ndarray) -> np.ndarray:
+            nonlocal drawn
+            drawn = deepcopy(rng)  # all parts of the clip get the same crop
+            return self._cropped(torch.from_numpy(part), drawn).numpy()
+
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
-            frames = torch.from_numpy(video.frames(self.frame_numbers((number, draw), len(video), video.fps)))
-        return color_jitter(self._cropped(frames, rng), self.color, rng).contiguous().numpy()
+            indices = self.frame_numbers((number, draw), len(video), video.fps)
+            frames = torch.from_numpy(video.frames(indices, crop))
+        return color_jitter(frames, self.color, drawn).contiguous().numpy()
 
     def _cropped(self, frames: Tensor, rng: np.random.Generator) -> Tensor:
         if self.resized:
@@ -249,5 +258,7 @@ class TestDataset(Dataset[VideoViews]):
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
             indices = self.frame_numbers(len(video), video.fps)
             unique, inverse = np.unique(indices, return_inverse=True)
-            frames = resize_short_side(torch.from_numpy(video.frames(unique)), self.short_side)
-        return frames.contiguous().numpy(), inverse.reshape(indices.shape)
+            frames = video.frames(
+                unique, lambda part: resize_short_side(torch.from_numpy(part), self.short_side).numpy()
+            )
+        return frames, inverse.reshape(indices.shape)

@@ -30,7 +30,6 @@ from octvideo.octave import fold_batch_norm
 __all__ = ["Predictor"]
 
 _MOST_VIEWS = 10_000  # per video; all are in memory
-_CHUNK = 32  # frames held at full size: 200 MB at 1080p
 
 
 class Predictor:
@@ -223,13 +222,9 @@ class Predictor:
     def _views(self, video: Video, clips: np.ndarray) -> Tensor:
         """Read the frames of clips, each once, and crop them: ``(V, T)`` to uint8 ``(V, T, size, size, 3)``."""
         unique, inverse = np.unique(clips, return_inverse=True)
-        crops = []
-        for start in range(0, len(unique), _CHUNK):
-            part = np.minimum(
-                unique[start : start + _CHUNK], len(video) - 1
-            )  # it may prove shorter than its header says
-            crops.append(self._crops(torch.from_numpy(video.frames(part))))
-        return torch.cat(crops)[torch.from_numpy(inverse.reshape(clips.shape))]
+        existing = np.minimum(unique, len(video) - 1)  # it may have proved shorter than its header says
+        crops = video.frames(existing, lambda frames: self._crops(torch.from_numpy(frames)).numpy())
+        return torch.from_numpy(crops)[torch.from_numpy(inverse.reshape(clips.shape))]
 
     def _clips(self, video_frames: int, fps: float) -> np.ndarray:
         """Return the frame numbers of the test clips: ``(views, T)``."""

@@ -11,7 +11,7 @@ A file with the suffix of an image is read by Pillow: one frame, or those of an 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -33,6 +33,8 @@ from octvideo.files import first_bytes, foreign_content
 __all__ = ["DECODERS", "DecodeError", "Video", "check_decoder", "open_video"]
 
 DECODERS = ("auto", "decord", "pyav", "torchcodec")
+
+_CHUNK = 32 << 20  # bytes: frames of full size that await their transform
 
 _Opener = Callable[[Any, int | None], Reader]
 _PYAV: tuple[_Opener, ...] = (PyAVReader, SequentialReader)
@@ -72,10 +74,17 @@ class Video:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    def frames(
+        self, indices: Sequence[int] | np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> np.ndarray:
         """Read frames as uint8 RGB ``(n, H, W, 3)``; ``indices`` may be in any order and repeat.
 
         If fewer frames can be decoded than the header promises, ``len`` shrinks and the indices are scaled to it.
+
+        Args:
+            indices: numbers of frames.
+            transform: what each frame becomes. It gets some frames at a time, ``(m, H, W, 3)``, so that those of a
+                large video are not all in memory at full size.
 
         Raises:
             IndexError: a frame number is out of range.
@@ -87,10 +96,13 @@ class Video:
             raise IndexError(f"{self.path}: frame {wrong} of {len(self)}")
         while True:
             try:
-                return self._reader.frames(unique.tolist())[inverse]
-            except Exception as error:  # decoders raise errors of many kinds
+                found: list[np.ndarray] = []
+                for chunk in self._chunks(unique.tolist()):
+                    found.extend(chunk if transform is None else transform(np.stack(chunk)))
+                return np.stack([found[place] for place in inverse])
+            except DecodeError:
                 if not self._others:
-                    raise DecodeError(self.path, str(error)) from error
+                    raise
                 promised = len(self)
                 reader, self._others = self._open(self._others)
                 self._reader.close()
@@ -98,6 +110,19 @@ class Video:
             if len(self) != promised:
                 unique, again = np.unique(unique * len(self) // promised, return_inverse=True)
                 inverse = again[inverse]
+
+    def _chunks(self, indices: Sequence[int]) -> Iterator[list[np.ndarray]]:
+        """Yield the frames ``(H, W, 3)``, at most ``_CHUNK`` bytes at a time, or one."""
+        chunk: list[np.ndarray] = []
+        try:
+            for frame in self._reader.frames(indices):
+                if (len(chunk) + 1) * frame.nbytes > _CHUNK and chunk:
+                    yield chunk
+                    chunk = []
+                chunk.append(frame)
+        except Exception as error:  # decoders raise errors of many kinds
+            raise DecodeError(self.path, str(error)) from error
+        yield chunk
 
 
 def check_decoder(decoder: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -47,8 +47,9 @@ class DecordReader:
     def close(self) -> None:
         del self._reader
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        return self._reader.get_batch(list(indices)).asnumpy()
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        for index in indices:
+            yield self._reader.get_batch([index]).asnumpy()[0]
 
 
 def _open(source: str | bytes, **size: int) -> decord.VideoReader:

@@ -49,15 +49,14 @@ class ImageReader:
     def __len__(self) -> int:
         return self._count
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         if self._count == 1:
-            return np.stack([self._first for _ in indices])
-        found = []
+            yield from (self._first for _ in indices)
+            return
         with self._open() as image:
             for index in indices:
                 image.seek(index)
-                found.append(_upright_rgb(image, self._short_side))
-        return np.stack(found)
+                yield _upright_rgb(image, self._short_side)
 
     def close(self) -> None:
         """Do nothing: the file is closed."""
@@ -75,24 +74,20 @@ class FolderReader:
 
     def _frame(self, index: int) -> np.ndarray:
         try:
-            return ImageReader(self._files[index], self._short_side).frames([0])[0]
+            return next(ImageReader(self._files[index], self._short_side).frames([0]))
         except Exception as error:  # Pillow raises many kinds
             raise ValueError(f"{os.path.basename(self._files[index])}: {error}") from None
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         height, width, _ = self._shape
-        found = (self._frame(index) for index in indices)
-        return np.stack(
-            [
-                frame
-                if frame.shape == self._shape
-                else np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
-                for frame in found
-            ]
-        )
+        for frame in map(self._frame, indices):
+            if frame.shape == self._shape:
+                yield frame
+            else:
+                yield np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
     def close(self) -> None:
         """Do nothing: no file is open."""

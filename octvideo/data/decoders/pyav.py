@@ -74,8 +74,7 @@ class PyAVReader:
     def close(self) -> None:
         self._container.close()
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        found: list[np.ndarray] = []
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         decoded: Iterator[av.VideoFrame] = iter(())
         number = len(self)  # of the frame that comes next
         for index in indices:
@@ -88,11 +87,10 @@ class PyAVReader:
                     raise CannotCount(f"frame {number} has another timestamp than its packet")
                 number += 1
                 if number > index:
-                    found.append(self._upright(frame))
+                    yield self._upright(frame)
                     break
             else:
                 raise CannotCount(f"frame {number} is missing")
-        return np.stack(found)
 
     def _decode_from(self, keyframe: int, time: int) -> Iterator[av.VideoFrame]:
         """Yield frames from ``time`` on, decoded from a keyframe, or an earlier one if the container overshoots."""
@@ -133,18 +131,17 @@ class SequentialReader:
     def close(self) -> None:
         """Nothing is open."""
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         wanted = set(indices)
-        found: list[np.ndarray] = []
         container, stream = open_stream(self._source)
         with container:
             upright = Upright(stream, self._short_side)
             for number, frame in enumerate(Decoded(container, stream)):
                 if number in wanted:
-                    found.append(upright(frame))
-                    if len(found) == len(wanted):
-                        break
-        return np.stack(found)
+                    yield upright(frame)
+                    if number == indices[-1]:
+                        return
+        raise ValueError(f"frame {indices[-1]} is missing")
 
 
 def _rate(stream: av.VideoStream, count: int, ticks: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,8 +24,8 @@ class Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Read frames by sorted, unique numbers: upright uint8 RGB ``(n, H, W, 3)``."""
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield frames by sorted, unique numbers: upright uint8 RGB ``(H, W, 3)``, all of one size."""
 
     def close(self) -> None:
         """Close the file."""

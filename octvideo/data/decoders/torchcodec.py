@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -45,8 +45,9 @@ class TorchcodecReader:
     def close(self) -> None:
         del self._decoder
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        return self._decoder.get_frames_at(list(indices)).data.numpy()
+    def frames(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        for index in indices:
+            yield self._decoder[index].numpy()
 
 
 def _open(source: str | bytes, **options: Any) -> Any:
