@@ -1,4 +1,4 @@
-"""Hundreds of damaged files through the loader and through the check: frames or a named failure, no crash, no hang.
+"""Hundreds of damaged files through decoders and commands: frames or a named failure, no crash, no hang.
 
 The originals are made here, tiny, in four containers and codecs, and real clips; the damage is seeded.
 """
@@ -6,15 +6,22 @@ The originals are made here, tiny, in four containers and codecs, and real clips
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment
 
 from octvideo.cli.check_videos import main
 from octvideo.config import load_cfg
-from octvideo.data import build_test_loader, build_train_loader
+from octvideo.data import DecodeError, build_test_loader, build_train_loader, open_video
+from octvideo.data.decoders.decode import DECODERS
+from octvideo.data.decoders.torchcodec import why_not
+from octvideo.workers import map_in_workers
 
 CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 COPIES = 60  # of each, half of them cut, half with bits flipped
@@ -29,6 +36,20 @@ REAL = (
     "formats/torchcodec_av1_video.mkv",
 )
 REAL_COPIES = 12
+MANY = 500  # copies in the long test
+BLOCK = 4096  # bytes
+CONVERSIONS = {  # further containers and codecs: arguments of ffmpeg
+    "fragments.mp4": "-c:v libx264 -movflags frag_keyframe+empty_moov",
+    "flash.flv": "-c:v flv1",
+    "program.mpg": "-c:v mpeg2video",
+    "transport.ts": "-c:v libx264",
+    "windows.wmv": "-c:v wmv2",
+    "theora.ogv": "-c:v libtheora",
+    "phone.3gp": "-c:v mpeg4",
+    "jpeg.avi": "-c:v mjpeg",
+    "picture.gif": "-pix_fmt rgb8",
+    "hevc.mkv": "-c:v libx265 -x265-params log-level=error",
+}
 
 
 def damage(content: bytes, number: int, rng: np.random.Generator) -> bytes:
@@ -39,6 +60,112 @@ def damage(content: bytes, number: int, rng: np.random.Generator) -> bytes:
     for place in rng.integers(0, len(changed), rng.integers(1, 31)):
         changed[place] ^= 1 << rng.integers(0, 8)
     return changed.tobytes()
+
+
+def flip(content: bytearray, rng: np.random.Generator) -> None:
+    for place in rng.integers(0, len(content), rng.integers(1, 200)):
+        content[place] ^= 1 << rng.integers(0, 8)
+
+
+def cut(content: bytearray, rng: np.random.Generator) -> None:
+    del content[int(rng.integers(0, len(content))) :]
+
+
+def blank(content: bytearray, rng: np.random.Generator) -> None:
+    start = int(rng.integers(0, len(content)))
+    size = min(int(rng.integers(1, 4 * BLOCK)), len(content) - start)
+    content[start : start + size] = bytes(size)
+
+
+def swap(content: bytearray, rng: np.random.Generator) -> None:
+    size = min(BLOCK, len(content) // 4)
+    first, second = sorted(rng.integers(0, len(content) - size, 2).tolist())
+    content[first : first + size], content[second : second + size] = (
+        content[second : second + size],
+        content[first : first + size],
+    )
+
+
+def damage_header(content: bytearray, rng: np.random.Generator) -> None:
+    """Change bytes of the beginning, and of the end, where MP4 may have its header."""
+    near = min(BLOCK, len(content))
+    for place in rng.integers(0, near, rng.integers(1, 9)).tolist():
+        content[place if rng.integers(0, 2) else -1 - place] = int(rng.integers(0, 256))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A folder of damaged copies of all real clips, and of one in more containers."""
+    folder = tmp_path_factory.mktemp("originals")
+    source = data / "clips" / "actions" / "mmaction2_part_0.mp4"
+    for name, arguments in CONVERSIONS.items():
+        command = ["ffmpeg", "-v", "error", "-i", str(source), "-an", "-vf", "scale=176:144", "-r", "25"]
+        subprocess.run([*command, *arguments.split(), str(folder / name)], check=True)
+    clips = [path for path in data.rglob("*") if path.is_file() and path.parent.parent == data / "clips"]
+    clips += [
+        *sorted((data / "weizmann").rglob("*.avi"))[::10],
+        *sorted((data / "fight_surveillance").rglob("*.*"))[::40],
+    ]
+    originals = [*sorted(folder.iterdir()), *sorted(path for path in clips if path.stat().st_size)]
+    damaged = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(11)
+    damages = flip, cut, blank, swap, damage_header
+    for number, original in enumerate(islice(cycle(originals), MANY)):
+        harm = damages[(number + number // len(originals)) % len(damages)]
+        content = bytearray(original.read_bytes())
+        harm(content, rng)
+        (damaged / f"{number:03}_{harm.__name__}_{original.name}").write_bytes(content)
+    return damaged
+
+
+def read_some(path: str, decoder: str) -> str:
+    """Return the error of reading three frames, or ""."""
+    try:
+        with open_video(path, decoder) as video:
+            frames = video.frames(np.linspace(0, len(video) - 1, 3).astype(int))
+    except DecodeError as error:
+        assert error.path == path and error.reason.strip()
+        return str(error)
+    assert frames.dtype == np.uint8 and frames.shape[::3] == (3, 3)
+    return ""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_decoders_survive_damage(many: Path) -> None:
+    decoders = [name for name in DECODERS if name != "torchcodec" or not why_not()]
+    jobs = list(product(map(str, sorted(many.iterdir())), decoders))
+    results = list(map_in_workers(lambda job: read_some(*job), jobs, workers=2, timeout=120))
+    bad = [(job, result) for job, result in zip(jobs, results, strict=True) if not isinstance(result, str)]
+    assert not bad
+    assert all("\n" not in result for result in results)
+    assert 0.1 < sum(map(bool, results)) / len(results) < 0.9
+
+
+@pytest.mark.full
+def test_the_check_survives_damage(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(many), "--workers", "2", "--timeout", "120", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == len(list(many.iterdir()))
+    assert [row for row in rows if row["status"] == "unfinished"] == []
+
+
+@pytest.mark.full
+def test_predict_survives_damage(many: Path, checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "octvideo", "predict", str(many), "--json", "--views", "2"]
+    done = subprocess.run(
+        [*command, "--backend", "torch", "--device", "cpu", "--checkpoint", str(checkpoint)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=580,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    predicted = {json.loads(line)["video"] for line in done.stdout.splitlines()}
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for path in map(str, many.iterdir()):
+        named = [line for line in errors if path in line]
+        assert len(named) == (path not in predicted), path
 
 
 @pytest.fixture(scope="module")
