@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
+from multiprocessing.util import Finalize
 from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from octvideo.data.dataset import TestDataset, TrainDataset, collate
 from octvideo.data.decoders.decode import check_decoder
@@ -26,7 +29,10 @@ from octvideo.signals import end_with_parent, undisturbed_children
 __all__ = ["TrainSampler", "build_test_loader", "build_train_loader"]
 
 _PREFETCH = 2  # batches that each worker reads ahead
-_TIMEOUT = 300.0  # seconds a worker may take for a batch if reading has no limit
+_TIMEOUT = 300.0  # seconds that a worker may take for a batch, at least
+_LONGEST = 1e6  # at most: what the system can wait for
+_MOST_TIMED_OUT = 5  # videos of a batch that may time out, in each attempt, before the worker counts as hanging
+_TIME_TO_END = 5.0  # seconds that a worker gets when this process ends
 
 
 class TrainSampler(Sampler[list[tuple[int, int]]]):
@@ -87,21 +93,68 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Loader(DataLoader[Any]):
-    """A loader whose workers leave signals to the main process."""
+    """A loader whose workers leave signals to the main process, and are killed where they hang.
+
+    DataLoader's own time limit does not cover all: a batch that has arrived is in the memory of its worker, which the
+    main process asks for it and waits, without a limit.
+
+    Args:
+        dataset, options: of ``DataLoader``.
+        patience: seconds that an item may take.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, patience: float = _LONGEST, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self.patience = patience
 
     def __iter__(self) -> Any:
         with undisturbed_children():
             items = super().__iter__()
-        return _received(items)
+        return self._received(items) if self.num_workers else items
+
+    def _received(self, items: Any) -> Iterator[Any]:
+        hangs = threading.Event()
+
+        def give_up() -> None:
+            hangs.set()
+            for worker in items._workers:
+                worker.kill()
+
+        while True:
+            watchdog = threading.Timer(self.patience, give_up)
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                item = next(items, None)
+            except (OSError, EOFError, RuntimeError) as error:
+                if hangs.is_set():
+                    raise UserError(
+                        f"waited {self.patience:.0f} s in vain for a batch: a loader worker hangs; check the disk of "
+                        "the videos, or set NUM_WORKERS 0, which reads in the main process"
+                    ) from None
+                if isinstance(error, ConnectionError | EOFError):
+                    # A crashed worker first breaks its connection. Shortly after, torch names the cause.
+                    time.sleep(1)
+                raise
+            finally:
+                watchdog.cancel()
+            if item is None:
+                return
+            yield item
 
 
-def _received(items: Iterator[Any]) -> Iterator[Any]:
-    try:
-        yield from items
-    except (ConnectionError, EOFError):
-        # A crashed worker first breaks its connection. Shortly after, torch raises an exception that names the cause.
-        time.sleep(1)
-        raise
+def _kill_workers() -> None:
+    """Kill the workers that do not end. When this process ends, multiprocessing waits for them without a limit."""
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    for worker in workers:
+        worker.terminate()
+    end = time.monotonic() + _TIME_TO_END
+    for worker in workers:
+        worker.join(max(0.0, end - time.monotonic()))
+        worker.kill()
+
+
+Finalize(None, _kill_workers, exitpriority=0)
 
 
 def _start_worker(_: int) -> None:
@@ -124,8 +177,10 @@ def _cannot_send(error: Exception, _: object) -> NoReturn:
     os._exit(1)
 
 
-def _workers(cfg: CfgNode, items: float, clips: int, size: int, advice: str) -> dict[str, Any]:
+def _workers(cfg: CfgNode, items: float, videos: int, clips: int, size: int, advice: str) -> dict[str, Any]:
     """Return the loader's arguments. Each of ``items`` has ``clips`` of ``size`` pixels and comes through /dev/shm.
+
+    The clips of an item are of ``videos`` videos.
 
     Raises:
         UserError: /dev/shm is too small for them; Docker's has 64 MB.
@@ -139,14 +194,14 @@ def _workers(cfg: CfgNode, items: float, clips: int, size: int, advice: str) -> 
             f"/dev/shm has {free >> 20} MB free, and NUM_WORKERS {cfg.NUM_WORKERS} need up to {needed >> 20} MB there: "
             f"give it more (docker run --shm-size 8g), or set NUM_WORKERS 0, or lower {advice}"
         )
+    reading = min(videos, _MOST_TIMED_OUT) * (1 + cfg.DATA.RETRIES) * cfg.DATA.ITEM_TIMEOUT
     return {
         "prefetch_factor": _PREFETCH,
         "num_workers": cfg.NUM_WORKERS,
         "worker_init_fn": _start_worker,
         # Always forked: workers inherit the blocked signals, and fork their decoders.
         "multiprocessing_context": "fork" if sys.platform == "linux" else None,
-        # With a limit for each attempt no limit for a batch is needed. A dead worker is noticed without one.
-        "timeout": 0 if cfg.DATA.ITEM_TIMEOUT else _TIMEOUT,
+        "patience": min(max(_TIMEOUT, reading), _LONGEST),
         "persistent_workers": True,
     }
 
@@ -203,7 +258,8 @@ def build_train_loader(
         len(index), cfg.TRAIN.BATCH_SIZE, cfg.SEED, rank, world_size, start_step, repeats=cfg.DATA.REPEATS
     )
     pin = torch.cuda.is_available() and cfg.DEVICE != "cpu"
-    workers = _workers(cfg, math.inf, cfg.TRAIN.BATCH_SIZE // world_size, cfg.DATA.TRAIN_CROP, "TRAIN.BATCH_SIZE")
+    clips = cfg.TRAIN.BATCH_SIZE // world_size
+    workers = _workers(cfg, math.inf, clips, clips, cfg.DATA.TRAIN_CROP, "TRAIN.BATCH_SIZE")
     return _Loader(dataset, batch_sampler=sampler, collate_fn=collate, pin_memory=pin, **workers)
 
 
@@ -246,5 +302,6 @@ def build_test_loader(
     )
     count = min(num_videos or len(index), len(index))
     part = [number * len(index) // count for number in range(rank, count, world_size)]
-    workers = _workers(cfg, len(part), dataset.num_clips * dataset.num_crops, cfg.DATA.TEST_CROP, "TEST.NUM_CLIPS")
+    views = dataset.num_clips * dataset.num_crops
+    workers = _workers(cfg, len(part), 1, views, cfg.DATA.TEST_CROP, "TEST.NUM_CLIPS")
     return _Loader(Subset(dataset, part), batch_size=None, collate_fn=_identity, **workers)

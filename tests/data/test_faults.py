@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -91,11 +92,34 @@ def test_the_guard_changes_no_pixel(video_folder, build):
 
 
 def test_the_loader_has_more_patience_than_the_guard(video_folder):
-    guarded = build_train_loader(cfg_of(video_folder / "train", "NUM_WORKERS", "1"))
-    bare = build_train_loader(cfg_of(video_folder / "train", "NUM_WORKERS", "1", "DATA.ITEM_TIMEOUT", "0"))
-    assert guarded.timeout == 0 and bare.timeout == 300
+    def patience(*overrides: str) -> float:
+        return build(cfg_of(video_folder / "train", "NUM_WORKERS", "1", "DATA.RETRIES", "2", *overrides)).patience
+
+    build = build_train_loader
+    assert patience("DATA.ITEM_TIMEOUT", "60") == 900  # five of six clips in three attempts
+    assert patience("DATA.ITEM_TIMEOUT", "0") == 300
+    assert patience("DATA.ITEM_TIMEOUT", "1e9") == 1e6
+    build = build_test_loader
+    assert patience("DATA.ITEM_TIMEOUT", "200") == 600
     with pytest.raises(UserError, match="DATA.ITEM_TIMEOUT is -1"):
         cfg_of(video_folder / "train", "DATA.ITEM_TIMEOUT", "-1")
+
+
+def test_hanging_worker_ends_the_run(video_folder):
+    before = multiprocessing.active_children()
+    loader = build_train_loader(cfg_of(video_folder / "train", "NUM_WORKERS", "2"))
+    loader.patience = 60.0
+    batches = iter(loader)
+    next(batches)
+    loader.patience = 3.0
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    os.kill(workers[0].pid, signal.SIGSTOP)
+    with pytest.raises(UserError, match="^waited 3 s in vain for a batch: a loader worker hangs"):
+        for _ in batches:
+            pass
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == -signal.SIGKILL
 
 
 def test_ranks_stop_together_on_failures(tmp_path):
