@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
@@ -28,7 +29,11 @@ except ImportError:  # Windows
 __all__ = ["World", "distributed"]
 
 _PATIENCE = 600.0  # seconds between the first process and the last
+_TIMEOUT = 1800.0  # seconds that an exchange may wait for another process: longer than a loader waits for a batch
 _SILENT = 1.0  # seconds of waiting without a message
+# What gloo, NCCL and the store say where another process hangs, or has ended.
+_HANGS = re.compile("timed out|timeout", re.IGNORECASE)
+_ENDED = re.compile("by peer|Broken pipe|remote worker|ncclRemoteError")
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
         patience: seconds to wait for the other processes.
 
     Raises:
-        UserError: there is no CUDA device, the environment is inconsistent, or a process is missing.
+        UserError: there is no CUDA device, the environment is inconsistent, or a process is missing or ends before
+            the others.
     """
     cuda = resolve_device(device).type == "cuda"
     place = find_place(os.environ)
@@ -107,14 +113,41 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
         yield World(0, 1, computes_on)
         return
     store = _meet(place, patience)
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=place.rank, world_size=place.size)
     try:
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=store,
+            rank=place.rank,
+            world_size=place.size,
+            timeout=timedelta(seconds=_TIMEOUT),
+        )
         yield World(place.rank, place.size, computes_on)
+    except RuntimeError as error:
+        if lost := _lost_process(error):
+            raise lost from None
+        raise
     finally:
         # PyTorch 2.6 waits for gloo's threads here and keeps the interpreter's lock, which they need to free the last
         # tensors. Give them the time before.
         time.sleep(0.1)
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lost_process(error: RuntimeError) -> UserError | None:
+    """Return the error of a process whose exchange another one does not finish; None for other errors."""
+    reason = str(error).partition("\n")[0]
+    if _HANGS.search(reason):
+        return UserError(
+            f"waited {_duration(_TIMEOUT)} in vain for another process of the run, which hangs or is suspended: see "
+            "its message, end it, and run the same command again to resume"
+        )
+    if _ENDED.search(reason):
+        return UserError(
+            "another process of the run has ended: see its message; without one the system may have killed it, as when "
+            "memory is short; run the same command again to resume"
+        )
+    return None
 
 
 def _gpu(place: Place) -> int:

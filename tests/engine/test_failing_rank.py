@@ -19,7 +19,7 @@ SCRIPT = str(HELPERS / "failing_rank.py")
     ("how", "cause"),
     [
         ("raises", "error: the cause of it all"),
-        ("killed", "Signal 9 (SIGKILL)"),
+        ("SIGKILL", "Signal 9 (SIGKILL)"),
         ("nan", "step 3: the loss is nan at learning rate 0.1"),
     ],
 )
@@ -32,13 +32,25 @@ def test_torchrun_names_the_cause(tmp_path, how, cause):
         assert "video4.mp4, video5.mp4, video6.mp4, video7.mp4\n" in errors
 
 
-def test_remaining_rank_ends_without_launcher(tmp_path):
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("SIGKILL", "error: another process of the run has ended: see its message; "),
+        ("SIGSTOP", "error: waited 10 s in vain for another process of the run, which hangs or is suspended: "),
+    ],
+)
+def test_remaining_rank_ends_without_launcher(tmp_path, how, message):
     """As on SLURM where nobody ends the other tasks: the remaining rank notices the failure."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000), "WORLD_SIZE": "2"}
-    command = [sys.executable, SCRIPT, str(tmp_path), "killed"]
+    command = [sys.executable, SCRIPT, str(tmp_path), how]
     jobs = [start(command, **address, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
-    error = ends_soon_after_the_failure(tmp_path, jobs)[0]
-    assert "remote worker" in error or "by peer" in error  # gloo's wordings
+    try:
+        error = ends_soon_after_the_failure(tmp_path, jobs[:1])[0]
+    finally:
+        jobs[1].kill()
+        jobs[1].communicate(timeout=240)
+    assert jobs[0].returncode == 2 and error.splitlines()[-1].startswith(message)
+    assert "Traceback" not in error
 
 
 def start(command: list[str], **variables: str) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Train under torchrun (``FOLDER HOW``) until rank 1 fails in step 3, or until it is killed."""
+"""Train under torchrun (``FOLDER HOW``) until rank 1 fails or hangs in step 3, or until it is killed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fixed_batches import batches
 from torch import nn
 from trainers import make_trainer
 
+import octvideo.engine.distributed
 from octvideo.cli import run
 from octvideo.engine.distributed import distributed
 from octvideo.engine.trainer import StepStats, Trainer
@@ -22,6 +23,8 @@ from octvideo.errors import UserError
 def main(argv: Sequence[str] | None) -> None:
     """Train for more steps than a test waits for."""
     folder, how = Path((argv or sys.argv)[1]), (argv or sys.argv)[2]
+    if how == "SIGSTOP":
+        octvideo.engine.distributed._TIMEOUT = 10.0
     with distributed("cpu") as world:
         net = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 3))
 
@@ -33,8 +36,8 @@ def main(argv: Sequence[str] | None) -> None:
                 return
             if how == "raises":
                 raise UserError("the cause of it all")
-            if how == "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
+            if how in ("SIGKILL", "SIGSTOP"):
+                os.kill(os.getpid(), getattr(signal, how))
             nn.init.constant_(net[2].weight, float("nan"))
 
         make_trainer(net, 10**9, world=world, hooks=[fail]).train(batches(world))
