@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import submitit
 
+from octvideo.errors import UserError
+
 __all__ = ["START_MARK", "failure_reason", "follow"]
 
 START_MARK = "octvideo: job starts on"  # printed by the batch script each time that the job starts
@@ -26,6 +28,8 @@ _FORGOTTEN = "unknown to SLURM"  # the controller drops a job some minutes after
 _TASK = re.compile(r"^srun: error: (?P<node>\S+): tasks? (?P<tasks>[\d,-]+): (?P<how>.+)$", re.MULTILINE)
 _PAUSE = 1.0  # seconds between reads of the output; SLURM is queried less and less often
 _MAX_PAUSE = 15.0
+_TIMEOUT = 60.0  # seconds that squeue may take
+_PATIENCE = 3600.0  # seconds without an answer of SLURM
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,25 @@ def follow(jobs: Sequence[submitit.Job[int]], tail: bool) -> dict[str, str]:
 
     Returns:
         The last state of each job: ``"COMPLETED"``, ``"FAILED"``, ...
+
+    Raises:
+        UserError: SLURM has not answered for an hour.
     """
     tails = [_Tail(job, prefix=f"{job.job_id}: " if len(jobs) > 1 else "") for job in jobs] if tail else []
     known: dict[str, _State] = {}
-    pause, queried = _PAUSE, float("-inf")
+    pause, queried, answered = _PAUSE, float("-inf"), time.monotonic()
     while True:
         if time.monotonic() - queried >= pause:
             pause, queried = min(1.2 * pause, _MAX_PAUSE), time.monotonic()
-            for job_id, state in _states([job for job in jobs if not _ended(known, job)]).items():
+            states = _states([job for job in jobs if not _ended(known, job)])
+            if states:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > _PATIENCE:
+                raise UserError(
+                    f"waited {_PATIENCE / 60:.0f} minutes in vain for an answer of SLURM; the jobs may still run: "
+                    f"squeue --jobs={','.join(job.job_id for job in jobs)}"
+                )
+            for job_id, state in states.items():
                 if state != known.get(job_id):
                     print(f"job {job_id}: {state.name} {state.detail}".rstrip(), flush=True)
                 known[job_id] = state
@@ -81,7 +96,10 @@ def _states(jobs: Sequence[submitit.Job[int]]) -> dict[str, _State]:
     if not isinstance(jobs[0], submitit.SlurmJob):
         return {job.job_id: _State("ENDED" if job.done() else "RUNNING") for job in jobs}
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N", f"--jobs={','.join(job_ids)}"]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return {}
     if done.returncode and "Invalid job id" not in done.stderr:
         return {}
     found = {}

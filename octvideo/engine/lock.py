@@ -31,6 +31,7 @@ __all__ = ["RunLock"]
 
 TOUCH_INTERVAL = 20.0  # seconds
 _STALE = 120.0  # seconds without a touch
+_PATIENCE = 2 * _STALE  # seconds to get a lock that is free: another process that takes it over may have been killed
 _UNKNOWN = "unknown"  # the token of a lock that cannot be read
 
 
@@ -41,7 +42,7 @@ class RunLock:
         folder: is made, and removed at the end if it is empty.
 
     Raises:
-        UserError: another run is in the folder.
+        UserError: another run is in the folder, or the lock cannot be taken.
         OSError: it cannot be written.
     """
 
@@ -56,7 +57,13 @@ class RunLock:
         folder = self.path.parent
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
+            end = time.monotonic() + _PATIENCE
             while not self._take():
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"{self.path}: waited {_PATIENCE:.0f} s in vain to take this lock over; if no run is in the "
+                        "folder, remove the files run.lock*"
+                    )
                 time.sleep(0.1)
         except BaseException:
             self._remove_folders()

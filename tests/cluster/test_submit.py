@@ -15,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import submitit
 
 from octvideo.cli import run
 from octvideo.cli.submit import main
+from octvideo.cluster.follow import follow
 from octvideo.cluster.slurm import Job, task_variables
 from octvideo.config import load_cfg
+from octvideo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -112,6 +115,18 @@ def _until(condition: Callable[[], bool], seconds: float = 240) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+def test_silent_slurm_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\nexec sleep 600\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("octvideo.cluster.follow._TIMEOUT", 0.2)
+    monkeypatch.setattr("octvideo.cluster.follow._PATIENCE", 2.0)
+    job: submitit.SlurmJob[int] = submitit.SlurmJob(tmp_path, "99")
+    with pytest.raises(UserError, match="waited 0 minutes in vain for an answer of SLURM; .* squeue --jobs=99$"):
+        follow([job], tail=False)
 
 
 def test_missing_slurm_is_an_error(

@@ -166,6 +166,17 @@ def test_suspended_owner_loses_the_lock(folder, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["log.jsonl"]
 
 
+def test_lock_that_cannot_be_taken_is_an_error(folder, monkeypatch):
+    monkeypatch.setattr("octvideo.engine.lock._PATIENCE", 1.0)
+    folder.mkdir(parents=True)
+    (folder / "run.lock").symlink_to(folder / "nowhere")  # exists, and cannot be read
+    with (
+        pytest.raises(UserError, match="run.lock: waited 1 s in vain to take this lock over; if no run"),
+        RunLock(folder),
+    ):
+        pass
+
+
 def test_owner_touches_its_lock(folder, monkeypatch):
     monkeypatch.setattr("octvideo.engine.lock.TOUCH_INTERVAL", 0.05)
     with RunLock(folder):
