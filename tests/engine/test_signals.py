@@ -173,6 +173,18 @@ def test_crashed_worker_ends_in_one_line(small_run, tmp_path):
     assert "Traceback" not in group.errors.read_text()
 
 
+def test_suspended_worker_does_not_keep_the_run(small_run, tmp_path):
+    group = Group(small_run("out", *LONG), tmp_path / "1.txt").until("train 1/")
+    workers = subprocess.run(["pgrep", "-P", str(group.process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[0]), signal.SIGSTOP)
+    group.process.send_signal(signal.SIGTERM)
+    try:
+        assert group.process.wait(PATIENCE) == 128 + signal.SIGTERM
+        assert not Path(f"/proc/{workers[0]}").exists()
+    finally:
+        group.process.kill()
+
+
 def test_sigterm_finishes_step_and_saves(small_run, tmp_path):
     process = start(small_run("out", "TRAIN.STEPS", "5000", "TRAIN.CHECKPOINT_EVERY", "4000"))
     wait_for(tmp_path / "out" / "log.jsonl", process)
