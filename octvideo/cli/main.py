@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze-frequency": "Fourier energy of a network's feature maps by group",
     "visualize": "pictures of clips, feature maps, Grad-CAM, curves, comparisons and mistakes",
     "submit": "run on SLURM",
+    "env": "versions, decoders and devices of this machine",
     "check-videos": "decode every video of a list to its end, and name the broken ones",
 }
 

@@ -1,0 +1,33 @@
+"""``octvideo env``: the versions, decoders and devices of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Sequence
+from importlib.metadata import Distribution
+
+__all__ = ["main"]
+
+_PACKAGES = "octvideo torch torchvision pytorchvideo decord av torchcodec openvino onnxruntime".split()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print them, one a line."""
+    argparse.ArgumentParser(prog="octvideo env", description=__doc__.split(": ", 1)[1]).parse_args(argv)
+    import torch
+
+    from octvideo.benchmarking.timing import hardware
+    from octvideo.data.decoders import decode, decord, torchcodec
+
+    works = {"decord": decord.is_installed(), "pyav": decode.PYAV >= 17, "torchcodec": not torchcodec.why_not()}
+    machine = hardware()
+    rows = {
+        **{name: next((found.version for found in Distribution.discover(name=name)), "-") for name in _PACKAGES},
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "decoders": ", ".join(name for name, is_there in works.items() if is_there),
+        "CPU": f"{machine['cpu']}, {machine['cores']} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "GPU": machine["gpu"] or "none that torch finds",
+    }
+    for name, value in rows.items():
+        print(f"{name:14s}{value}")
