@@ -10,13 +10,16 @@ __all__ = ["resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of DEVICE or ``--device``: ``"auto"`` is CUDA if torch finds a GPU, else the CPU.
+    """Return the device of DEVICE or ``--device``: ``"auto"`` is CUDA or Apple's GPU if torch finds one, else the CPU.
 
     Raises:
-        UserError: ``"cuda"``, and torch finds no GPU.
+        UserError: ``"cuda"`` or ``"mps"``, and torch finds no such GPU.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device mps: torch finds no GPU of Apple; set DEVICE (or --device) to cpu or auto")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: torch finds no CUDA device; set DEVICE (or --device) to cpu or auto")
     return torch.device(name)

@@ -33,7 +33,7 @@ class Cost:
         alpha: share of its low-frequency channels.
         multiply_adds: of convolutions and fully connected layers.
         params: number of parameters.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         seconds: of a forward pass; None where it was not timed.
     """
 
@@ -92,7 +92,7 @@ def cost_note(costs: Sequence[Cost], cfg: CfgNode) -> str:
     if costs[0].seconds is None:
         return f"{clip} Not timed: a network of this size takes minutes on a CPU; {more}"
     machine = hardware()
-    where = machine["gpu"] if costs[0].device == "cuda" else f"{machine['cpu']}, {machine['threads']} thread(s)"
+    where = machine["gpu"] if costs[0].device != "cpu" else f"{machine['cpu']}, {machine['threads']} thread(s)"
     method = f"Time: median of N = {_ROUNDS} rounds, the networks in turn, in PyTorch {machine['torch']} on {where}."
     ratio = ""
     if len(costs) == 2:

@@ -69,7 +69,7 @@ class MeanSpectrum:
             sounding = total > 0
             self.maps, self.silent = self.maps + len(part), self.silent + int((~sounding).sum())
             share = spectra[sounding] / total[sounding, None, None]
-            self._sum += share.sum(0, dtype=torch.float64).cpu()
+            self._sum += share.cpu().sum(0, dtype=torch.float64)  # Apple's GPU has no float64
 
     @property
     def mean(self) -> Tensor:

@@ -73,9 +73,15 @@ def hardware() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "wait_policy": os.environ.get("OMP_WAIT_POLICY"),  # of threads that wait for each other: docs/performance.md
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _gpu(),
         "torch": torch.__version__,
     }
+
+
+def _gpu() -> str | None:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "Apple" if torch.backends.mps.is_available() else None
 
 
 def _cpu() -> str:

@@ -29,6 +29,8 @@ _OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
 # By default OpenMP threads spin while they wait, and take the cores from the loader workers: a step is up to ten times
 # slower then (docs/performance.md). Torch reads this when it is imported, so it must be set before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What Apple's GPU cannot compute runs on the CPU, and torch warns of it once. Torch reads this when it is imported.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def run(command: Command, argv: Sequence[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=path_arg, metavar="DIR", help="folder for the files")
     parser.add_argument("--views", type=positive_int, default=1, metavar="N", help="clips per video (1: its middle)")
     parser.add_argument("--bins", type=positive_int, default=16, metavar="N", help="of the frequency axis (16)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     parser.add_argument("--json", action="store_true", help="machine-readable")
     return parser.parse_args(argv)
 

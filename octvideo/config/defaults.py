@@ -16,7 +16,9 @@ KEYS = {
     "SEED": Key(0, "of the initial weights, the data order and the augmentation", high=2**63 - 1),
     "NUM_WORKERS": Key(2, "loader processes per rank; 0 = load in the main process"),
     "NUM_THREADS": Key(0, "CPU threads that a process computes with; 0 = torch's default"),
-    "DEVICE": Key("auto", "auto = CUDA if there is a GPU, else the CPU", choices=("auto", "cpu", "cuda")),
+    "DEVICE": Key(
+        "auto", "auto = CUDA or Apple's GPU (mps) if there is one, else the CPU", choices=("auto", "cpu", "cuda", "mps")
+    ),
     # ------------------------------------------------------------ network
     "MODEL.ARCH": Key("i3d", "the network; images: docs/image_networks.md", choices=ARCHITECTURES),
     "MODEL.NUM_CLASSES": Key(0, "0 = as the training data or else the weights have; without both 400"),

@@ -97,17 +97,20 @@ def distributed(device: str, patience: float = _PATIENCE) -> Iterator[World]:
     """Join the process group that the environment describes (see ``find_place``), and leave it at the end.
 
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, see ``resolve_device``.
+        device: see ``resolve_device``.
         patience: seconds to wait for the other processes.
 
     Raises:
-        UserError: there is no CUDA device, the environment is inconsistent, or a process is missing or ends before
+        UserError: there is no such device, the environment is inconsistent, or a process is missing or ends before
             the others.
     """
-    cuda = resolve_device(device).type == "cuda"
+    computes_on = resolve_device(device)
+    cuda = computes_on.type == "cuda"
     place = find_place(os.environ)
-    computes_on = torch.device("cuda", _gpu(place)) if cuda else torch.device("cpu")
+    if computes_on.type == "mps" and place.size > 1:
+        raise UserError(f"{place.size} processes on device mps, which takes one: start one process, or set DEVICE cpu")
     if cuda:
+        computes_on = torch.device("cuda", _gpu(place))
         torch.cuda.set_device(computes_on)
     if place.size == 1:
         yield World(0, 1, computes_on)

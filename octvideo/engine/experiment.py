@@ -42,8 +42,8 @@ def run_experiment(cfg: CfgNode, signals: StopOnSignal) -> bool:
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     with open_session(Path(cfg.OUTPUT_DIR), cfg.DEVICE, signals) as session:
         is_cpu = session.world.device.type == "cpu"
-        if is_cpu and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
-            raise UserError("TRAIN.PRECISION is fp16, which the CPU does not train in: use bf16 or fp32")
+        if session.world.device.type != "cuda" and cfg.TRAIN.ENABLE and cfg.TRAIN.PRECISION == "fp16":
+            raise UserError("TRAIN.PRECISION is fp16, which CUDA alone trains in: use bf16 or fp32")
         # Find mistakes before anything is written, and not after days of training.
         data = read_run_data(cfg, session.folder)
         used = {(cfg.DATA.TRAIN, data.train), (cfg.DATA.VAL, data.val), (cfg.DATA.TEST or cfg.DATA.VAL, data.test)}

@@ -78,7 +78,7 @@ def choose_settings(
     scale = crop / data.TRAIN_CROP
     test_crop = round(data.TEST_CROP * scale)
     batch = min(cfg.TRAIN.BATCH_SIZE, 16, num_train)
-    on_gpu = resolve_device(cfg.DEVICE).type == "cuda"
+    device = resolve_device(cfg.DEVICE).type
     workers = max(1, min(8, cores // 2))
     rate = _SMALL_RATE * _SMALL_WIDTH / cfg.MODEL.WIDTH * (0.25 if pretrained else 1.0)
     return {
@@ -89,9 +89,9 @@ def choose_settings(
         "DATA.TEST_SHORT_SIDE": max(test_crop, round(data.TEST_SHORT_SIDE * scale)),
         "DATA.COLOR_JITTER": data.COLOR_JITTER or 0.4,
         "DATA.FLIP": 0.0 if any(map(_SIDES.search, classes)) else data.FLIP,
-        "MODEL.CONV_AS_2D": not on_gpu,
+        "MODEL.CONV_AS_2D": device == "cpu",
         "TRAIN.BATCH_SIZE": batch,
-        "TRAIN.PRECISION": "bf16" if on_gpu else "fp32",
+        "TRAIN.PRECISION": "bf16" if device == "cuda" else "fp32",
         "TRAIN.LABEL_SMOOTHING": 0.1,
         "TRAIN.EVAL_VIDEOS": 0,
         "TRAIN.EVAL_CLIPS": 3,
@@ -105,7 +105,7 @@ def choose_settings(
         "TEST.NUM_CLIPS": 10,
         "TEST.NUM_CROPS": 1,
         "NUM_WORKERS": workers,
-        "NUM_THREADS": 0 if on_gpu else max(1, cores - workers),
+        "NUM_THREADS": 0 if device != "cpu" else max(1, cores - workers),
     }
 
 

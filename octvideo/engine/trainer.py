@@ -253,7 +253,7 @@ class Trainer:
         """Return the gradient norm before clipping, on the device. The ranks have averaged their gradients before."""
         self.scaler.unscale_(self.optimizer)
         if self.settings.clip_grad_norm:
-            return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm, foreach=True)
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad_norm)
         # The same function without a limit would multiply all gradients by one.
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -42,7 +42,7 @@ class Predictor:
             ``cfg``; or a file that ``octvideo export`` wrote for OpenVINO; None: the small network that ships.
         cfg: a configuration or its file; None: the checkpoint's own.
         backend: ``"torch"``, ``"openvino"`` or ``"onnxruntime"``; ``"auto"``: see ``octvideo.backends.auto``.
-        device: for torch: ``"auto"`` (CUDA if available), ``"cpu"`` or ``"cuda"``.
+        device: for torch: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``, see ``resolve_device``.
         views: clips per video; None: ``TEST.NUM_CLIPS``.
         threshold: probability of the best class, 0 to 1, from which ``is_sure``; 0: off; None: that of the checkpoint,
             if it has one.

@@ -93,6 +93,15 @@ def test_repeats_have_different_augmentation(video_folder):
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == sorted([*range(8), *range(8)])
 
 
+@pytest.mark.parametrize("build", [build_train_loader, build_test_loader])
+def test_spawned_workers_read_the_same(video_folder, build):
+    """As on macOS and Windows."""
+    forked, spawned = (build(cfg_of(video_folder, "NUM_WORKERS", "1", "DATA.COLOR_JITTER", "0.3")) for _ in range(2))
+    spawned.multiprocessing_context = "spawn"
+    pairs = list(zip(take(forked, 3), take(spawned, 3), strict=True))
+    assert len(pairs) == 3 and all(torch.equal(a.frames, b.frames) for a, b in pairs)
+
+
 @pytest.mark.parametrize("sampling", ["pyslowfast", "pytorchvideo"])
 def test_batches_do_not_depend_on_workers(video_folder, sampling):
     crop = ["DATA.RANDOM_RESIZED_CROP", "[0.2,0.9,0.75,1.3333]", "DATA.REPEATS", "2", "DATA.SAMPLING", sampling]
