@@ -171,11 +171,14 @@ class TrainDataset(Dataset[Sample]):
         black = torch.zeros(self.num_frames, self.crop, self.crop, 3, dtype=torch.uint8)
         return Sample(black, UNREADABLE, number, failed, seed)
 
-    def frame_numbers(self, key: tuple[int, int], video_frames: int, fps: float) -> np.ndarray:
-        """Return the frames of the clip of ``key`` in a video of that length and rate: int64 ``(num_frames,)``."""
+    def frame_numbers(
+        self, key: tuple[int, int], video_frames: int, fps: float, times: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the frames of the clip of ``key`` in a video, see ``random_clip``: int64 ``(num_frames,)``."""
         number, draw = key
         start = np.random.default_rng((self.seed, draw, number, 1))  # the same clip in each attempt
-        return random_clip(video_frames, self.num_frames, self.sampling_rate, start, sampling=self.sampling, fps=fps)
+        rule, rate = self.sampling, self.sampling_rate
+        return random_clip(video_frames, self.num_frames, rate, start, sampling=rule, fps=fps, times=times)
 
     def _clip(self, path: str, number: int, draw: int, rng: np.random.Generator) -> np.ndarray:
         """Read a clip ``(T, crop, crop, 3)`` uint8, cropped and coloured with ``rng``."""
@@ -187,7 +190,7 @@ class TrainDataset(Dataset[Sample]):
             return self._cropped(torch.from_numpy(part), drawn).numpy()
 
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
-            indices = self.frame_numbers((number, draw), len(video), video.fps)
+            indices = self.frame_numbers((number, draw), len(video), video.fps, video.times)
             frames = torch.from_numpy(video.frames(indices, crop))
         return color_jitter(frames, self.color, drawn).contiguous().numpy()
 
@@ -248,15 +251,15 @@ class TestDataset(Dataset[VideoViews]):
             torch.index_select(crop, 0, clip, out=view)  # stacking would copy everything twice
         return VideoViews(views, label, number, None)
 
-    def frame_numbers(self, video_frames: int, fps: float) -> np.ndarray:
-        """Return the frames of each clip in a video of that length and rate: int64 ``(num_clips, num_frames)``."""
+    def frame_numbers(self, video_frames: int, fps: float, times: np.ndarray | None) -> np.ndarray:
+        """Return the frames of each clip in a video, see ``uniform_clips``: int64 ``(num_clips, num_frames)``."""
         rule, rate = self.sampling, self.sampling_rate
-        return uniform_clips(video_frames, self.num_frames, rate, self.num_clips, sampling=rule, fps=fps)
+        return uniform_clips(video_frames, self.num_frames, rate, self.num_clips, sampling=rule, fps=fps, times=times)
 
     def _frames(self, path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Read the frames of all clips once, resized: ``(n, H, W, 3)``, and the frames of each clip: ``(clips, T)``."""
         with open_video(self.index.source(number), self.decoder, name=path, fps=self.fps) as video:
-            indices = self.frame_numbers(len(video), video.fps)
+            indices = self.frame_numbers(len(video), video.fps, video.times)
             unique, inverse = np.unique(indices, return_inverse=True)
             frames = video.frames(
                 unique, lambda part: resize_short_side(torch.from_numpy(part), self.short_side).numpy()

@@ -4,7 +4,8 @@
 
 - ``even``: the n frames are exactly r apart, whatever f is, so a clip spans ``(n - 1) * r + 1`` frames. Training draws
   the start uniformly from all that fit. Testing spreads the starts from the first to the last that fits; a single clip
-  is the middle one. Videos that are too short repeat their last frame.
+  is the middle one. Videos that are too short repeat their last frame. Where the rate varies, a clip gets the frames
+  at the times that these would have at a constant rate.
 - ``pyslowfast``: a clip is ``S = n * r * f / 30`` frames, as if the video had 30 a second; its first frame is at
   ``start``, its last at ``start + S - 1``, the others evenly between (8 x 8 at 30 frames a second: 9 apart). Training
   draws ``start`` uniformly from 0 to ``D = max(L - S, 0)``; test clip i starts at ``D * i / N``, so the last clip ends
@@ -45,8 +46,12 @@ def random_clip(
     *,
     sampling: str = "even",
     fps: float = TARGET_FPS,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw a clip whose start is uniform over all that fit: int64 ``(num_frames,)``; ``fps`` is the video's."""
+    """Draw a clip whose start is uniform over all that fit: int64 ``(num_frames,)``.
+
+    ``fps`` and ``times`` are those of ``Video``.
+    """
     if sampling == "pyslowfast":
         size = _slowfast_size(num_frames, rate, fps)
         return _slowfast_clip(rng.uniform(0, max(video_frames - size, 0)), size, video_frames, num_frames)
@@ -55,13 +60,20 @@ def random_clip(
         start = Fraction(rng.uniform(0, max(video_frames / fps - seconds, 0)))
         return _seconds_clip(start, seconds, video_frames, num_frames, fps)
     first = int(rng.integers(0, _last_start(video_frames, num_frames, rate) + 1))
-    return clip_indices(first, video_frames, num_frames, rate)
+    return _at_even_times(clip_indices(first, video_frames, num_frames, rate), times)
 
 
 def uniform_clips(
-    video_frames: int, num_frames: int, rate: int, num_clips: int, *, sampling: str = "even", fps: float = TARGET_FPS
+    video_frames: int,
+    num_frames: int,
+    rate: int,
+    num_clips: int,
+    *,
+    sampling: str = "even",
+    fps: float = TARGET_FPS,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Spread clips over a video of ``fps`` frames per second: int64 ``(num_clips, num_frames)``.
+    """Spread clips over a video: int64 ``(num_clips, num_frames)``; ``fps`` and ``times`` are those of ``Video``.
 
     Example: 30 frames at 30 per second, 3 clips of 4 frames, stride 4 ::
 
@@ -85,8 +97,24 @@ def uniform_clips(
     else:
         last = _last_start(video_frames, num_frames, rate)
         starts = [last // 2] if num_clips == 1 else [last * clip // (num_clips - 1) for clip in range(num_clips)]
-        clips = [clip_indices(start, video_frames, num_frames, rate) for start in starts]
+        clips = [_at_even_times(clip_indices(start, video_frames, num_frames, rate), times) for start in starts]
     return np.stack(clips)
+
+
+def _at_even_times(indices: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+    """Return the frames nearest to the times that ``indices`` would have at a constant rate.
+
+    They are ``indices`` where each frame is within one place of that, as where times are rounded. Example: frames at 0,
+    4, 8, 9, 10, 11, 12 s; at a constant rate they would be 2 s apart, and frames 0, 2, 4 at 0, 4, 8 s: 0, 1, 2.
+    """
+    if times is None or len(times) < 2:
+        return indices
+    even = np.linspace(times[0], times[-1], len(times))
+    if np.abs(times - even).max() <= even[1] - even[0]:
+        return indices
+    after = np.searchsorted(times, even[indices])
+    before = np.maximum(after - 1, 0)
+    return np.where(even[indices] - times[before] < times[after] - even[indices], before, after)
 
 
 def _last_start(video_frames: int, num_frames: int, rate: int) -> int:

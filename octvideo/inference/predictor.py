@@ -130,7 +130,7 @@ class Predictor:
             UserError: the file is missing or cannot be decoded.
         """
         with self._open(path) as video:
-            return self._views(video, self._clips(len(video), video.fps))
+            return self._views(video, self._clips(len(video), video.fps, video.times))
 
     def predict_views(self, views: Tensor, top_k: int = 5) -> list[Prediction]:
         """Predict the clips of a video, from ``read``."""
@@ -160,7 +160,7 @@ class Predictor:
                 start = _window_starts(frames, self.span, every or max(1, self.span // 2))
                 clips = np.stack([clip_indices(int(first), frames, self._num_frames, self._rate) for first in start])
             else:
-                start, clips = np.zeros(1, dtype=np.int64), self._clips(frames, fps)
+                start, clips = np.zeros(1, dtype=np.int64), self._clips(frames, fps, video.times)
             parts = []
             for first in range(0, len(clips), self._batch):
                 views = self._views(video, clips[first : first + self._batch])
@@ -226,9 +226,11 @@ class Predictor:
         crops = video.frames(existing, lambda frames: self._crops(torch.from_numpy(frames)).numpy())
         return torch.from_numpy(crops)[torch.from_numpy(inverse.reshape(clips.shape))]
 
-    def _clips(self, video_frames: int, fps: float) -> np.ndarray:
+    def _clips(self, video_frames: int, fps: float, times: np.ndarray | None = None) -> np.ndarray:
         """Return the frame numbers of the test clips: ``(views, T)``."""
-        return uniform_clips(video_frames, self._num_frames, self._rate, self.views, sampling=self._sampling, fps=fps)
+        return uniform_clips(
+            video_frames, self._num_frames, self._rate, self.views, sampling=self._sampling, fps=fps, times=times
+        )
 
     def _crops(self, frames: Tensor) -> Tensor:
         """Resize and centre-crop frames ``(n, H, W, 3)`` to ``(n, size, size, 3)``, as a copy."""

@@ -1,9 +1,13 @@
 """Frame numbers by hand, and what becomes of the frames."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 import torch
 
+from octvideo.data.decoders.decode import open_video
 from octvideo.data.sampling import clip_indices, random_clip, uniform_clips
 from octvideo.data.transforms import color_jitter, normalize_clips, random_crop, resize_short_side, spatial_crops
 
@@ -23,6 +27,36 @@ def test_random_clips_reach_every_start_and_no_further(length):
     clips = np.stack([random_clip(length, 4, 4, rng) for _ in range(600)])
     assert clips.max() == length - 1 and clips.min() == 0
     assert set(clips[:, 0]) == set(range(max(1, length - 12)))
+
+
+def test_even_frames_follow_the_times():
+    times = np.array([0.0, 4, 8, 9, 10, 11, 12])  # at a constant rate 2 s apart
+    assert uniform_clips(7, 3, 2, 2, times=times).tolist() == [[0, 1, 2], [1, 2, 6]]
+    assert uniform_clips(7, 3, 2, 1, times=times).tolist() == [[1, 2, 4]]
+    rounded = np.array([0.0, 33, 67, 100, 133, 167, 200]) / 1000
+    for regular in (rounded, None, rounded + 5):
+        assert uniform_clips(7, 3, 2, 2, times=regular).tolist() == [[0, 2, 4], [2, 4, 6]]
+    seen = {tuple(random_clip(7, 3, 2, np.random.default_rng(seed), times=times)) for seed in range(50)}
+    assert seen == {(0, 1, 2), (1, 2, 4), (1, 2, 6)}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_clips_of_a_varying_rate_are_even_in_time(tmp_path, name):
+    seconds = [*(0.2 * number for number in range(10)), *(2 + 0.04 * number for number in range(50))]
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in seconds:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), int(50 * time), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    for decoder in ("auto", "pyav"):
+        with open_video(str(tmp_path / name), decoder) as video:
+            assert np.allclose(video.times - video.times[0], seconds, atol=2e-3)
+            clip = video.times[uniform_clips(len(video), 6, 10, 1, times=video.times)[0]]
+        assert len(seconds) == 60 and np.allclose(np.diff(clip), 10 * seconds[-1] / 59, atol=0.2)
 
 
 def test_normalize():

@@ -28,10 +28,11 @@ _FRAMES = 8  # of a clip
 
 
 class Facts(NamedTuple):
-    """Number of frames, frames per second, and one of the frames: uint8 ``(H, W, 3)``."""
+    """Frames, frames per second and times of a video, and one of the frames: uint8 ``(H, W, 3)``."""
 
     frames: int
     fps: float
+    times: np.ndarray | None
     shown: np.ndarray
 
 
@@ -66,8 +67,8 @@ def clip_sheet(path: Path, cfg: CfgNode, name: str) -> tuple[str, list[Strip]]:
     dataset, views = read_views(path, cfg)
     with open_video(str(path), cfg.DATA.DECODER, fps=cfg.DATA.FPS) as video:
         frames, fps = len(video), video.fps
-        middle = dataset.frame_numbers(frames, fps)[dataset.num_clips // 2, 0]
-        facts = Facts(frames, fps, video.frames([middle])[0])
+        middle = dataset.frame_numbers(frames, fps, video.times)[dataset.num_clips // 2, 0]
+        facts = Facts(frames, fps, video.times, video.frames([middle])[0])
     height, width, _ = facts.shown.shape
     title = f"{name}: {frames} frames of {height} x {width}, {fps:.2f} per second, {frames / fps:.2f} s"
     return title, [*_training(path, cfg, facts), *_testing(dataset, views, facts)]
@@ -85,7 +86,7 @@ def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
         seeds = torch.tensor([sample.seed])
         clips = normalize_clips(augmentation.frames(sample.frames[None], seeds), cfg.DATA.MEAN, cfg.DATA.STD)
         frames = _pixels(augmentation.clips(clips, seeds), cfg)[0]
-        numbers = dataset.frame_numbers((0, draw), facts.frames, facts.fps)
+        numbers = dataset.frame_numbers((0, draw), facts.frames, facts.fps, facts.times)
         heading = f"training, draw {draw + 1}: {_size(frames)}"
         strips.append(Strip(heading, _timed(frames, numbers, facts.fps)))
     return strips
@@ -93,7 +94,7 @@ def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
 
 def _testing(dataset: TestDataset, frames: Tensor, facts: Facts) -> list[Strip]:
     views = frames.unflatten(0, (dataset.num_clips, dataset.num_crops))
-    numbers = dataset.frame_numbers(facts.frames, facts.fps)
+    numbers = dataset.frame_numbers(facts.frames, facts.fps, facts.times)
     whole = resize_short_side(torch.from_numpy(facts.shown)[None], dataset.short_side)[0].numpy()
     height, width, _ = whole.shape
     places = crop_places(height, width, dataset.crop, dataset.num_crops)

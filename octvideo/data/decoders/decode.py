@@ -46,12 +46,13 @@ class Video:
     Attributes:
         path: path of the file, or the name given for its content.
         fps: average frames per second.
+        times: of the frames, in seconds; None where the file has no times to rely on.
     """
 
     def __init__(self, source: str | bytes, path: str, openers: Sequence[_Opener], short_side: int | None) -> None:
         self._source, self.path, self._short_side = source, path, short_side
         self._reader, self._others = self._open(openers)
-        self.fps = self._reader.fps
+        self.fps, self.times = self._reader.fps, self._reader.times
 
     def _open(self, openers: Sequence[_Opener]) -> tuple[Reader, Sequence[_Opener]]:
         """Return the first reader that opens the file, and the openers after it."""

@@ -35,6 +35,7 @@ class DecordReader:
         if not len(self._reader):
             raise ValueError("no frames")
         self.fps = float(self._reader.get_avg_fps())
+        self.times: np.ndarray | None = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         if short_side is not None:
             native = self._reader[0].shape
             height, width = scaled_size(native[0], native[1], short_side)

@@ -31,6 +31,8 @@ class ImageReader:
     dropped, and the EXIF orientation is applied.
     """
 
+    times: np.ndarray | None = None
+
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._source, self._short_side = source, short_side
         with self._open() as image:
@@ -64,6 +66,8 @@ class ImageReader:
 
 class FolderReader:
     """Read the images of a folder as the frames of a video, see ``frames_in``. All get the size of the first one."""
+
+    times: np.ndarray | None = None
 
     def __init__(self, source: str, short_side: int | None = None, *, fps: float) -> None:
         self._files = [os.path.join(source, name) for name in frames_in(source)]

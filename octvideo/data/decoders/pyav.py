@@ -45,6 +45,7 @@ class PyAVReader:
             self._container.close()
             raise
         self.fps = _rate(self._stream, len(self), int(self._times[-1] - self._times[0]))
+        self.times: np.ndarray | None = self._times * float(self._stream.time_base) if self._stream.time_base else None
 
     def _read_index(self) -> None:
         shown: list[int] = []
@@ -113,6 +114,8 @@ class PyAVReader:
 
 class SequentialReader:
     """Decode from the beginning and count frames: slow, but correct if headers and timestamps are wrong."""
+
+    times: np.ndarray | None = None
 
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._source, self._short_side = source, short_side

@@ -18,9 +18,11 @@ class Reader(Protocol):
 
     Attributes:
         fps: average frames per second.
+        times: of the frames, in seconds; None where the file has no times to rely on.
     """
 
     fps: float
+    times: np.ndarray | None
 
     def __len__(self) -> int: ...
 

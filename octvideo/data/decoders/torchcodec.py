@@ -26,6 +26,8 @@ def why_not() -> str:
 class TorchcodecReader:
     """Read frames by the timestamps of all packets ("exact" mode)."""
 
+    times: np.ndarray | None = None  # it tells them of decoded frames alone
+
     def __init__(self, source: str | bytes, short_side: int | None = None) -> None:
         self._decoder = _open(source)
         if not len(self._decoder):
