@@ -111,13 +111,14 @@ def test_video_has_heat_on_each_frame(bright: Path, moving: Path, tmp_path: Path
         plain = [frame.to_ndarray(format="rgb24") for frame in before.decode(video=0)]
         shown = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in after.decode(video=0)]
     assert len(shown) == FRAMES and shown[-1][0] == pytest.approx((FRAMES - 1) / 25, abs=0.001)
-    scale = shown[0][1].shape[0] // SIZE
-    assert shown[0][1].shape == (SIZE * scale, (SIZE + 64) * scale, 3)
-    middle = slice(40 * scale, 88 * scale)  # above the answer
+    scale = shown[0][1].shape[1] // (SIZE + 64)
+    height, width, _ = shown[0][1].shape
+    assert width == (SIZE + 64) * scale and height > SIZE * scale, "the answer is in a band below the picture"
+    middle = slice(40 * scale, 88 * scale)
     red = [image[middle, ..., 0].astype(int).mean(0) - image[middle, ..., 2].mean(0) for _, image in shown]
     place = [np.average(np.arange(len(row)), weights=row.clip(1)) / scale for row in red]
     assert place[0] < place[-1] - 25, "the heat moves to the right"
-    edge = [image[:, : 30 * scale].mean() for _, image in shown]
+    edge = [image[: SIZE * scale, : 30 * scale].mean() for _, image in shown]
     assert max(edge) < 0.7 * plain[0][:, :30].mean(), "what the crop leaves out is dark"
 
 
