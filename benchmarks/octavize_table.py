@@ -71,7 +71,7 @@ def _columns(rows: list[Any]) -> str:
     octave = sum(row.alpha_in > 0 or row.alpha_out > 0 for row in convolutions)
     merges = [row.name for row in convolutions if row.alpha_in > 0 and row.alpha_out == 0]
     merges = [*merges[:2], f"{len(merges) - 3} more", merges[-1]] if len(merges) > 4 else merges
-    merges += [f"({row.name})" for row in rows if row.kind in ("merge", "not traced")]
+    merges += [f"({row.name})" for row in rows if row.kind == "merge"]
     share = f"{octave} of {len(convolutions)}"
     return f"{before:.3f} | {after:.3f} | {after / before - 1:+.0%} | {share} | {', '.join(merges)}"
 

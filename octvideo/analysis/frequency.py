@@ -168,7 +168,7 @@ def measure(
     failed: list[Failure] = []
 
     def record(layer: str, output: object) -> None:
-        groups = output._asdict() if isinstance(output, OctaveTensor) else {"plain": output}
+        groups = dict(zip(("high", "low"), output)) if isinstance(output, OctaveTensor) else {"plain": output}
         for group, maps in groups.items():
             if maps is None:
                 continue

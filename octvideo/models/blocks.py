@@ -173,11 +173,28 @@ class Stage(ResStage):
             if not (self.recompute and self.training and torch.is_grad_enabled()):
                 x = block(x)
             elif torch.compiler.is_compiling():  # the compiled backward pass does not touch the statistics
-                x = checkpoint(block, x, use_reentrant=False)
+                x = _join(checkpoint(_on_groups, block, *_groups(x), use_reentrant=False))
             else:
                 contexts = partial(_contexts, block)
                 x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
+
+
+def _on_groups(block: nn.Module, *groups: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Run a block on the groups of a pair: in a compiled network only tensors can enter and leave a checkpoint."""
+    return _groups(block(_join(groups)))
+
+
+def _groups(x: Feature) -> tuple[Tensor | None, ...]:
+    return (x.high, x.low) if isinstance(x, OctaveTensor) else (x,)
+
+
+def _join(groups: tuple[Tensor | None, ...]) -> Feature:
+    if len(groups) == 2:
+        return OctaveTensor(*groups)
+    (x,) = groups
+    assert x is not None
+    return x
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

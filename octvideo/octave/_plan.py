@@ -1,319 +1,441 @@
-"""Which values of a traced network become octave pairs: the analysis behind :func:`octvideo.octave.octavize`.
+"""Which layers become octave: the network's own code, run with pairs until nothing stands against them.
 
-A layer that keeps channels (norm, activation, pooling, addition, depth-wise convolution) ties its output to its
-inputs: all of them are pairs, or none is. Only a full convolution and a concatenation untie them. A set of tied values
-becomes pairs where every value that enters it comes from a convolution that may write a pair, or from a concatenation
-of which a part is a pair::
+Each run is dry, on an example without values where that is possible. Convolutions write pairs, and
+:mod:`octvideo.octave.dispatch` reports what meets them. A convolution writes a tensor in the next run where its pair
 
-    max-pool -> conv1 -> bn -> relu -> conv2 -> bn -> add -> relu     one set: max-pool, conv2, bn, add, relu: plain
-         |                                             |              another: conv1, bn, relu: pairs
-         +---------------------------------------------+
+- meets a full-size tensor, as in a sum with the stem's output;
+- is written to by way of a merged copy (``part = y[:, :4]; part += 1``);
+- is taken only by layers that lead to the final resolution, where it would be merged.
 
-With every pair goes its order of channels (see ``segments``): a concatenation has that of its parts, one after another.
+A module whose code cannot run with pairs is given tensors.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
 from collections import Counter
-from collections.abc import Iterable, Set
-from itertools import chain
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils import _pytree as pytree
 
-from octvideo.octave._flow import Apply
 from octvideo.octave._probe import is_channelwise_norm, is_elementwise
-from octvideo.octave._trace import Trace
-from octvideo.octave.pair import split_channels
-from octvideo.octave.segments import Segments, simplify
+from octvideo.octave.dispatch import Observer, observed, pools_in_step
+from octvideo.octave.functional import downsample
+from octvideo.octave.layers import merge
+from octvideo.octave.pair import OctaveTensor, split_channels
+from octvideo.octave.segments import Segments, split_segments
 
-__all__ = ["Plan", "Zone", "keeps_dims", "zone"]
+__all__ = ["Plan", "Planner", "fresh", "shared_layers"]
 
-_TWO = {
-    operator.add, operator.iadd, torch.add, "add", "add_", operator.sub, operator.isub, torch.sub, "sub",
-    operator.mul, operator.imul, torch.mul, "mul", "mul_", torch.maximum, torch.minimum,
-}  # fmt: skip
-_PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
-_CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
-# Residual branches are left out for a whole sample: the same for both groups.
-_DROP_PATHS = {"DropPath", "StochasticDepth"}
+_POOLS = (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)
 
 
 class Zone(NamedTuple):
-    """The height below which (inclusive) pairs begin, and the final one, where they have ended."""
+    """Pairs begin at maps of the height ``entry`` and end above the height ``final``."""
 
     entry: int
     final: int
 
 
-def zone(traces: Iterable[Trace], size: int) -> Zone:
-    """Where pairs are worth it, in a network whose input has the height ``size``."""
-    heights: list[int] = []
-    for part in traces:
-        modules = dict(part.module.named_modules())
-        pooled: set[fx.Node] = set()
-        for node in part.graph.nodes:
-            inputs = [x for x in node.all_input_nodes if x in part.shapes]
-            means = _global_mean(node, modules, part.shapes) or _fills_window(node, modules, part.shapes)
-            if means or (inputs and all(x in pooled for x in inputs)):
-                pooled.add(node)
-            elif isinstance(_called(node, modules), (nn.Conv2d, nn.Conv3d)) and node in part.shapes:
-                heights.append(part.shapes[node][-2])
-    final = min(heights, default=size)
-    # Four stages in the end at most; the stem, and the layer that ends it, stay as they are.
-    return Zone(max(-(-size // 4), min(-(-size // 2), 8 * final)), final)
-
-
+@dataclass
 class Plan:
-    """The role of every node, and the channels of every node whose value is a pair.
-
-    Args:
-        trace: the network, or a part of it.
-        bounds: from :func:`zone`.
-        alpha, multiple: as in :func:`octvideo.octave.split_channels`.
-        shared: layers that have a second name in the network, or a tensor that another layer has too.
+    """What becomes of the layers, by their names.
 
     Attributes:
-        roles: "conv", "norm", "map", "noise", "pool", "two", "scale", "global", "cat" or "other" of each node.
-        pairs: high and low channels of the nodes whose value is a pair.
+        convs: channels of the pairs that a convolution reads and writes; None is a tensor.
+        norms: channels of the pairs that a batch norm takes.
+        maps: modules without tensors that are called for each group.
+        merges: modules that are given merged tensors.
+        merged: where pairs are merged, with the share of low channels.
+        reasons: why the other convolutions stay vanilla.
     """
 
-    def __init__(self, trace: Trace, bounds: Zone, alpha: float, multiple: int, shared: Set[nn.Module]) -> None:
-        self._alpha, self._multiple, self._shapes, self._bounds = alpha, multiple, trace.shapes, bounds
-        self._masks, self._shared = trace.masks, shared
-        self._calls = Counter(node.target for node in trace.graph.nodes if node.op == "call_module")
-        self._modules = dict(trace.module.named_modules())
-        self._nodes = list(trace.graph.nodes)
-        self._probed: dict[Any, bool] = {}
-        self.roles = {node: self._role(node) for node in self._nodes}
-        self.pairs: dict[fx.Node, Segments] = {}
-        plain = set(trace.plain)
+    convs: dict[str, tuple[Segments | None, Segments | None]] = field(default_factory=dict)
+    norms: dict[str, Segments] = field(default_factory=dict)
+    maps: set[str] = field(default_factory=set)
+    merges: set[str] = field(default_factory=set)
+    merged: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+class OddMapError(ValueError):
+    """Without a high group a pair does not know its size when that is odd."""
+
+
+class Planner(Observer):
+    """Finds the plan of a network.
+
+    Args:
+        network: a copy of it, which is run.
+        inputs: its arguments, on the device of ``network``.
+        alpha, multiple: as in :func:`octvideo.octave.split_channels`.
+        modes: those in which the network runs on the inputs: True is training.
+        shared: layers that have a second name, or a tensor that another layer has too.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: tuple[Any, ...],
+        alpha: float,
+        multiple: int,
+        *,
+        modes: Sequence[bool],
+        shared: Set[str],
+    ) -> None:
+        self.network, self.inputs, self.modes = network, inputs, modes
+        self._alpha, self._multiple = alpha, multiple
+        self._modules = dict(network.named_modules())
+        self._attached = {name for name, layer in self._modules.items() if _is_attached(layer)}
+        # Tensors of a norm with a second owner would be other tensors than those that the owner has.
+        self._norms = {
+            name
+            for name, layer in self._modules.items()
+            if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm3d))
+            and name not in shared | self._attached
+            and is_channelwise_norm(layer, 4 if isinstance(layer, nn.BatchNorm2d) else 5)
+        }
+        self._zone = self._find_zone()
+        self.plan = Plan()
+        self._plain: set[str] = set()  # convolutions and concatenations that write tensors
+        self._vanilla: set[str] = set()  # convolutions of which two calls want different things
+        self._maps: set[str] = set()
+        self._merges: set[str] = set()
+
+    def find(self) -> Plan:
+        """Run the network until the plan stands.
+
+        Raises:
+            ValueError: ``alpha`` is 1 and a map has an odd size.
+        """
+        while not self._run():
+            pass
+        self.plan.maps, self.plan.merges = self._maps, self.plan.merges | self._merges
+        return self.plan
+
+    def refuse(self, name: str) -> None:
+        """Keep pairs away from a module: it is given tensors, or, where it makes them, its convolutions write them.
+
+        Raises:
+            ValueError: the module has no pair.
+        """
         while True:
-            self.pairs = self._order(self._find_pairs(plain))
-            # A sum of pairs in which different channels are low is a sum of tensors.
-            clashes = [x for x in self.pairs if len({self.pairs[t] for t in self.tied(x)}) > 1]
-            self.roles.update(dict.fromkeys(clashes, "other"))
-            idle = {x for x in self.pairs if x not in clashes} & self._idle()
-            if not clashes and not idle:
-                break
-            plain |= idle
+            within = {conv for conv in self.plan.convs if conv.startswith(f"{name}." if name else "")} - self._plain
+            if name in self._with_pairs and name not in self._merges:
+                self._merges.add(name)
+                return
+            if within:
+                self._plain |= within
+                return
+            if not name:
+                raise ValueError("the network does not run on its example input")
+            name = name.rpartition(".")[0]
 
-    def module(self, node: fx.Node) -> nn.Module | None:
-        """The layer that the node calls."""
-        return _called(node, self._modules)
+    def _find_zone(self) -> Zone:
+        heights: list[tuple[int, bool]] = []
+        hooks = []
+        for layer in self._modules.values():
+            if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
 
-    def _inside(self, node: fx.Node) -> bool:
-        x = node.all_input_nodes[0]
-        return self._shapes[x][-2] <= self._bounds.entry and self._shapes[node][-2] > self._bounds.final
+                def note(layer: Any, args: tuple[Any, ...], y: Tensor) -> None:
+                    # Behind global pooling there are no maps, as in squeeze-and-excitation.
+                    if not (args and isinstance(args[0], Tensor) and tuple(args[0].shape[-2:]) == (1, 1)):
+                        heights.append((y.shape[-2], max(layer.dilation[-2:]) > 1))
 
-    def _role(self, node: fx.Node) -> str:
-        module, inputs = self.module(node), [x for x in node.all_input_nodes if len(self._shapes.get(x, ())) in (4, 5)]
-        if node not in self._shapes or not inputs or len(inputs) != len(node.all_input_nodes):
-            return "other"
-        if node in self._masks:
-            return "other"  # booleans and integers cannot be upsampled or averaged
-        if _is_convolution(module):
-            return "conv" if self.fits(node) else "other"
-        dims = len(self._shapes[node])
-        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
-            # The parts would be other tensors than those that the other name, or the other layer, has.
-            exchanged = self._plain_layer(node) and module not in self._shared
-            return "norm" if exchanged and is_channelwise_norm(module, dims) else "other"
-        if _global_mean(node, self._modules, self._shapes):
-            return "global"
-        if type(module) in (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d):
-            return "pool" if _pools_in_step(module) else "other"
-        if node.target in _CONCATENATIONS:
-            return "cat" if self._joins_channels(node) else "other"
-        if len(inputs) == 1:
-            if self._shapes[node] != self._shapes[inputs[0]]:
-                return "other"
-            if type(module).__name__ in _DROP_PATHS:
-                return "noise"
-            return "map" if self._is_map(node) else "other"
-        if len(node.args) == 2 and not node.kwargs and len(inputs) == 2:
-            a, b = (self._shapes[x] for x in inputs)
-            if node.target in _TWO and a == b:
-                return "two"
-            gates = [shape[1] == self._shapes[node][1] and set(shape[2:]) == {1} for shape in (a, b)]
-            if node.target in _PRODUCTS and sum(gates) == 1:
-                return "scale"
-        return "other"
+                hooks.append(layer.register_forward_hook(note))
+        with torch.no_grad():
+            self.network.eval()(*fresh(self.inputs))
+        for hook in hooks:
+            hook.remove()
+        tops = [x.shape[-2] for x in pytree.tree_leaves(self.inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
+        top = max(tops, default=1)
+        final = min((height for height, _ in heights), default=top)
+        # Four stages in the end at most; the stem, and the layer that ends it, stay as they are.
+        entry = max(-(-top // 4), min(-(-top // 2), 8 * final))
+        # A dilated trunk stops early: there is room for pairs in its final maps.
+        dilated = any(dilated for height, dilated in heights if height == final)
+        return Zone(entry, 0 if dilated else final)
 
-    def _is_map(self, node: fx.Node) -> bool:
-        """Works on each element by itself, and draws no noise but dropout's."""
-        module = self.module(node)
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            return True
-        functions: list[nn.Module | None] = [Apply.of(node)]
-        key: Any = node.target, repr(node.args), repr(node.kwargs)
-        if module is not None:
-            # Its tensors stay under their names, and may have one value a channel.
-            if next(chain(module.parameters(), module.buffers()), None) is not None:
-                return False
-            if len(node.args) != 1 or node.kwargs:
-                return False
-            functions = [copy.deepcopy(module).train(mode) for mode in (True, False)]
-            # Other classes may hide what they do from their description.
-            key = repr(module) if type(module).__module__.startswith("torch.nn.") else node.target
-        if key not in self._probed:
-            dims = len(self._shapes[node])
-            self._probed[key] = all(f is not None and is_elementwise(f, dims) for f in functions)
-        return self._probed[key]
-
-    def _joins_channels(self, node: fx.Node) -> bool:
-        tensors = node.args[0] if node.args else node.kwargs.get("tensors")
-        dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        if not isinstance(tensors, (list, tuple)):
+    def _run(self) -> bool:
+        """Run once with pairs; return whether the plan stands."""
+        self.plan = Plan()
+        self._stack: list[str] = []
+        self._held: list[Any] = []
+        self._joins: Counter[str] = Counter()  # concatenations in each module
+        self._seen: dict[str, tuple[Segments | None, Segments | None]] = {}
+        self._with_pairs: set[str] = set()
+        self._read: set[str] = set()
+        self._ended: set[str] = set()
+        self._clashed: set[str] = set()
+        self._copies: list[tuple[Tensor, int, OctaveTensor]] = []
+        hooks = []
+        for name, layer in self._modules.items():
+            enter, leave = self._hooks(name)
+            hooks.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.append(layer.register_forward_hook(leave))
+        before = len(self._vanilla)
+        try:
+            with torch.no_grad(), observed(self), _functions_refuse_pairs():
+                for mode in self.modes:
+                    self._joins.clear()
+                    self.network.train(mode)(*fresh(self.inputs))
+        except OddMapError:
+            raise
+        except Exception:  # the network's own code, which may raise anything
+            self._refuse_at_fault(self._stack[-1])
             return False
-        return dim % len(self._shapes[node]) == 1
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for copied, version, pair in self._copies:
+            if copied._version != version:
+                self._clashed.update(pair.sources)
+        fewer = self._clashed or (self._ended - self._read)
+        self._plain |= fewer
+        return not fewer and before == len(self._vanilla)
 
-    def _plain_layer(self, node: fx.Node) -> bool:
-        """Called once and with nothing attached to it: it can be exchanged."""
-        module = self.module(node)
-        assert module is not None
-        attached = module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module)
-        return self._calls[node.target] == 1 and not attached
+    def _refuse_at_fault(self, name: str) -> None:
+        """Keep pairs from the module that raised; it is called for each group where that gives the same."""
+        if name in self._with_pairs and name not in self._maps | self._merges and _is_map(self._modules[name]):
+            kind = type(self._modules[name])
+            self._maps |= {other for other, layer in self._modules.items() if type(layer) is kind and _is_map(layer)}
+        else:
+            self.refuse(name)
 
-    def depthwise(self, node: fx.Node) -> bool:
-        """The node is a depth-wise convolution."""
-        conv: Any = self.module(node)
-        return conv.groups > 1 and conv.groups == conv.in_channels
+    def _hooks(self, name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Return the hooks before and after a module.
 
-    def fits(self, node: fx.Node) -> bool:
-        """An octave convolution can stand here: it keeps the size but for a stride of 2, and its groups divide."""
-        conv: Any = self.module(node)
-        spatial = [(k, s, p, d) for k, s, p, d in zip(*_geometry(conv), strict=True)][-2:]
-        same = all(2 * p == d * (k - 1) for k, _, p, d in spatial)
-        widths = (
-            *split_channels(conv.in_channels, self._alpha, self._multiple),
-            *split_channels(conv.out_channels, self._alpha, self._multiple),
-        )
-        divides = self.depthwise(node) or not any(width % conv.groups for width in widths)
-        strides = tuple(s for _, s, _, _ in spatial)
-        exact = conv.padding_mode == "zeros" and self._plain_layer(node)
-        return same and strides in ((1, 1), (2, 2)) and divides and exact
+        Layers that can be exchanged run on the merged tensor, and the hook afterwards makes the pair.
+        """
+        kind = self._kind(name)
 
-    def tied(self, node: fx.Node) -> list[fx.Node]:
-        """The inputs that are pairs where the output is one."""
-        role = self.roles[node]
-        if role in ("norm", "map", "noise") or (role == "pool" and self._inside(node)):
-            return [node.all_input_nodes[0]]
-        if role == "two":
-            return list(node.all_input_nodes)
-        if role == "scale":
-            return [x for x in node.all_input_nodes if set(self._shapes[x][2:]) != {1}]
-        if role == "conv" and self._inside(node) and self.depthwise(node):
-            return [node.all_input_nodes[0]]
-        return []
+        def enter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            self._stack.append(name)
+            self._held.append(None)
+            pairs = [x for x in (*args, *kwargs.values()) if isinstance(x, OctaveTensor)]
+            if pairs:
+                self._with_pairs.add(name)
+            if pairs and name in self._merges:
+                self._note_merge(name, pairs)
+                return _merge_all(args), _merge_all(kwargs)
+            values = [*args, *kwargs.values()]
+            if kind is None or len(values) != 1 or not isinstance(values[0], (Tensor, OctaveTensor)):
+                return None
+            self._held[-1] = values[0]
+            return _merge_all(args), _merge_all(kwargs)
 
-    def reads(self, node: fx.Node) -> bool:
-        """The convolution can take its input as a pair."""
-        conv: Any = self.module(node)
-        segments = self.pairs.get(node.all_input_nodes[0])
-        if self.roles[node] != "conv" or segments is None:
-            return False
-        if self.depthwise(node):
-            return node in self.pairs
-        return conv.groups == 1 or (len(segments) == 1 and not any(width % conv.groups for width in segments[0]))
+        def leave(layer: nn.Module, args: tuple[Any, ...], y: Any) -> Any:
+            self._stack.pop()
+            x = self._held.pop()
+            return y if x is None or kind is None else kind(name, layer, x, y)
 
-    def _find_pairs(self, plain: set[fx.Node]) -> set[fx.Node]:
-        """The largest set of nodes that can be pairs where those of ``plain`` are not."""
-        parent = {node: node for node in self._nodes}
+        return enter, leave
 
-        def find(node: fx.Node) -> fx.Node:
-            while parent[node] is not node:
-                node = parent[node]
-            return node
+    def _kind(self, name: str) -> Callable[[str, Any, Any, Tensor], Any] | None:
+        layer = self._modules[name]
+        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+            return self._convolved
+        if name in self._norms:
+            return self._normed
+        if isinstance(layer, _POOLS):
+            return self._pooled
+        return self._mapped if name in self._maps else None
 
-        for node in self._nodes:
-            for x in self.tied(node):
-                parent[find(x)] = find(node)
-        self._set = {node: find(node) for node in self._nodes}
-        pairs = set(self._nodes)
-        while True:
-            sources = [node for node in self._nodes if not self.tied(node)]
-            tensors = {self._set[node] for node in sources if not self._writes_pair(node, pairs)}
-            tensors |= {self._set[node] for node in plain}
-            fewer = {node for node in pairs if self._set[node] not in tensors}
-            if fewer == pairs:
-                return pairs
-            pairs = fewer
+    def _convolved(self, name: str, conv: Any, x: Tensor | OctaveTensor, y: Tensor) -> Any:
+        reason, inside = self._unfit(name, conv), self._inside(x, y)
+        pair = x if isinstance(x, OctaveTensor) else None
+        reads = pair is not None and not reason
+        if pair is not None and _is_depthwise(conv):
+            reads = reads and inside
+        elif pair is not None and conv.groups > 1:
+            reads = reads and len(pair.segments) == 1 and not any(width % conv.groups for width in pair.segments[0])
+        if pair is not None and reads:
+            self.reads([pair])
+        elif pair is not None:
+            self._note_merge(name, [pair], ends=_is_depthwise(conv) and not reason and self._is_final(y))
+        written: Segments | None = None
+        sources: Collection[str] = frozenset({name})
+        if _is_depthwise(conv):
+            if pair is not None and reads:
+                factor = conv.out_channels // conv.in_channels
+                written = tuple((high * factor, low * factor) for high, low in pair.segments)
+                sources = pair.sources
+        elif inside and not reason and name not in self._plain:
+            widths = split_channels(conv.out_channels, self._alpha, self._multiple)
+            written = (widths,) if widths[1] else None
+        self._enter_conv(name, pair.segments if pair is not None and reads else None, written, reason, inside)
+        if written is None:
+            return y
+        high, low = split_segments(y, written, 1)
+        if not high.shape[1] and any(edge % 2 for edge in y.shape[-2:]):
+            raise OddMapError(
+                f"with alpha=1 there is no high group, so the map of {y.shape[-2]} x {y.shape[-1]} behind {name} would "
+                "come out even in size: choose alpha below 1, or an example_input with even maps"
+            )
+        return OctaveTensor(high if high.shape[1] else None, downsample(low), written, sources)
 
-    def _writes_pair(self, node: fx.Node, pairs: set[fx.Node]) -> bool:
-        if self.roles[node] == "cat":
-            return any(x in pairs for x in node.all_input_nodes)
-        conv: Any = self.module(node)
-        if self.roles[node] != "conv" or self.depthwise(node) or not self._inside(node):
-            return False
-        return split_channels(conv.out_channels, self._alpha, self._multiple)[1] > 0
+    def _enter_conv(
+        self, name: str, read: Segments | None, written: Segments | None, reason: str, inside: bool
+    ) -> None:
+        """Put a convolution into the plan; two calls must want the same."""
+        if self._seen.setdefault(name, (read, written)) != (read, written):
+            self._vanilla.add(name)
+        if read is not None or written is not None:
+            self.plan.convs[name] = read, written
+        elif not reason:
+            entry, final = self._zone
+            reason = (
+                "its output meets full-size tensors, or only leads to the final resolution"
+                if inside
+                else f"it is outside the heights from {entry} down to more than {final}"
+            )
+        self.plan.reasons[name] = reason
 
-    def _order(self, pairs: set[fx.Node]) -> dict[fx.Node, Segments]:
-        """The channels of each pair; the nodes are in the order in which they run."""
-        order: dict[fx.Node, Segments] = {}
-        for node in (node for node in self._nodes if node in pairs):
-            tied = self.tied(node)
-            if self.roles[node] == "cat":
-                parts = node.args[0] if node.args else node.kwargs["tensors"]
-                each = (order.get(x, ((self._shapes[x][1], 0),)) for x in parts)  # type: ignore[union-attr, arg-type]
-                order[node] = simplify([segment for segments in each for segment in segments])
-            elif not tied:
-                order[node] = (split_channels(self._shapes[node][1], self._alpha, self._multiple),)
-            else:
-                factor = self._shapes[node][1] // self._shapes[tied[0]][1]  # of a depth-wise convolution
-                order[node] = tuple((high * factor, low * factor) for high, low in order[tied[0]])
-        return order
+    def _inside(self, x: Tensor | OctaveTensor, y: Tensor) -> bool:
+        return x.shape[-2] <= self._zone.entry and y.shape[-2] > self._zone.final
 
-    def _idle(self) -> set[fx.Node]:
-        """Pairs that nothing takes but layers that end the zone: they are better merged by the convolution before."""
-        uses: dict[fx.Node, bool] = {}
-        for node in self.pairs:
-            for user in (user for user in node.users if self._set[user] is not self._set[node]):
-                uses[self._set[node]] = uses.get(self._set[node], False) or not self._ends(user)
-        return {node for node in self.pairs if uses.get(self._set[node]) is False}
+    def _is_final(self, y: Tensor) -> bool:
+        return y.shape[-2] <= self._zone.final
 
-    def _ends(self, node: fx.Node) -> bool:
-        if node in self.pairs or node not in self._shapes:
-            return False
-        shrinks = self.roles[node] == "pool" or (self.roles[node] == "conv" and self.depthwise(node))
-        return self.roles[node] == "cat" or (shrinks and self._shapes[node][-2] <= self._bounds.final)
+    def _unfit(self, name: str, conv: Any) -> str:
+        """Return why an octave convolution cannot take the layer's place; empty if it can."""
+        if name in self._vanilla:
+            return "its calls differ"
+        if not _is_convolution(conv):
+            return f"{type(conv).__name__} computes something else than a convolution"
+        if name in self._attached:
+            return "hooks or parametrizations are attached to it"
+        if conv.padding_mode != "zeros":
+            return f"its padding mode is {conv.padding_mode}"
+        spatial = list(zip(*_geometry(conv), strict=True))[-2:]
+        if not all(2 * p == d * (k - 1) for k, _, p, d in spatial):
+            return "its padding does not keep the size"
+        if tuple(s for _, s, _, _ in spatial) not in ((1, 1), (2, 2)):
+            return "its stride is neither 1 nor 2"
+        widths = [split_channels(c, self._alpha, self._multiple) for c in (conv.in_channels, conv.out_channels)]
+        if not _is_depthwise(conv) and any(width % conv.groups for pair in widths for width in pair):
+            return "its groups do not divide the high and low channels"
+        return ""
+
+    def _normed(self, name: str, norm: nn.Module, x: Tensor | OctaveTensor, y: Tensor) -> Any:
+        segments = x.segments if isinstance(x, OctaveTensor) else None
+        if self._seen.setdefault(name, (segments, None)) != (segments, None):
+            self._norms.discard(name)
+            self._vanilla.add(name)
+        if not isinstance(x, OctaveTensor) or segments is None:
+            return y
+        self.plan.norms[name] = segments
+        return x.map(torch.clone)
+
+    def _pooled(self, name: str, pool: Any, x: Tensor | OctaveTensor, y: Any) -> Any:
+        """Pool each group within the zone, else the merged map."""
+        if not isinstance(x, OctaveTensor):
+            return y
+        dilation, indices = getattr(pool, "dilation", 1), getattr(pool, "return_indices", False)
+        in_step = not indices and pools_in_step(pool.kernel_size, pool.stride, pool.padding, dilation)
+        if not in_step or not self._inside(x, y):
+            self.plan.merges.add(name)
+            self._note_merge(name, [x], ends=in_step and self._is_final(y))
+            return y
+        high, low = split_segments(y, x.segments, 1)
+        return OctaveTensor(high if high.shape[1] else None, downsample(low), x.segments, x.sources)
+
+    def _mapped(self, name: str, layer: nn.Module, x: Tensor | OctaveTensor, y: Tensor) -> Any:
+        return x.map(torch.clone) if isinstance(x, OctaveTensor) else y
+
+    def _note_merge(self, name: str, pairs: Iterable[OctaveTensor], *, ends: bool = False) -> None:
+        """Note that pairs are merged; ``ends``: by a layer that leads out of the zone."""
+        for pair in pairs:
+            if pair.low is not None:
+                if ends:
+                    self._ended.update(pair.sources)
+                else:
+                    self._read.update(pair.sources)
+                self.plan.merged[name] = pair.low.shape[1] / pair.channels
+
+    def reads(self, pairs: Iterable[OctaveTensor]) -> None:
+        self._read = self._read.union(*(pair.sources for pair in pairs))
+
+    def clashes(self, pairs: Iterable[OctaveTensor]) -> None:
+        self._clashed = self._clashed.union(*(pair.sources for pair in pairs))
+
+    def merges(self, function: Any, pairs: Iterable[OctaveTensor], merged: list[Tensor]) -> None:
+        place = f"{self._stack[-1]}.{function.__name__}".lstrip(".")
+        self._note_merge(place, pairs, ends="cat" in function.__name__)
+        self._copies += [(copied, copied._version, pair) for copied, pair in zip(merged, pairs)]
+
+    def concatenates(self, pairs: list[OctaveTensor]) -> frozenset[str] | None:
+        self._joins[self._stack[-1]] += 1
+        name = f"{self._stack[-1]} concatenation {self._joins[self._stack[-1]]}"
+        if name in self._plain:
+            return None
+        self.reads(pairs)
+        return frozenset({name})
 
 
-def _called(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    return modules[str(node.target)] if node.op == "call_module" else None
+@contextmanager
+def _functions_refuse_pairs() -> Iterator[None]:
+    """Let functions with their own gradient raise on pairs: they would compute, and lose the gradient."""
+    apply = torch.autograd.Function.__dict__["apply"]  # the classmethod, not bound to a class
+
+    def checked(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, OctaveTensor) for x in (*args, *kwargs.values())):
+            raise TypeError(f"{cls.__name__} takes tensors")
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(checked)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply  # type: ignore[method-assign]
 
 
-def keeps_dims(node: fx.Node) -> bool:
-    """The global mean leaves dimensions of size 1."""
-    return node.op == "call_module" or bool(node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim"))
-
-
-def _global_mean(node: fx.Node, modules: dict[str, nn.Module], shapes: dict[fx.Node, tuple[int, ...]]) -> bool:
-    """The mean of each channel: an ``AdaptiveAvgPool(1)``, or ``mean`` over all dimensions but the first two."""
-    module = _called(node, modules)
-    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)):
-        size: Any = module.output_size
-        return size == 1 or (isinstance(size, (tuple, list)) and set(size) == {1})
-    if node.target not in ("mean", torch.mean) or not node.args or node.args[0] not in shapes:
+def _is_map(layer: nn.Module) -> bool:
+    """Without tensors, and elementwise in both modes."""
+    if next(iter((*layer.parameters(), *layer.buffers())), None) is not None:
         return False
-    dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", ())
-    total = len(shapes[node.args[0]])  # type: ignore[index]
-    if not isinstance(dims, (list, tuple)) or not all(isinstance(dim, int) for dim in dims):
-        return False
-    return set(node.kwargs) <= {"dim", "keepdim"} and {dim % total for dim in dims} == set(range(2, total))
+    copies = [copy.deepcopy(layer).train(mode) for mode in (True, False)]
+    return all(is_elementwise(twin, dims) for twin in copies for dims in (4, 5))
 
 
-def _fills_window(node: fx.Node, modules: dict[str, nn.Module], shapes: dict[fx.Node, tuple[int, ...]]) -> bool:
-    """An average of a window as large as the map: a head made for one size of input."""
-    pool = isinstance(_called(node, modules), (nn.AvgPool2d, nn.AvgPool3d))
-    return pool and shapes[node][-2:] == (1, 1) != shapes[node.all_input_nodes[0]][-2:]
+def fresh(inputs: Any) -> Any:
+    """Return the same tensors in new lists: a network may write into the list that it is given."""
+    return pytree.tree_map(lambda x: x, inputs)
 
 
-def _is_convolution(layer: nn.Module | None) -> bool:
+def _merge_all(value: Any) -> Any:
+    return pytree.tree_map(
+        lambda x: merge(x) if isinstance(x, OctaveTensor) else x,
+        value,
+        is_leaf=lambda x: isinstance(x, OctaveTensor),
+    )
+
+
+def shared_layers(root: nn.Module) -> set[str]:
+    """Return the layers that have a second name, or a tensor that another layer has too."""
+    owners: dict[int, list[str]] = {}
+    for name, layer in root.named_modules(remove_duplicate=False):
+        for tensor in (*layer._parameters.values(), *layer._buffers.values()):
+            if tensor is not None:
+                owners.setdefault(id(tensor), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
+
+
+def _is_attached(layer: nn.Module) -> bool:
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or parametrize.is_parametrized(layer))
+
+
+def _is_depthwise(conv: Any) -> bool:
+    return bool(conv.groups > 1 and conv.groups == conv.in_channels)
+
+
+def _is_convolution(layer: nn.Module) -> bool:
     """A vanilla one: a subclass may add arguments (torchvision's do), but not compute anything else."""
     return any(
         isinstance(layer, kind) and type(layer).forward is kind.forward and type(layer)._conv_forward is conv
@@ -328,17 +450,3 @@ def _geometry(layer: Any) -> tuple[tuple[int, ...], ...]:
         # Only the sum of both sides counts for what is asked here.
         return kernel, stride, tuple(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True)), dilation
     return kernel, stride, (0,) * len(kernel) if layer.padding == "valid" else layer.padding, dilation
-
-
-def _pools_in_step(pool: Any) -> bool:
-    """Pooling of the low group alone gives the size that goes with the high output (see ``OctPool``)."""
-
-    def spatial(value: Any) -> tuple[int, int]:
-        return (value, value) if isinstance(value, int) else tuple(value[-2:])
-
-    dilated = getattr(pool, "dilation", 1) not in (1, (1, 1), (1, 1, 1))
-    if dilated or getattr(pool, "return_indices", False):
-        return False
-    kernels, strides, paddings = spatial(pool.kernel_size), spatial(pool.stride), spatial(pool.padding)
-    same = all(2 * p == k - 1 for k, p in zip(kernels, paddings, strict=True))
-    return strides in ((1, 1), (2, 2)) and (same or (kernels, strides, paddings) == ((2, 2), (2, 2), (0, 0)))

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from octvideo.octave.functional import convolve, downsample, exporting, upsample
+from octvideo.octave.layers import merge
 from octvideo.octave.pair import Feature, OctaveTensor, split_channels
-from octvideo.octave.segments import Segments, split_segments
+from octvideo.octave.segments import Segments, simplify, split_segments
 
 __all__ = ["OctConv2d", "OctConv3d"]
 
@@ -63,6 +64,56 @@ class _OctConv(nn.modules.conv._ConvNd):
         vanilla(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device=device, dtype=dtype
         )
+        self._divide(
+            alpha_in,
+            alpha_out,
+            multiple,
+            in_segments,
+            down=down,
+            high_to_low=high_to_low,
+            low_to_high=low_to_high,
+            pool_strided_low_to_high=pool_strided_low_to_high,
+            upsample_first=upsample_first,
+            pool_vanilla=pool_vanilla,
+            as_2d=as_2d,
+        )
+
+    @classmethod
+    def convert(
+        cls,
+        conv: nn.Module,
+        *,
+        alpha_in: float,
+        alpha_out: float,
+        multiple: int = 1,
+        in_segments: Segments | None = None,
+    ) -> None:
+        """Make a vanilla convolution an octave one in place: its parameters, hooks and attributes stay.
+
+        Args:
+            conv: an ``nn.Conv2d`` for ``OctConv2d``, an ``nn.Conv3d`` for ``OctConv3d``, or a subclass of it with the
+                same ``forward``.
+            alpha_in, alpha_out, multiple, in_segments: as of the class.
+        """
+        conv.__class__ = cls
+        assert isinstance(conv, _OctConv)
+        conv._divide(alpha_in, alpha_out, multiple, in_segments)
+
+    def _divide(
+        self,
+        alpha_in: float,
+        alpha_out: float,
+        multiple: int,
+        in_segments: Segments | None,
+        *,
+        down: str = "avg",
+        high_to_low: bool = True,
+        low_to_high: bool = True,
+        pool_strided_low_to_high: bool = False,
+        upsample_first: bool = False,
+        pool_vanilla: bool = False,
+        as_2d: bool = False,
+    ) -> None:
         self.stride = tuple(int(step) for step in self.stride)  # PyTorchVideo multiplies strides into numpy integers
         self.alpha_in, self.alpha_out, self.multiple = alpha_in, alpha_out, multiple
         self.down = down
@@ -70,14 +121,14 @@ class _OctConv(nn.modules.conv._ConvNd):
         self.pool_strided_low_to_high = pool_strided_low_to_high
         self.upsample_first, self.pool_vanilla = upsample_first, pool_vanilla
         self.as_2d = as_2d
-        self.in_high, self.in_low = split_channels(in_channels, alpha_in, multiple)
-        self.out_high, self.out_low = split_channels(out_channels, alpha_out, multiple)
+        self.in_high, self.in_low = split_channels(self.in_channels, alpha_in, multiple)
+        self.out_high, self.out_low = split_channels(self.out_channels, alpha_out, multiple)
         self.in_segments: Segments = ((self.in_high, self.in_low),) if in_segments is None else in_segments
         self.out_segments: Segments = ((self.out_high, self.out_low),)
         if in_segments is not None:
             self.in_high, self.in_low = (sum(widths) for widths in zip(*in_segments))
             if self.depthwise:
-                factor = out_channels // in_channels
+                factor = self.out_channels // self.in_channels
                 self.out_segments = tuple((high * factor, low * factor) for high, low in in_segments)
                 self.out_high, self.out_low = self.in_high * factor, self.in_low * factor
         self._check()
@@ -108,24 +159,27 @@ class _OctConv(nn.modules.conv._ConvNd):
         """Each output channel sees one input channel: no exchange between the frequencies (Sec. 3.3)."""
         return self.groups > 1 and self.groups == self.in_channels
 
-    def forward(self, x: Feature) -> Feature:  # type: ignore[override]
+    def forward(self, input: Feature) -> Feature:  # type: ignore[override]  # noqa: A002  # as nn.Conv2d names it
         """Convolves a tensor or a pair, as ``alpha_in`` says.
 
         Args:
-            x: ``(N, in_channels, [T,] H, W)`` where the low group is empty, else a pair whose low group has
+            input: ``(N, in_channels, [T,] H, W)`` where the low group is empty, else a pair whose low group has
                 ``ceil(H / 2) x ceil(W / 2)``.
 
         Returns:
             A tensor where ``alpha_out`` is 0, else a pair.
 
         Raises:
-            ValueError: the groups of ``x`` are not the ones that ``alpha_in`` asks for.
+            ValueError: the groups of ``input`` are not those that ``alpha_in`` asks for.
         """
-        high, low = x if isinstance(x, OctaveTensor) else (x, None)
-        if (0 if high is None else high.shape[1], 0 if low is None else low.shape[1]) != (self.in_high, self.in_low):
+        x = merge(input) if not self.in_low else input
+        high, low = (x.high, x.low) if isinstance(x, OctaveTensor) else (x, None)
+        segments = x.segments if isinstance(x, OctaveTensor) else ((x.shape[1], 0),)
+        if simplify(segments) != simplify(self.in_segments):
             shapes = [None if group is None else tuple(group.shape) for group in (high, low)]
+            order = f" in the order {self.in_segments}" if len(self.in_segments) > 1 or len(segments) > 1 else ""
             raise ValueError(
-                f"alpha_in={self.alpha_in} expects {self.in_high} high and {self.in_low} low channels, "
+                f"alpha_in={self.alpha_in} expects {self.in_high} high and {self.in_low} low channels{order}, "
                 f"got high {shapes[0]} and low {shapes[1]}"
             )
         if not (self.in_low or self.out_low):
@@ -135,13 +189,13 @@ class _OctConv(nn.modules.conv._ConvNd):
                 high, factor = self._shrink(high, 2)
                 stride = (*stride[:-2], factor, factor)
             y = convolve(high, self.weight, self.bias, stride, self.padding, self.dilation, self.groups, self.as_2d)
-            return OctaveTensor(y, None) if self.alpha_out > 0 else y
+            return OctaveTensor(y, None, self.out_segments) if self.alpha_out > 0 else y
         sees_high, sees_low = self._columns()
         y_high, y_low = self._from_high(high, sees_high) if high is not None else (None, None)
         if low is not None:
             y_high, y_low = self._add_low(low, sees_low, y_high, y_low)
         if self.alpha_out > 0:
-            return OctaveTensor(y_high, y_low)
+            return OctaveTensor(y_high, y_low, self.out_segments)
         assert y_high is not None
         return y_high
 

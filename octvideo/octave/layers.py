@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from octvideo.octave.functional import downsample, exporting, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
-from octvideo.octave.segments import Segments, join_segments
+from octvideo.octave.segments import join_segments
 
-__all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "split"]
+__all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "pool_groups", "split"]
 
 
 class OctMap(nn.Module):
@@ -26,25 +26,30 @@ class OctMap(nn.Module):
 
 
 class OctPool(nn.Module):
-    """Apply a local pooling layer to each group; the low output has half the resolution of the high one, rounded up.
-
-    A kernel of 2 drops the last row of an odd height, which the two groups do at different heights: of 6 + 3 rows,
-    3 + 1 would remain where 3 + 2 are due. The low group then sees its last row twice.
-    """
+    """Apply a local pooling layer to a tensor, or to each group of a pair, see :func:`pool_groups`."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Feature) -> Feature:
-        if not isinstance(x, OctaveTensor) or x.high is None or x.low is None:
-            return map_groups(self.layer, x)
-        high, low = self.layer(x.high), self.layer(x.low)
-        height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
-        if low.shape[-2:] != (height, width):
-            edges = (0, 1, 0, 1) + (0, 0) * (x.low.dim() - 4)
-            low = self.layer(F.pad(x.low, edges, mode="replicate"))[..., :height, :width]
-        return OctaveTensor(high, low)
+        return pool_groups(self.layer, x) if isinstance(x, OctaveTensor) else self.layer(x)
+
+
+def pool_groups(pool: Callable[[Tensor], Tensor], x: OctaveTensor) -> OctaveTensor:
+    """Pool each group; the low output has half the resolution of the high one, rounded up.
+
+    A kernel of 2 drops the last row of an odd height, which the two groups do at different heights: of 6 + 3 rows,
+    3 + 1 would remain where 3 + 2 are due. The low group then sees its last row twice.
+    """
+    if x.high is None or x.low is None:
+        return x.map(pool)
+    high, low = pool(x.high), pool(x.low)
+    height, width = ((edge + 1) // 2 for edge in high.shape[-2:])
+    if low.shape[-2:] != (height, width):
+        edges = (0, 1, 0, 1) + (0, 0) * (x.low.dim() - 4)
+        low = pool(F.pad(x.low, edges, mode="replicate"))[..., :height, :width]
+    return OctaveTensor(high, low, x.segments, x.sources)
 
 
 class OctReLU(nn.ReLU):
@@ -54,19 +59,14 @@ class OctReLU(nn.ReLU):
         return map_groups(super().forward, x)
 
 
-def merge(x: Feature, segments: Segments | None = None) -> Tensor:
-    """Merge a pair into a tensor ``(N, C, [T,] H, W)``: high channels, then the upsampled low ones.
-
-    ``segments`` puts the channels of a concatenation into the vanilla order, as in ``octave.segments``.
-    """
+def merge(x: Feature) -> Tensor:
+    """Merge a pair into the vanilla tensor ``(N, C, [T,] H, W)``; the low channels are upsampled."""
     if not isinstance(x, OctaveTensor):
         return x
     if x.low is None:
         assert x.high is not None
         return x.high
-    size = [2 * edge for edge in x.low.shape[-2:]] if x.high is None else list(x.high.shape[-2:])
-    low = upsample(x.low, size)
-    return join_segments(x.high, low, segments or (_widths(x),), 1)
+    return join_segments(x.high, upsample(x.low, x.shape[-2:]), x.segments, 1)
 
 
 def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
@@ -77,18 +77,16 @@ def split(x: Tensor, alpha: float, multiple: int = 1) -> Feature:
     return OctaveTensor(x[:, :high] if high else None, downsample(x[:, high:]) if low else None)
 
 
-def pool_globally(x: Feature, segments: Segments | None = None) -> Tensor:
+def pool_globally(x: Feature) -> Tensor:
     """Average each channel of all groups globally: ``(N, C)``, in the order of :func:`merge`, without merging."""
-    means = map_groups(_mean, x)
-    return join_segments(*means, segments or (_widths(means),), 1) if isinstance(means, OctaveTensor) else means
+    if not isinstance(x, OctaveTensor):
+        return _mean(x)
+    means = x.map(_mean)
+    return join_segments(means.high, means.low, x.segments, 1)
 
 
 def _mean(group: Tensor) -> Tensor:
     return group.mean(tuple(range(2, group.dim()))) if exporting() else group.flatten(2).mean(2)
-
-
-def _widths(x: OctaveTensor) -> tuple[int, int]:
-    return 0 if x.high is None else x.high.shape[1], 0 if x.low is None else x.low.shape[1]
 
 
 class OctSqueezeExcitation(nn.Module):
@@ -121,11 +119,4 @@ class OctSqueezeExcitation(nn.Module):
         """Scale each channel by its gate; shapes do not change."""
         pooled = pool_globally(x)
         pooled = pooled[(...,) + (None,) * (self.fc1.weight.dim() - 2)]
-        scale = self.gate(self.fc2(self.activation(self.fc1(pooled))))
-        if not isinstance(x, OctaveTensor):
-            return x * scale
-        high = 0 if x.high is None else x.high.shape[1]
-        return OctaveTensor(
-            None if x.high is None else x.high * scale[:, :high],
-            None if x.low is None else x.low * scale[:, high:],
-        )
+        return x * self.gate(self.fc2(self.activation(self.fc1(pooled))))

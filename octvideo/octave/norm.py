@@ -37,19 +37,41 @@ class _OctBatchNorm(nn.Module):
         segments: Segments | None = None,
     ) -> None:
         super().__init__()
-        self.alpha = alpha
         self.num_features = num_features
         options = dict(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
-        self.segments: Segments = (split_channels(num_features, alpha, multiple),) if segments is None else segments
-        widths = [sum(widths) for widths in zip(*self.segments)]
-        self.high, self.low = (self._layer(width, **options) if width else None for width in widths)
+        segments = (split_channels(num_features, alpha, multiple),) if segments is None else segments
+        widths = [sum(widths) for widths in zip(*segments)]
+        self._divide(alpha, segments, *(self._layer(width, **options) if width else None for width in widths))
+
+    @classmethod
+    def convert(
+        cls, norm: nn.Module, alpha: float, segments: Segments, high: nn.Module | None, low: nn.Module | None
+    ) -> None:
+        """Make a vanilla norm an octave one in place: its attributes stay.
+
+        Args:
+            norm: an ``nn.BatchNorm2d`` for ``OctBatchNorm2d``, an ``nn.BatchNorm3d`` for ``OctBatchNorm3d``.
+            alpha: of the pairs.
+            segments: their channels.
+            high, low: the norms of the two groups; None of an empty one.
+        """
+        norm.__class__ = cls
+        assert isinstance(norm, _OctBatchNorm)
+        norm._parameters.clear()
+        norm._buffers.clear()
+        norm._divide(alpha, segments, high, low)
+
+    def _divide(self, alpha: float, segments: Segments, high: nn.Module | None, low: nn.Module | None) -> None:
+        self.alpha, self.segments = alpha, segments
+        self.high, self.low = high, low
         self.register_state_dict_post_hook(_join)
         self.register_load_state_dict_pre_hook(_split)
 
-    def forward(self, x: Feature) -> Feature:
+    def forward(self, input: Feature) -> Feature:  # noqa: A002  # as nn.BatchNorm2d names it
         """Normalise each group of a pair, or a tensor if ``alpha`` is 0; shapes do not change."""
+        x = input
         if isinstance(x, OctaveTensor):
-            return OctaveTensor(_apply(self.high, x.high), _apply(self.low, x.low))
+            return OctaveTensor(_apply(self.high, x.high), _apply(self.low, x.low), x.segments)
         if self.high is None or self.low is not None:
             raise ValueError(f"alpha={self.alpha} expects a pair, got a tensor of shape {tuple(x.shape)}")
         return self.high(x)

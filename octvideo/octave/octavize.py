@@ -1,36 +1,44 @@
-"""Turning an existing vanilla network into its octave version, Sec. 4.1: no layer has to be named.
+"""Turn an existing vanilla network into its octave version, Sec. 4.1: no layer has to be named.
 
-The network, or what of it can be, is traced with torch.fx (``_trace``); ``_plan`` decides which values become pairs;
-here the layers are exchanged.
+Convolutions and batch norms are exchanged; everything between them is the network's own code, which runs on pairs
+(:mod:`octvideo.octave.dispatch`). ``_plan`` decides which values become pairs.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from octvideo.octave._flow import Apply, Combine, Concatenate, DropPath, GlobalPool, Merge, Scale
-from octvideo.octave._modes import join_modes, same_graphs
-from octvideo.octave._network import LayerRow, OctaveNetwork
-from octvideo.octave._plan import Plan, Zone, keeps_dims, zone
-from octvideo.octave._probe import take_channels
-from octvideo.octave._trace import Trace, fresh, replace, trace_parts
+from octvideo.octave._compare import find_difference, small_noise
+from octvideo.octave._exchange import exchange, write_empty_pairs
+from octvideo.octave._plan import Plan, Planner, fresh, shared_layers
 from octvideo.octave.complexity import _Counter
-from octvideo.octave.conv import OctConv2d, OctConv3d
-from octvideo.octave.layers import OctMap, OctPool
-from octvideo.octave.norm import OctBatchNorm2d, OctBatchNorm3d
 from octvideo.octave.pair import split_channels
-from octvideo.octave.segments import Segments
 
-__all__ = ["describe", "octavize"]
+__all__ = ["LayerRow", "describe", "octavize"]
+
+
+class LayerRow(NamedTuple):
+    """One line of the report: a convolution, a fully connected layer, or a place where a pair is merged.
+
+    ``before`` and ``after`` are the multiply-adds of the layer on the example input.
+    """
+
+    name: str
+    kind: str
+    alpha_in: float
+    alpha_out: float
+    before: int
+    after: int
 
 
 def octavize(
@@ -40,7 +48,7 @@ def octavize(
     example_input: Tensor | Sequence[Any] | dict[str, Any] | None = None,
     multiple: int = 1,
 ) -> nn.Module:
-    """The octave version of a network of 2D or 3D convolutions, with the parameters that ``model`` has.
+    """Return the octave version of a network of 2D or 3D convolutions, with the parameters of ``model``.
 
     The stem and the convolutions at the final resolution stay vanilla. Between them convolutions, batch norms,
     elementwise layers, pooling, sums, concatenations, drop-path and squeeze-and-excitation work on pairs with a share
@@ -57,17 +65,15 @@ def octavize(
         multiple: the width of the low group is a multiple of it; see :func:`octvideo.octave.split_channels`.
 
     Returns:
-        A module with ``octave_report``, a list of :class:`LayerRow`; :func:`describe` prints it. It is a
-        ``torch.fx.GraphModule``, or, where torch.fx cannot trace the network as a whole, of the class of ``model``
-        with such parts.
+        A copy of ``model``, of the same class, with ``octave_report``, a list of :class:`LayerRow`; :func:`describe`
+        prints it.
 
     Raises:
-        ValueError: alpha or multiple is out of bounds; torch.fx cannot trace any part of the network; it does not run
-            on the example input; it has no convolution; it is compiled, or cannot be copied; ``alpha=1`` meets maps of
-            odd size.
+        ValueError: alpha or multiple is out of bounds; the network does not run on the example input; it has no
+            convolution; it is compiled, or cannot be copied; ``alpha=1`` meets maps of odd size.
 
     Warns:
-        UserWarning: alpha is above 0 and no convolution became an octave one.
+        UserWarning: alpha is above 0 and no convolution became an octave one; it says why.
     """
     if not isinstance(alpha, Real):
         raise ValueError(f"alpha is {alpha!r}: it must be a number between 0 and 1")
@@ -75,63 +81,48 @@ def octavize(
     root = _copy(model)
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
-    traces, failed = trace_parts(root, dry, inputs)
-    if not traces:
-        reason = next(iter(failed.values()), "no module in it that has convolutions is called")
-        raise ValueError(f"torch.fx cannot trace {type(root).__name__}, nor any of its parts: {reason}")
-    twin, others = None, traces
-    if any(part.branches for part in traces.values()):
-        twin = _copy(model).train(not model.training)
-        others, _ = trace_parts(twin, dry, inputs)
-        if same_graphs(traces, others):
-            twin = None
-    heights = [x.shape[-2] for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor) and x.dim() in (4, 5)]
-    evaluated = others if model.training and others else traces  # auxiliary heads do not shift the final resolution
-    bounds = zone(evaluated.values(), max(heights, default=1))
-    network, report = _convert(root, traces, bounds, alpha, multiple)
-    report += [
-        LayerRow(name, "not traced", 0.0, 0.0, 0, 0)
-        for name in [
-            *(f"{name}.{opaque}".lstrip(".") for name, part in traces.items() for opaque in part.opaque),
-            *(name for name in failed if name),
-        ]
-    ]
-    after = _multiply_adds(_copy_to(_device(dry), network), inputs)
-    if twin is not None:
-        join_modes(network, _convert(twin, others, bounds, alpha, multiple)[0], traces, others)
-    modules = dict(network.named_modules())
+    plan = Plan() if alpha == 0 else _find_plan(root, dry, inputs, alpha, multiple)
+    exchange(root, plan, alpha, multiple)
+    after = _multiply_adds(_copy_to(_device(dry), root), inputs)
+    report = [LayerRow(name, "merge", share, 0.0, 0, 0) for name, share in plan.merged.items()]
+    modules = dict(root.named_modules())
     for name in before:
         layer = modules[name]
         alphas = getattr(layer, "alpha_in", 0.0), getattr(layer, "alpha_out", 0.0)
         report.append(LayerRow(name, type(layer).__name__, *alphas, before[name], after.get(name, 0)))
-    if alpha > 0 and not any(row.alpha_in or row.alpha_out for row in report):
-        warnings.warn(
-            f"octavize: no convolution of {type(model).__name__} became an octave one; pairs live between the stem and "
-            f"the final resolution, here at heights from {bounds.entry} down to more than {bounds.final}",
-            stacklevel=2,
-        )
-    network.octave_report = report  # type: ignore[assignment]
-    return network
+    if alpha > 0 and not plan.convs:
+        reasons = Counter(plan.reasons.values()).most_common()
+        said = "; ".join(f"{count} of them: {reason}" for reason, count in reasons)
+        warnings.warn(f"octavize: no convolution of {type(model).__name__} became an octave one: {said}", stacklevel=2)
+    root.octave_report = report  # type: ignore[assignment]
+    return root
 
 
-def _convert(
-    root: nn.Module, traces: dict[str, Trace], bounds: Zone, alpha: float, multiple: int
-) -> tuple[nn.Module, list[LayerRow]]:
-    """Makes the traced parts of ``root`` octave; the network is ``root``, or what takes its place."""
-    report: list[LayerRow] = []
-    shared = _shared(root)
-    network = root
-    for name, part in traces.items():
-        plan = Plan(part, bounds, alpha, multiple, shared)
-        _check_sizes(part, plan)
-        if alpha > 0:
-            report += _exchange(part, plan, f"{name}." if name else "", alpha, multiple)
-        octave = OctaveNetwork(part.module, part.graph, [])
-        if name:
-            root.set_submodule(name, octave)
-        else:
-            network = octave
-    return network, report
+def _find_plan(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...], alpha: float, multiple: int) -> Plan:
+    """Plan on the dry copy, and again without pairs in the modules that compute something else on them."""
+    modes = [mode for mode in (True, False) if _runs(dry, inputs, mode)]
+    planner = Planner(copy.deepcopy(dry), inputs, alpha, multiple, modes=modes, shared=shared_layers(root))
+    device = _device(root)
+    noise = None if device.type == "meta" else small_noise(dry, inputs, device)
+    while True:
+        plan = planner.find()
+        if noise is None:
+            return plan
+        pairs = partial(write_empty_pairs, plan=plan)
+        found = [find_difference(root, pairs, noise, mode) for mode in modes]
+        different = next((name for name in found if name is not None), None)
+        if different is None:
+            return plan
+        planner.refuse(different)
+
+
+def _runs(dry: nn.Module, inputs: tuple[Any, ...], mode: bool) -> bool:
+    try:
+        with torch.no_grad():
+            copy.deepcopy(dry).train(mode)(*fresh(inputs))
+    except Exception:  # the network's own code, which may raise anything
+        return False
+    return True
 
 
 def describe(model: nn.Module) -> str:
@@ -178,27 +169,6 @@ def _copy(model: nn.Module) -> nn.Module:
             f"{kind} cannot be copied: where torch.nn.utils' weight_norm, spectral_norm or prune made a weight, remove "
             f"them first (remove_weight_norm, remove_spectral_norm, prune.remove): {str(error).splitlines()[0]}"
         ) from error
-
-
-def _shared(root: nn.Module) -> set[nn.Module]:
-    """The layers that have a second name, or a tensor that another layer has too."""
-    owners: dict[int, list[nn.Module]] = {}
-    for _, layer in root.named_modules(remove_duplicate=False):
-        for tensor in (*layer._parameters.values(), *layer._buffers.values()):
-            if tensor is not None:
-                owners.setdefault(id(tensor), []).append(layer)
-    return {layer for layers in owners.values() if len(layers) > 1 for layer in layers}
-
-
-def _check_sizes(part: Trace, plan: Plan) -> None:
-    """A pair without a high group does not know its size when that is odd."""
-    for node, segments in plan.pairs.items():
-        height, width = part.shapes[node][-2:]
-        if not any(high for high, _ in segments) and (height % 2 or width % 2):
-            raise ValueError(
-                f"with alpha=1 there is no high group, so {node.name}'s map of {height} x {width} would come out even "
-                f"in size: choose alpha below 1, or an example_input with even maps"
-            )
 
 
 def _copy_to(device: torch.device, network: nn.Module) -> nn.Module:
@@ -249,98 +219,3 @@ def _multiply_adds(network: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int
         for hook in hooks:
             hook.remove()
     return counts
-
-
-def _exchange(part: Trace, plan: Plan, prefix: str, alpha: float, multiple: int) -> list[LayerRow]:
-    """Exchanges the layers, merges where no pair is understood, and returns a row for each of these places."""
-    root, graph, pairs = part.module, part.graph, plan.pairs
-    merges: list[LayerRow] = []
-    for node in list(graph.nodes):
-        if node not in pairs and not any(x in pairs for x in node.all_input_nodes):
-            continue
-        role, layer = plan.roles[node], plan.module(node)
-        x = node.all_input_nodes[0]
-        if role in ("conv", "norm"):  # called with input=, perhaps, which the octave layers do not know
-            node.args, node.kwargs = (x,), {}
-        if role == "global":
-            replace(root, graph, node, GlobalPool(pairs[x], keeps_dims(node)), (x,))
-            continue
-        if node not in pairs or role == "conv":
-            if not plan.reads(node):
-                merges += _merge_inputs(root, graph, node, plan, prefix)
-            if role == "conv" and (plan.reads(node) or node in pairs):
-                ends = pairs.get(x) if plan.reads(node) else None, pairs.get(node)
-                root.set_submodule(str(node.target), _octave_conv(layer, *ends, alpha, multiple))
-        elif role == "norm":
-            root.set_submodule(str(node.target), _octave_norm(layer, pairs[node], alpha))
-        elif role == "pool":
-            replace(root, graph, node, OctPool(layer), (x,))  # type: ignore[arg-type]
-        elif role == "noise":
-            replace(root, graph, node, DropPath(layer).train(root.training), (x,))  # type: ignore[arg-type]
-        elif role == "map":
-            replace(root, graph, node, Apply.of(node) or OctMap(layer), (x,))  # type: ignore[arg-type]
-        elif role == "cat":
-            parts = list(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
-            replace(root, graph, node, Concatenate(), (parts,))
-        elif role == "two":
-            sums = (operator.iadd, torch.add, "add", "add_")  # not in place
-            function = operator.add if node.target in sums else node.target
-            replace(root, graph, node, Combine(function), node.args)  # type: ignore[arg-type]
-        elif role == "scale":
-            pair, gate = sorted(node.all_input_nodes, key=lambda x: x not in pairs)
-            replace(root, graph, node, Scale(pairs[pair]), (pair, gate))
-    return merges
-
-
-def _merge_inputs(root: nn.Module, graph: fx.Graph, node: fx.Node, plan: Plan, prefix: str) -> list[LayerRow]:
-    rows: list[LayerRow] = []
-    for x in [x for x in node.all_input_nodes if x in plan.pairs]:
-        merged = next((user for user in x.users if str(user.target).startswith("octave_merge")), None)
-        # One merged tensor serves all, unless an activation may have changed the pair in place since.
-        if merged is None or any(plan.roles.get(user) == "map" for user in x.users):
-            segments = plan.pairs[x]
-            name = "octave_merge_" + "_".join(str(width) for segment in segments for width in segment)
-            if not hasattr(root, name):
-                root.add_module(name, Merge(segments))
-            with graph.inserting_before(node):
-                merged = graph.call_module(name, (x,))
-            rows.append(LayerRow(f"{prefix}{x.name} -> {node.name}", "merge", _share(segments), 0.0, 0, 0))
-        node.replace_input_with(x, merged)
-    return rows
-
-
-def _share(segments: Segments) -> float:
-    high, low = (sum(widths) for widths in zip(*segments))
-    return low / (high + low)
-
-
-def _octave_conv(
-    vanilla: Any, inputs: Segments | None, outputs: Segments | None, alpha: float, multiple: int
-) -> nn.Module:
-    nominal = [(split_channels(width, alpha, multiple),) for width in (vanilla.in_channels, vanilla.out_channels)]
-    usual = inputs in (None, nominal[0]) and outputs in (None, nominal[1])
-    oct_conv: Any = (OctConv3d if isinstance(vanilla, nn.Conv3d) else OctConv2d)(
-        vanilla.in_channels,
-        vanilla.out_channels,
-        vanilla.kernel_size,
-        vanilla.stride,
-        vanilla.padding,
-        vanilla.dilation,
-        vanilla.groups,
-        vanilla.bias is not None,
-        alpha_in=0.0 if inputs is None else alpha if usual else _share(inputs),
-        alpha_out=0.0 if outputs is None else alpha,
-        multiple=multiple,
-        in_segments=None if usual else inputs,
-        device="meta",
-    )
-    oct_conv.weight, oct_conv.bias = vanilla.weight, vanilla.bias
-    return oct_conv.train(vanilla.training)
-
-
-def _octave_norm(vanilla: Any, segments: Segments, alpha: float) -> nn.Module:
-    norm = (OctBatchNorm3d if isinstance(vanilla, nn.BatchNorm3d) else OctBatchNorm2d)(
-        vanilla.num_features, alpha=alpha, segments=segments
-    )
-    norm.high, norm.low = (take_channels(vanilla, keep, segments) for keep in (0, 1))
-    return norm.train(vanilla.training)

@@ -1,36 +1,67 @@
-"""The multi-frequency features of Sec. 3.1: a pair of maps, one octave apart."""
+"""The multi-frequency features of Sec. 3.1: a pair of maps, one octave apart.
+
+PyTorch's functions understand a pair, so the code of a vanilla network runs on one; :mod:`octvideo.octave.dispatch`
+says what each function does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from octvideo.octave.segments import Segments
 
 __all__ = ["Feature", "OctaveTensor", "add", "map_groups", "split_channels"]
 
+# What a group has in common with the vanilla tensor.
+_OF_EACH_GROUP = frozenset(
+    "device dtype get_device grad_fn is_complex is_contiguous is_cpu is_cuda is_floating_point is_meta is_mps layout "
+    "requires_grad".split()
+)
 
-class OctaveTensor(NamedTuple):
+
+class OctaveTensor:
     """High- and low-frequency feature maps, ``X = {X^H, X^L}`` (Sec. 3.1).
 
-    ``high`` has the shape ``(N, C_high, [T,] H, W)``, ``low`` ``(N, C_low, [T,] ceil(H / 2), ceil(W / 2))``.
-    A group without channels is None. Being a named tuple, a pair is a pytree: torch.compile, torch.export,
-    DistributedDataParallel and checkpointing pass it through.
+    Unpack it with ``high, low = pair``. Functions of ``torch``, methods of tensors and operators take it like the
+    vanilla tensor ``(N, C, [T,] H, W)`` whose ``shape`` it has. Elementwise functions, pooling, concatenation and
+    global means work on the groups; every other function gets the merged tensor.
+
+    Attributes:
+        high: ``(N, C_high, [T,] H, W)``, or None without high channels.
+        low: ``(N, C_low, [T,] ceil(H / 2), ceil(W / 2))``, or None without low channels.
+        segments: the order of the channels in the vanilla tensor, see :mod:`octvideo.octave.segments`.
+        sources: what made it a pair: names of convolutions and concatenations, while ``octavize`` plans.
     """
 
-    high: Tensor | None
-    low: Tensor | None
+    def __init__(
+        self,
+        high: Tensor | None,
+        low: Tensor | None,
+        segments: Segments | None = None,
+        sources: Collection[str] = (),
+    ) -> None:
+        self.high, self.low = high, low
+        self.segments: Segments = segments or ((_channels(high), _channels(low)),)
+        self.sources = sources
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        yield self.high
+        yield self.low
+
+    def __repr__(self) -> str:
+        shapes = (None if group is None else tuple(group.shape) for group in self)
+        return "OctaveTensor(high={}, low={})".format(*shapes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> OctaveTensor:
         """Apply ``function`` to each group that exists."""
-        return OctaveTensor(
-            None if self.high is None else function(self.high),
-            None if self.low is None else function(self.low),
-        )
-
-    def __add__(self, other: Any) -> OctaveTensor:  # type: ignore[override]  # a sum of features, not of tuples
-        return _sum(self, other) if isinstance(other, OctaveTensor) else NotImplemented
+        high = None if self.high is None else function(self.high)
+        low = None if self.low is None else function(self.low)
+        return OctaveTensor(high, low, self.segments, self.sources)
 
     def to(self, *args: Any, **kwargs: Any) -> OctaveTensor:
         """Call ``Tensor.to`` on each group."""
@@ -43,31 +74,108 @@ class OctaveTensor(NamedTuple):
     @property
     def channels(self) -> int:
         """Number of channels of both groups."""
-        return sum(group.shape[1] for group in self if group is not None)
+        return _channels(self.high) + _channels(self.low)
 
     @property
-    def device(self) -> torch.device:
-        """The device of the groups."""
-        return _any(self).device
+    def shape(self) -> torch.Size:
+        """The shape of the vanilla tensor; without a high group, of even height and width."""
+        if self.high is not None:
+            samples, _, *edges = self.high.shape
+        else:
+            samples, _, *edges = _any(self).shape
+            edges[-2:] = (2 * edge for edge in edges[-2:])
+        return torch.Size([samples, self.channels, *edges])
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the groups."""
-        return _any(self).dtype
+    def size(self, dim: int | None = None) -> Any:
+        """Return ``shape``, or one entry of it."""
+        return self.shape if dim is None else self.shape[dim]
 
+    def dim(self) -> int:
+        """Return the number of dimensions, 4 or 5."""
+        return _any(self).dim()
+
+    ndim = property(dim)
+
+    def numel(self) -> int:
+        """Return the number of elements of the vanilla tensor."""
+        return self.shape.numel()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what is not above: methods and attributes of tensors.
+        value = None if name.startswith("__") else getattr(Tensor, name, None)
+        if value is None:
+            raise AttributeError(f"OctaveTensor has no attribute {name!r}")
+        if name in _OF_EACH_GROUP or name.startswith("new_"):
+            return getattr(_any(self), name)
+        if not callable(value):
+            return self.__torch_function__(value.__get__, (), (self,))
+        return lambda *args, **kwargs: self.__torch_function__(value, (), (self, *args), kwargs)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        from octvideo.octave.dispatch import call
+
+        return call(function, args, kwargs or {})
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    function = getattr(Tensor, name)
+
+    def method(self: OctaveTensor, *args: Any) -> Any:
+        return OctaveTensor.__torch_function__(function, (), (self, *args))
+
+    return method
+
+
+for _name in (
+    "add radd iadd sub rsub isub mul rmul imul truediv rtruediv itruediv pow rpow matmul neg gt ge lt le "
+    "getitem setitem"
+).split():
+    setattr(OctaveTensor, f"__{_name}__", _operator(f"__{_name}__"))
 
 Feature = Tensor | OctaveTensor  # what flows through an octave network
 
 
+def _unflatten(groups: Iterable[Any], segments: Segments) -> OctaveTensor:
+    high, low = groups
+    return OctaveTensor(high, low, segments)
+
+
+pytree.register_pytree_node(
+    OctaveTensor,
+    lambda pair: ([pair.high, pair.low], pair.segments),
+    _unflatten,
+    serialized_type_name="octvideo.octave.OctaveTensor",
+    to_dumpable_context=lambda segments: [list(widths) for widths in segments],
+    from_dumpable_context=lambda segments: tuple((high, low) for high, low in segments),
+)
+
+
+def _channels(group: Tensor | None) -> int:
+    return 0 if group is None else group.shape[1]
+
+
+def _any(pair: OctaveTensor) -> Tensor:
+    for group in pair:
+        if group is not None:
+            return group
+    raise ValueError("an octave pair without any group")
+
+
 def add(x: Feature, y: Feature) -> Feature:
-    """Return ``x + y``, also in compiled networks, where PyTorch 2.6 to 2.8 joins named tuples at a ``+``."""
+    """Return ``x + y`` of two tensors, or of two pairs with the same groups.
+
+    Raises:
+        ValueError: only one has a high or a low group.
+    """
     if isinstance(x, OctaveTensor) and isinstance(y, OctaveTensor):
-        return _sum(x, y)
+        return OctaveTensor(_add(x.high, y.high), _add(x.low, y.low), x.segments)
     return x + y  # type: ignore[operator]  # two tensors, or an error
-
-
-def _sum(x: OctaveTensor, y: OctaveTensor) -> OctaveTensor:
-    return OctaveTensor(_add(x.high, y.high), _add(x.low, y.low))
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -76,13 +184,6 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
             raise ValueError("cannot add two octave pairs of which only one has a high or a low group")
         return None
     return a + b
-
-
-def _any(pair: OctaveTensor) -> Tensor:
-    for group in pair:
-        if group is not None:
-            return group
-    raise ValueError("an octave pair without any group")
 
 
 def map_groups(function: Callable[[Tensor], Tensor], x: Feature) -> Feature:

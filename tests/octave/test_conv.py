@@ -95,7 +95,7 @@ def features(channels, alpha, size, frames=None, multiple=1, dtype=torch.float64
 
 
 def groups_of(x):
-    return tuple(x) if isinstance(x, tuple) else (x, None)
+    return tuple(x) if isinstance(x, (tuple, OctaveTensor)) else (x, None)
 
 
 def assert_same(actual, expected, **tolerance):

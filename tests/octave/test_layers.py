@@ -17,6 +17,7 @@ from octvideo.octave import (
     OctConv3d,
     OctReLU,
     OctSqueezeExcitation,
+    add,
     merge,
     pool_globally,
     split,
@@ -78,15 +79,20 @@ def test_final_norm_mark_reaches_the_groups():
 
 def test_pair_is_pleasant():
     x = pair()
+    high, low = x
+    assert high is x.high and low is x.low
     doubled = x + x
     assert isinstance(doubled, OctaveTensor) and torch.equal(doubled.low, x.low * 2)
     assert x.channels == 8 and x.to(torch.float64).dtype == torch.float64 and x.device.type == "cpu"
+    assert x.shape == x.size() == (2, 8, 3, 8, 8) and x.size(1) == 8 and x.dim() == x.ndim == 5 and len(x) == 2
     leaves, spec = _pytree.tree_flatten(x)
     assert len(leaves) == 2 and isinstance(_pytree.tree_unflatten(leaves, spec), OctaveTensor)
+    for twin in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
+        assert torch.equal(twin.low, x.low) and twin.segments == x.segments
     with pytest.raises(ValueError, match="only one has"):
-        x + OctaveTensor(x.high, None)
-    with pytest.raises(TypeError):
-        x + torch.zeros(1)
+        add(x, OctaveTensor(x.high, None))
+    with pytest.raises(AttributeError, match="no attribute 'flaten'"):
+        x.flaten(1)
     assert (OctReLU()(x).high >= 0).all()
 
 

@@ -1,4 +1,4 @@
-"""Networks whose code asks for the mode: one graph for training, one for evaluation, over the same layers."""
+"""octavize on networks whose code asks for the mode."""
 
 from __future__ import annotations
 
@@ -81,25 +81,3 @@ def test_it_can_be_saved_and_loaded_whole() -> None:
     loaded = torch.load(file, weights_only=False)
     for training in (True, False, True):
         assert all(map(torch.equal, run(loaded, x, training), run(network, x, training)))
-
-
-class Forked(nn.Module):
-    """Its evaluation takes another way than its training, in which torch.fx cannot follow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.one = nn.Conv2d(3, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, 1, 1)
-        self.two = nn.Conv2d(16, 32, 3, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.one(self.stem(x))
-        if not self.training and x.sum() > 1e9:
-            x = -x
-        return self.two(x)
-
-
-def test_a_mode_that_is_not_known_is_refused() -> None:
-    network = octavize(Forked().train(), 0.25, example_input=torch.empty(1, 3, 64, 64))
-    assert network(torch.randn(1, 3, 64, 64)).shape == (1, 32, 4, 4)
-    with pytest.raises(RuntimeError, match=r"octavize the vanilla network after \.eval\(\)"):
-        network.eval()

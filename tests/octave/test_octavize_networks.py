@@ -1,20 +1,22 @@
 """octavize on the networks of torchvision, timm and PyTorchVideo, full size, as their libraries build them.
 
-The reference runs the vanilla graph on full-size maps of all channels, with masks for what is low: it knows nothing of
-pairs, of the order of their channels, or of how a weight is divided.
+The reference runs the vanilla network on full-size maps of all channels, with masks for what is low: it knows nothing
+of pairs, of the order of their channels, or of how a weight is divided.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision.models as tv
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d, octavize
@@ -129,47 +131,54 @@ def test_state_is_vanilla(network: Network) -> None:
     network.octave.load_state_dict(before)
 
 
-class _Reference(fx.Interpreter):
-    """Eq. 4 with vanilla weights on full-size maps: a low channel has equal values in each 2x2 square."""
+class _Reference(TorchFunctionMode):
+    """Eq. 4 with vanilla weights on full-size maps: a low channel has equal values in each 2x2 square.
 
-    def __init__(self, graph: fx.GraphModule, octave: nn.Module) -> None:
-        super().__init__(graph)
-        self.octave = dict(octave.named_modules())
-        self.low: dict[fx.Node, Tensor] = {}  # which channels are
+    Which channels are low goes along with each tensor, as its attribute ``low``.
+    """
 
-    def run_node(self, n: fx.Node) -> Any:
-        self.node = n
-        y = super().run_node(n)
-        if isinstance(y, Tensor) and y.dim() >= 4 and n not in self.low:
-            tensors = [x for x in n.all_input_nodes if isinstance(self.env[x], Tensor) and self.env[x].dim() == y.dim()]
-            masks = [self.low.get(x, torch.zeros(self.env[x].shape[1])) for x in tensors]
-            if "cat" in str(n.target):
-                self.low[n] = torch.cat(masks)
-            else:  # of the map, not of what gates it
-                largest = max(range(len(tensors)), key=lambda place: self.env[tensors[place]].numel(), default=None)
-                if largest is not None and len(masks[largest]) == y.shape[1]:
-                    self.low[n] = masks[largest]
+    def __init__(self, vanilla: nn.Module, octave: nn.Module) -> None:
+        super().__init__()
+        self.network, twins = copy.deepcopy(vanilla), dict(octave.named_modules())
+        for name, layer in self.network.named_modules():
+            twin = twins.get(name)
+            if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
+                layer.forward = partial(self._convolve, copy.copy(layer), twin)
+            elif isinstance(layer, (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)):
+                layer.forward = partial(self._pool, copy.copy(layer), bool(twin and twin._forward_pre_hooks))
+
+    def run(self, inputs: Any) -> Any:
+        with self:
+            return self.network(inputs)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        y = func(*args, **(kwargs or {}))
+        if isinstance(y, Tensor) and y.dim() >= 4 and not hasattr(y, "low"):
+            tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor) and x.dim() == y.dim()]
+            masks = [_low(x) for x in tensors]
+            if func in (torch.cat, torch.concat):
+                y.low = torch.cat(masks)
+            elif tensors:  # of the map, not of what gates it
+                largest = max(range(len(tensors)), key=lambda place: tensors[place].numel())
+                if len(masks[largest]) == y.shape[1]:
+                    y.low = masks[largest]
         return y
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        layer, node = self.fetch_attr(target), self.node
-        mask = self.low.get(node.all_input_nodes[0])
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            return self._convolve(layer, self.octave[target], args[0], mask)
-        if isinstance(layer, (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)) and mask is not None:
-            if f"octave_octpool_{node.name}" not in self.octave:  # on the merged map
-                self.low[node] = torch.zeros_like(mask)
-            else:
-                return torch.where(_over(mask, args[0]) > 0, _double(layer(_half(args[0]))), layer(args[0]))
-        return super().call_module(target, args, kwargs)
+    def _pool(self, layer: Any, merged: bool, x: Tensor) -> Tensor:
+        mask = _low(x)
+        y: Tensor = layer(x)
+        if not merged:
+            y = torch.where(_over(mask, x) > 0, _double(layer(_half(x))), y)
+        y.low = torch.zeros_like(mask) if merged else mask
+        return y
 
-    def _convolve(self, layer: Any, octave: Any, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _convolve(self, layer: Any, octave: Any, x: Tensor) -> Tensor:
         if not isinstance(octave, (OctConv2d, OctConv3d)):
-            self.low[self.node] = torch.zeros(layer.out_channels)
-            return layer(x)
+            y: Tensor = layer(x)
+            y.low = torch.zeros(layer.out_channels)
+            return y
         reads, writes = octave.in_low > 0, octave.out_low > 0
-        if mask is None or not reads:
-            mask = torch.zeros(layer.in_channels)
+        mask = _low(x) if reads else torch.zeros(layer.in_channels)
         depthwise = layer.groups > 1 and layer.groups == layer.in_channels
         if depthwise:
             out = mask.repeat_interleave(layer.out_channels // layer.in_channels)
@@ -177,7 +186,6 @@ class _Reference(fx.Interpreter):
             out = torch.zeros(layer.out_channels)
             out[layer.out_channels - octave.out_low :] = 1
         assert (int(mask.sum()), int(out.sum())) == (octave.in_low, octave.out_low)
-        self.low[self.node] = out
         high, low = x * (1 - _over(mask, x)), _half(x) * _over(mask, x)
         stride = layer.stride[-1]
         conv = copy.copy(layer)
@@ -195,7 +203,13 @@ class _Reference(fx.Interpreter):
             if reads:
                 y_low = y_low + conv(_pool(low, stride))
             y = torch.where(_over(out, y_high) > 0, _double(y_low), y_high)
-        return y if layer.bias is None else y + _over(layer.bias, y)
+        y = y if layer.bias is None else y + _over(layer.bias, y)
+        y.low = out
+        return y
+
+
+def _low(x: Tensor) -> Tensor:
+    return getattr(x, "low", torch.zeros(x.shape[1]))
 
 
 def _without_groups(layer: Any, octave: Any) -> Tensor:
@@ -232,14 +246,14 @@ def _double(x: Tensor) -> Tensor:
     return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-def test_is_equation_4_on_the_vanilla_graph(network: Network) -> None:
+def test_is_equation_4_on_the_vanilla_network(network: Network) -> None:
     """Also: at alpha 0 the network is bit-identical."""
     plain = octavize(network.vanilla, 0, example_input=network.usual)
     with torch.no_grad():
-        assert torch.equal(plain(network.small), network.vanilla(_copied(network.small)))
-        y = network.octave(network.small)
-        expected = _Reference(plain, network.octave).run(network.small)
-        vanilla = plain(network.small)
+        assert torch.equal(plain(_copied(network.small)), network.vanilla(_copied(network.small)))
+        y = network.octave(_copied(network.small))
+        expected = _Reference(network.vanilla, network.octave).run(_copied(network.small))
+        vanilla = plain(_copied(network.small))
     scale = expected.std()
     torch.testing.assert_close(y / scale, expected / scale, rtol=1e-3, atol=1e-3)
     assert (y - vanilla).abs().max() > 0.02 * scale  # it is another function than the vanilla one
@@ -266,12 +280,12 @@ def test_pairs_flow(network: Network) -> None:
 
             hooks.append(layer.register_forward_hook(note))
     with torch.no_grad():
-        network.octave(network.small)
+        network.octave(_copied(network.small))
     for hook in hooks:
         hook.remove()
     convolutions = [name for name in flows if name not in attention]
     assert sum(flows[name] for name in convolutions) >= CASES[network.name].share * len(convolutions)
-    merges = [row.name for row in network.octave.octave_report if row.kind in ("merge", "not traced")]
+    merges = [row.name for row in network.octave.octave_report if row.kind == "merge"]
     # The average-pool of the shortcut that leaves the octave stages.
     assert len(merges) == (1 if network.name == "resnet26d" else 0), merges
 
@@ -288,7 +302,7 @@ def test_trains(network: Network) -> None:
     twin = network.octave.train()
     inputs = pytree.tree_map(lambda x: torch.cat([x, x.flip(-1)])[..., :48, :48], network.small)
     before = {name: buffer.clone() for name, buffer in twin.named_buffers()}
-    twin(inputs).square().sum().backward()
+    twin(_copied(inputs)).square().sum().backward()
     missing = [name for name, parameter in twin.named_parameters() if parameter.grad is None]
     assert not missing
     assert all(parameter.grad.isfinite().all() for parameter in twin.parameters())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from octvideo.octave import OctConv2d, octavize
-from octvideo.octave._probe import is_elementwise
 
 
 def _net(*middle: nn.Module) -> nn.Sequential:
@@ -130,7 +130,7 @@ def test_writes_in_place_are_seen(build: type[Parts]) -> None:
 
 
 class LooksAtType(nn.Module):
-    """Traced, it is the identity: a symbol is no tensor."""
+    """On a pair it would be the identity."""
 
     def forward(self, x: Tensor) -> Tensor:
         return -x if isinstance(x, Tensor) else x
@@ -181,7 +181,7 @@ class LooksInside(Body):
     ids=["type", "inside", "random", "dropped"],
 )  # fmt: skip
 @pytest.mark.parametrize("training", [False, True])
-def test_what_a_trace_would_lose_stays(build: Callable[[], nn.Module], alpha: float, training: bool) -> None:
+def test_what_code_does_beside_tensors_stays(build: Callable[[], nn.Module], alpha: float, training: bool) -> None:
     vanilla = build().train(training)
     network = octavize(vanilla, alpha, example_input=torch.empty(1, 3, 32, 32))
     network.eval(), vanilla.eval()
@@ -199,13 +199,51 @@ def test_what_a_trace_would_lose_stays(build: Callable[[], nn.Module], alpha: fl
     assert (not torch.equal(several[1][0], several[1][3])) == differ
 
 
-def test_network_changed_by_tracing_is_refused() -> None:
+def test_code_that_tells_pairs_from_tensors_gets_tensors() -> None:
     class Flat(Parts):
         def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
             return -y if isinstance(y, Tensor) else z
 
-    with pytest.raises(ValueError, match="cannot trace Flat.*: Flat computes something else than its graph"):
-        octavize(Flat(), 0.5, example_input=torch.empty(1, 3, 32, 32))
+    vanilla = Flat()
+    with pytest.warns(UserWarning, match="no convolution of Flat became an octave one"):
+        network = octavize(vanilla, 0.5, example_input=torch.empty(1, 3, 32, 32))
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(network(x), vanilla(x))
+    inside = _check(Body(nn.Sequential(nn.Conv2d(16, 16, 1), LooksAtType())))
+    assert [row.name for row in inside.octave_report if row.kind == "merge"] == ["middle.1"]  # type: ignore[union-attr]
+
+
+class OwnGradient(torch.autograd.Function):
+    """Twice its input, with a gradient that autograd does not see."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+class Twice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return OwnGradient.apply(x)
+
+
+class TwiceFlipped(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        return OwnGradient.apply(x.flip(-1))
+
+
+class TwiceInside(Parts):
+    def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return self.c(OwnGradient.apply(self.relu(y)) + self.b(x))
+
+
+@pytest.mark.parametrize("build", [lambda: _net(Twice()), lambda: _net(TwiceFlipped()), TwiceInside])
+def test_functions_with_their_own_gradient_keep_it(build: Callable[[], nn.Module]) -> None:
+    """A pair would go through such a function, and the gradients of all layers before it would be lost."""
+    assert _octaves(_check(build()))
 
 
 class Aliased(Parts):
@@ -251,20 +289,6 @@ def test_masks_and_keywords(build: type[Parts]) -> None:
     assert _octaves(_check(build()))
 
 
-class Divides(nn.Module):
-    def __init__(self, by_map: bool) -> None:
-        super().__init__()
-        self.by_map = by_map
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.shape[-1] * x.shape[-2]) ** -0.5 if self.by_map else x / x.shape[1]
-
-
-@pytest.mark.parametrize("by_map", [False, True])
-def test_layers_that_use_the_size_are_not_elementwise(by_map: bool) -> None:
-    assert not is_elementwise(Divides(by_map), 4) and not is_elementwise(Divides(by_map), 5)
-
-
 def test_weights_that_are_computed() -> None:
     vanilla = _net()
     nn.utils.parametrizations.weight_norm(vanilla[2])
@@ -288,14 +312,64 @@ def test_arguments_that_cannot_work() -> None:
 
 
 def test_it_is_said_that_nothing_became_octave() -> None:
-    with pytest.warns(UserWarning, match="no convolution of Sequential became an octave one"):
-        octavize(nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1)), 0.5, example_input=torch.empty(1, 3, 32, 32))
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+    vanilla = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), Standardised(8, 8, 1), Standardised(8, 8, 3, 2, 1))
+    message = "no convolution of Sequential became an octave one: 2 of them: Standardised computes something else"
+    with pytest.warns(UserWarning, match=message):
+        octavize(vanilla, 0.5, example_input=torch.empty(1, 3, 32, 32))
 
 
-def test_the_reason_is_told() -> None:
-    class Flat(Parts):
-        def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-            return y if y.sum() > 0 else z
+class LooksAtValues(Parts):
+    """Not to be run without values."""
 
-    with pytest.raises(ValueError, match="cannot trace Flat.*control flow"):
-        octavize(Flat(), 0.5, example_input=torch.empty(1, 3, 32, 32))
+    def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return self.c(self.bn(z) if x.sum() > 1e9 else self.bn(y)) + z
+
+
+def test_code_that_looks_at_values() -> None:
+    assert _octaves(_check(LooksAtValues())) == ["a", "b", "c", "end"]
+
+
+class OfSeveralShapes(Parts):
+    def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return self.c(self.c(y).relu()) + z
+
+
+def test_layers_that_are_called_twice() -> None:
+    assert {"a", "b", "c"} <= set(_octaves(_check(OfSeveralShapes())))
+
+
+class ReadsAttributes(Parts):
+    """Keeps its layers in a list as well, and reads what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = (self.a, self.bn)
+        self.bn.note = 2.0
+
+    def middle(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        conv, norm = self.kept
+        return self.c(norm(conv(x)) * norm.note / conv.out_channels) + 0 * self.b(x)
+
+
+def test_attributes_of_exchanged_layers_stay() -> None:
+    network = _check(ReadsAttributes())
+    assert network.kept[0] is network.a and {"a", "c"} <= set(_octaves(network))
+
+
+class Dilated(nn.Sequential):
+    """A trunk whose last maps are an eighth of the input."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(
+            nn.Conv2d(3, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 1, 2, 2), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, 1, 1), nn.Conv2d(16, 4, 1),
+        )  # fmt: skip
+
+
+def test_dilated_trunk_has_pairs_at_its_final_resolution() -> None:
+    assert _octaves(_check(Dilated())) == ["1", "2", "4", "5"]

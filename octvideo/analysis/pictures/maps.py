@@ -121,7 +121,7 @@ def _run(
 
 def _groups(output: object) -> Groups:
     """Return copies of the maps of the first clip by group; empty for other outputs. A map has several places."""
-    groups = output._asdict() if isinstance(output, OctaveTensor) else {"plain": output}
+    groups = dict(zip(("high", "low"), output)) if isinstance(output, OctaveTensor) else {"plain": output}
     found: Groups = {}
     for group, maps in groups.items():
         if isinstance(maps, Tensor) and maps.dim() in (4, 5) and maps.shape[-1] * maps.shape[-2] > 1:
