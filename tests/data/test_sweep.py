@@ -95,6 +95,7 @@ QUICK = [
     *(Case(suffix, uneven=True) for suffix in ("mp4", "mkv", "ts")),
     *(Case(suffix, codec, damaged=True) for suffix, codec in (("mp4", "libx264"), ("ts", "libx264"), ("avi", "mpeg4"))),
     Case("mkv", "libvpx-vp9", damaged=True),
+    Case("mp4", "libx265", damaged=True),
     Case("ts", grows=True),
 ]
 TURNED = [case for case in FORMAT_CASES if case.suffix in ("mp4", "mov")]
@@ -152,7 +153,9 @@ def make(path: Path, case: Case) -> Path:
             packets = [packet for packet in container.demux(video=0) if packet.size]
         bad = packets[8]
         content = bytearray(path.read_bytes())
-        start = content.index(bytes(bad)[:60]) if case.suffix != "ts" else bad.pos + 40
+        # Packets may begin alike, and containers of broadcasts divide them.
+        start = content.find(bytes(bad)) if case.suffix != "ts" else bad.pos + 40
+        start = content.index(bytes(bad)[:60], bad.pos or 0) if start < 0 else start
         content[start + 8 : start + 60] = b"\xff" * 52
         path.write_bytes(content)
     if case.grows:
@@ -197,11 +200,15 @@ def check(folder: Path, case: Case) -> None:
             found["prepared"] = list(video.frames(range(len(video))))
     for reader, pictures_ in found.items():
         if case.damaged:  # the versions of FFmpeg differ in what they show then
-            assert abs(len(pictures_) - len(frames)) <= 1 and len(pictures_) >= COUNT - 1, reader
+            # AV1 shows fewer, in ffmpeg too: its hidden frames serve several.
+            assert abs(len(pictures_) - len(frames)) <= 1 and len(pictures_) >= min(COUNT - 1, len(frames)), reader
             pictures_ = pictures_[:6]
         else:
             assert len(pictures_) == len(frames) == (2 if case.grows else 1) * COUNT, reader
         for number, (picture, frame) in enumerate(zip(pictures_, frames)):
+            if reader == "prepared":  # H.264 in 4:2:0 has even sizes
+                height, width = (edge + edge % 2 for edge in frame.shape[:2])
+                frame = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
             assert picture.shape == frame.shape, reader
             difference = np.abs(picture.astype(int) - frame).mean()
             assert difference < NEAR, f"{reader}, frame {number}: {difference:.1f}"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from octvideo.data.decoders.reader import scaled_size
@@ -19,6 +18,7 @@ from octvideo.data.decoders.reader import scaled_size
 __all__ = ["PYAV", "Decoded", "Orientation", "Upright", "open_stream", "orientation", "pixel_aspect"]
 
 PYAV = int(av.__version__.split(".")[0])  # the version
+_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _BAD_IN_A_ROW = 250  # packets that cannot be decoded, after which the rest is given up: ten seconds
 _WIDEST_PIXEL = 10  # a header that says more is wrong
 
@@ -44,12 +44,16 @@ def open_stream(
         file = os.path.abspath(file)  # FFmpeg takes a relative `a:b.mp4` for an address
     container: av.container.InputContainer = av.open(file, "r", **options)
     stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+    if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
         container.close()
         raise ValueError("no video stream")
     if stream.codec_context is None:
         container.close()
         raise ValueError("no decoder for its codec")
+    if stream.codec_context.name == "hevc":
+        # As the ffmpeg program: frames that refer to a damaged one are shown, not dropped up to the next key frame. Not
+        # in H.264, which would show what comes before the picture is whole, after a seek.
+        stream.codec_context.flags |= _OUTPUT_CORRUPT
     stream.codec_context.thread_type = "SLICE"  # frame threads can hang on a corrupt file, and delay a camera
     stream.codec_context.thread_count = threads
     return container, stream
