@@ -175,7 +175,7 @@ class _OctConv(nn.modules.conv._ConvNd):
         x = merge(input) if not self.in_low else input
         high, low = (x.high, x.low) if isinstance(x, OctaveTensor) else (x, None)
         segments = x.segments if isinstance(x, OctaveTensor) else ((x.shape[1], 0),)
-        if simplify(segments) != simplify(self.in_segments):
+        if segments != self.in_segments and simplify(segments) != simplify(self.in_segments):
             shapes = [None if group is None else tuple(group.shape) for group in (high, low)]
             order = f" in the order {self.in_segments}" if len(self.in_segments) > 1 or len(segments) > 1 else ""
             raise ValueError(
