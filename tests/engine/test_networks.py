@@ -51,6 +51,13 @@ def test_unreadable_checkpoints_are_user_errors(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"bad\.pt: not a readable checkpoint") as caught:
             load_network(file)
         assert "\n" not in str(caught.value)
+    for zipped in (True, False):
+        torch.save({"a": torch.zeros(1000)}, file, _use_new_zipfile_serialization=zipped)
+        content = file.read_bytes()
+        for length in (3000, 100):
+            file.write_bytes(content[:length])
+            with pytest.raises(UserError, match=r"bad\.pt: not a readable checkpoint \((.*damaged|unexpected EOF)"):
+                load_network(file)
     torch.save(torch.zeros(2), file)
     with pytest.raises(UserError, match="no state dict"):
         load_network(file)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
 import re
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +31,9 @@ _HASH = re.compile(r"-((?!(?:19|20)\d{6}\.)[0-9a-f]{8,64})\.[A-Za-z]+$")
 # octvideo and many others; PyTorchVideo and PySlowFast; mmaction2 and Lightning; PyTorch's tutorial; averaged weights.
 _STATES = ("model", "model_state", "state_dict", "model_state_dict", "model_ema", "ema", "state_dict_ema")
 _ROOTS = ("backbone", "blocks", "features", "layers", "stages")  # first names that a layout's tensors may all have
+
+# What parsers raise at bytes that are not theirs.
+_PARSING = (LookupError, EOFError, struct.error, UnicodeDecodeError, AttributeError, TypeError)
 
 
 def is_url(source: str | Path) -> bool:
@@ -107,8 +112,16 @@ def read_checkpoint(path: str | Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # broken files raise errors of many kinds
-        reason = foreign_content(path) or ("damaged" if isinstance(error, LookupError) else one_line(error)[:200])
+        reason = foreign_content(path) or _reason(error)
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file; what parsers say of cut and damaged ones helps nobody."""
+    cut = isinstance(error, OSError) and error.errno == errno.EINVAL
+    if cut or isinstance(error, _PARSING) or "PytorchStreamReader" in str(error):
+        return "cut short, damaged or of another format"
+    return one_line(error)[:200]
 
 
 class _Inert:
