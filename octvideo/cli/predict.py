@@ -48,7 +48,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "torch", "openvino", "onnxruntime"),
         help="auto: OpenVINO on a CPU, if the network was converted before or many clips are ahead; else torch",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the torch backend")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="for the torch backend"
+    )
     parser.add_argument(
         "--views",
         type=positive_int,
