@@ -54,7 +54,7 @@ class App:
         self._process.communicate(timeout=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """The page with the networks that ship."""
     running = App(tmp_path_factory.mktemp("app"))
@@ -62,13 +62,14 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     running.close()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its event loop would stay in the main thread, where the tests that follow start processes.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as driver:
         yield driver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_page(playwright: Playwright, app: App) -> Iterator[Callable[..., Page]]:
     """Opens the page in headless Chromium: ``open_page(width=1280, camera=None)``.
 
@@ -98,7 +99,7 @@ def open_page(playwright: Playwright, app: App) -> Iterator[Callable[..., Page]]
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def camera_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip as Chromium takes it for a camera."""
     path = tmp_path_factory.mktemp("camera") / "jack.mjpeg"
