@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from octvideo.models.blocks import Octave
 from octvideo.models.image.networks import create_image_network
+from octvideo.models.insertion import Octave
 from octvideo.octave.complexity import count
 
 __all__ = ["IMAGE_TABLES", "image_table_rows"]

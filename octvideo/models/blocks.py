@@ -1,12 +1,10 @@
-"""PyTorchVideo's residual blocks on two frequencies."""
+"""PyTorchVideo's residual blocks, and which of their layers become octave."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,72 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from octvideo.models.nonlocal_block import create_octave_nonlocal
-from octvideo.octave import Feature, OctaveTensor, OctBatchNorm3d, OctConv3d, OctReLU, add, merge
-from octvideo.octave.functional import downsample, exporting
+from octvideo.models.insertion import Octave
+from octvideo.models.nonlocal_block import NonLocal
+from octvideo.octave import Feature, OctaveTensor, add, map_groups, merge
+from octvideo.octave.functional import exporting
+from octvideo.octave.plan import ConvPlan, Plan
 
-__all__ = ["Octave", "PoolingConv3d", "Stage", "TemporalPool", "create_head", "create_stage", "create_stem"]
-
-
-@dataclass(frozen=True)
-class Octave:
-    """Where a network has two frequencies, and how; further fields are arguments of ``OctConv3d``.
-
-    Attributes:
-        alpha: share of low-frequency channels; 0 is the vanilla network.
-        stages: the residual stages (2 to 5) that are octave. The first block of the first of them enters
-            (alpha_in = 0), the first block of the stage after the last leaves (alpha_out = 0).
-        pool_leaving: the strided convolution of that block, which is vanilla, pools and has stride 1.
-    """
-
-    alpha: float = 0.0
-    stages: tuple[int, ...] = (2, 3, 4)
-    multiple: int = 1
-    down: str = "avg"
-    high_to_low: bool = True
-    low_to_high: bool = True
-    pool_strided_low_to_high: bool = False
-    upsample_first: bool = False
-    pool_vanilla: bool = False
-    pool_leaving: bool = False
-    as_2d: bool = False
-
-    def at(self, stage: int) -> float:
-        """Return alpha of a stage's output (stage 1 is the stem)."""
-        return self.alpha if stage in self.stages else 0.0
-
-    def conv(
-        self, alpha_in: float, alpha_out: float, layer: Callable[..., nn.Module] = OctConv3d
-    ) -> Callable[..., nn.Module]:
-        """Return a builder of convolutions, called as ``nn.Conv3d``, or as ``nn.Conv2d`` with ``layer=OctConv2d``."""
-        return partial(
-            layer,
-            alpha_in=alpha_in,
-            alpha_out=alpha_out,
-            multiple=self.multiple,
-            down=self.down,
-            high_to_low=self.high_to_low,
-            low_to_high=self.low_to_high,
-            pool_strided_low_to_high=self.pool_strided_low_to_high,
-            upsample_first=self.upsample_first,
-            pool_vanilla=self.pool_vanilla,
-            as_2d=self.as_2d,
-        )
-
-    def norm(self, alpha: float, layer: Callable[..., nn.Module] = OctBatchNorm3d) -> Callable[..., nn.Module]:
-        """Return a builder of batch norms, called as ``nn.BatchNorm3d``; with ``OctBatchNorm2d`` as 2D."""
-        return partial(layer, alpha=alpha, multiple=self.multiple)
-
-
-class PoolingConv3d(OctConv3d):
-    """A strided convolution of one frequency that pools first and then has stride 1, as octave ones do."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: Sequence[int], **options: Any) -> None:
-        options |= {"stride": (stride[0], 1, 1), "alpha_in": 0.0, "alpha_out": 0.0}
-        super().__init__(in_channels, out_channels, **options)
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(downsample(x))  # type: ignore[return-value]
+__all__ = ["Stage", "TemporalPool", "create_head", "create_stage", "create_stem", "plan_stage"]
 
 
 class FramePool(nn.Module):
@@ -110,13 +49,17 @@ class TemporalPool(nn.Module):
     would differ where two frames are equal, as zeros after a ReLU are: pooling gives the gradient to the first.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] == 1:
-            return x
-        if torch.is_grad_enabled() or exporting():
-            return F.max_pool3d(x, (2, 1, 1))
-        frames = x.shape[2] // 2 * 2
-        return torch.maximum(x[:, :, :frames:2], x[:, :, 1:frames:2])
+    def forward(self, x: Feature) -> Feature:
+        return map_groups(_pool_time, x)
+
+
+def _pool_time(x: Tensor) -> Tensor:
+    if x.shape[2] == 1:
+        return x
+    if torch.is_grad_enabled() or exporting():
+        return F.max_pool3d(x, (2, 1, 1))
+    frames = x.shape[2] // 2 * 2
+    return torch.maximum(x[:, :, :frames:2], x[:, :, 1:frames:2])
 
 
 def add_branch(shortcut: Feature, branch: Feature) -> Feature:
@@ -132,16 +75,13 @@ def add_branch(shortcut: Feature, branch: Feature) -> Feature:
     return add(shortcut, branch)
 
 
-def create_stem(
-    width: int, kernel: Sequence[int], pool_padded: bool, octave: Octave, temporal_stride: int = 1
-) -> nn.Module:
-    """Build the vanilla stem: convolution of stride (temporal_stride, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
+def create_stem(width: int, kernel: Sequence[int], pool_padded: bool, temporal_stride: int = 1) -> nn.Module:
+    """Build the stem: convolution of stride (temporal_stride, 2, 2), norm, ReLU, 3x3 max pool of stride 2.
 
     Args:
         width: output channels.
         kernel: (T, H, W), odd.
         pool_padded: False: no padding (224 -> 55), as in the baselines of Table 6.
-        octave: how convolutions are run; the stem has one frequency.
         temporal_stride: stride of the convolution over time.
     """
     return create_res_basic_stem(
@@ -150,7 +90,6 @@ def create_stem(
         conv_kernel_size=tuple(kernel),
         conv_stride=(temporal_stride, 2, 2),
         conv_padding=tuple(size // 2 for size in kernel),
-        conv=replace(octave, pool_vanilla=False).conv(0.0, 0.0),
         pool=lambda kernel_size, stride, padding: FramePool(int(pool_padded)),
     )
 
@@ -223,9 +162,7 @@ def create_stage(
     dim_inner: int,
     dim_out: int,
     temporal_kernels: Sequence[int],
-    octave: Octave,
     *,
-    alpha_in: float,
     nonlocal_after: Sequence[int] = (),
 ) -> Stage:
     """Build a residual stage of bottleneck blocks ``(t, 1, 1), (1, 3, 3), (1, 1, 1)``.
@@ -235,15 +172,11 @@ def create_stage(
         depth: number of blocks.
         dim_in, dim_inner, dim_out: channels.
         temporal_kernels: temporal kernel of each block's first convolution, repeated over the blocks.
-        octave: the frequencies.
-        alpha_in: alpha of the input; the output has ``octave.at(stage)``.
         nonlocal_after: indices of the blocks that a non-local block follows.
     """
-    alpha = octave.at(stage)
     blocks: list[nn.Module] = []
     for index in range(depth):
         first = index == 0
-        leaving = first and octave.pool_leaving and alpha_in > 0 and alpha == 0
         kernel = temporal_kernels[index % len(temporal_kernels)]
         blocks.append(
             create_res_block(
@@ -251,31 +184,53 @@ def create_stage(
                 dim_inner=dim_inner,
                 dim_out=dim_out,
                 bottleneck=create_bottleneck_block,
-                # The frequencies can change only where the shortcut is a convolution.
                 use_shortcut=first,
                 branch_fusion=add_branch,
                 conv_a_kernel_size=(kernel, 1, 1),
                 conv_a_stride=(1, 1, 1),
                 conv_a_padding=(kernel // 2, 0, 0),
-                conv_a=octave.conv(alpha_in if first else alpha, alpha),
                 conv_b_kernel_size=(1, 3, 3),
                 conv_b_stride=(1, 2, 2) if first and stage > 2 else (1, 1, 1),
                 conv_b_padding=(0, 1, 1),
-                conv_b=partial(PoolingConv3d, as_2d=octave.as_2d) if leaving else octave.conv(alpha, alpha),
-                conv_c=octave.conv(alpha, alpha),
-                conv_skip=octave.conv(alpha_in, alpha),
-                norm=octave.norm(alpha),
-                activation_bottleneck=partial(OctReLU, inplace=True),
-                activation_block=partial(OctReLU, inplace=True),
+                activation_bottleneck=partial(nn.ReLU, inplace=True),
+                activation_block=partial(nn.ReLU, inplace=True),
             )
         )
         if index in nonlocal_after:
-            blocks.append(
-                create_octave_nonlocal(
-                    dim_out, dim_out // 2, octave.conv(alpha, 0.0), octave.conv(0.0, alpha), octave.norm(alpha)
-                )
-            )
+            blocks.append(NonLocal(dim_out, dim_out // 2))
     return Stage(stage, blocks)
+
+
+def plan_stage(plan: Plan, name: str, stage: Stage, octave: Octave, alpha_in: float) -> None:
+    """Enter a stage into a plan.
+
+    Args:
+        plan: is extended.
+        name: of the stage in its network.
+        stage: is at the end of :func:`create_stage`.
+        octave: the frequencies; the output has ``octave.at(stage.number)``.
+        alpha_in: alpha of the input.
+    """
+    alpha = octave.at(stage.number)
+    for number, block in stage.res_blocks.named_children():
+        place = f"{name}.res_blocks.{number}"
+        if isinstance(block, NonLocal):
+            # Attention needs one map: theta, phi and g return tensors, the output convolution takes one.
+            octave.add_layers(
+                plan,
+                place,
+                block,
+                alpha=alpha,
+                alpha_in=0.0,
+                reading=("conv_out",),
+                writing_tensors=("conv_theta", "conv_phi", "conv_g"),
+            )
+            continue
+        # The frequencies can change only where the shortcut is a convolution.
+        before = alpha_in if number == "0" else alpha
+        octave.add_layers(plan, place, block, alpha=alpha, alpha_in=before, reading=("branch1_conv", "branch2.conv_a"))
+        if octave.pool_leaving and before > 0 and alpha == 0:
+            plan.convs[f"{place}.branch2.conv_b"] = ConvPlan(0.0, 0.0)
 
 
 class HeadPool(nn.Module):

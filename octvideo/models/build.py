@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,12 +12,14 @@ from torch import nn
 from octvideo.architectures import HUB_NETWORKS, IMAGE_NETWORKS, VIDEO_RESNETS
 from octvideo.config.defaults import get_defaults
 from octvideo.errors import UserError
-from octvideo.models.blocks import Octave
 from octvideo.models.hub import create_hub_network
 from octvideo.models.image.layers import for_clips
 from octvideo.models.image.networks import create_image_network
+from octvideo.models.insertion import Octave
 from octvideo.models.resnet import create_octave_resnet
 from octvideo.models.slowfast import create_octave_slowfast
+from octvideo.octave import run_as_2d
+from octvideo.octave.ablations import Ablation
 
 __all__ = ["build_model", "channels_last", "num_classes"]
 
@@ -32,7 +33,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         UserError: keys that do not fit together; the message names them.
     """
     try:
-        return _build(cfg)
+        network = _build(cfg)
+        return run_as_2d(network) if cfg.MODEL.CONV_AS_2D else network
     except ValueError as error:  # a layer cannot be octave with these channels
         raise UserError(
             f"MODEL.ARCH {cfg.MODEL.ARCH} cannot be made with OCTAVE.ALPHA {cfg.OCTAVE.ALPHA:g}, OCTAVE.MULTIPLE "
@@ -86,10 +88,9 @@ def _slowfast(cfg: CfgNode) -> nn.Module:
             f"({slowfast.CHANNEL_RATIO})"
         )
     _check_unused(cfg, "MODEL", ("STEM_KERNEL", "TEMPORAL_KERNELS", "STEM_TEMPORAL_STRIDE", "NONLOCAL"))
-    octave, edge = _octave(cfg), _final_edge(cfg)
+    edge = _final_edge(cfg)
     return create_octave_slowfast(
-        octave,
-        replace(octave, alpha=cfg.OCTAVE.FAST_ALPHA),
+        _octave(cfg),
         frame_ratio=slowfast.FRAME_RATIO,
         channel_ratio=slowfast.CHANNEL_RATIO,
         fusion_kernel=slowfast.FUSION_KERNEL,
@@ -137,7 +138,6 @@ def _hub_network(cfg: CfgNode) -> nn.Module:
         classes=num_classes(cfg),
         dropout=model.DROPOUT,
         head_window=(max(1, cfg.DATA.NUM_FRAMES // network.temporal_stride), edge, edge),
-        as_2d=model.CONV_AS_2D,
     )
 
 
@@ -177,12 +177,14 @@ def _octave(cfg: CfgNode) -> Octave:
         alpha=cfg.OCTAVE.ALPHA,
         stages=tuple(cfg.OCTAVE.STAGES),
         multiple=cfg.OCTAVE.MULTIPLE,
-        down=cfg.OCTAVE.DOWNSAMPLE,
-        high_to_low=cfg.OCTAVE.HIGH_TO_LOW,
-        low_to_high=cfg.OCTAVE.LOW_TO_HIGH,
-        pool_strided_low_to_high=cfg.OCTAVE.POOL_STRIDED_LOW_TO_HIGH,
-        upsample_first=cfg.OCTAVE.UPSAMPLE_FIRST,
+        ablation=Ablation(
+            down=cfg.OCTAVE.DOWNSAMPLE,
+            high_to_low=cfg.OCTAVE.HIGH_TO_LOW,
+            low_to_high=cfg.OCTAVE.LOW_TO_HIGH,
+            pool_strided_low_to_high=cfg.OCTAVE.POOL_STRIDED_LOW_TO_HIGH,
+            upsample_first=cfg.OCTAVE.UPSAMPLE_FIRST,
+        ),
         pool_vanilla=cfg.OCTAVE.POOL_VANILLA,
         pool_leaving=cfg.OCTAVE.POOL_LEAVING,
-        as_2d=cfg.MODEL.CONV_AS_2D,
+        fast_alpha=cfg.OCTAVE.FAST_ALPHA,
     )

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +20,11 @@ from torch import Tensor, nn
 
 from octvideo.architectures import HUB_NETWORKS
 from octvideo.models.blocks import HeadPool
-from octvideo.octave import OctConv3d, octavize
+from octvideo.models.insertion import Octave, insert_octave
+from octvideo.octave import octavize
+from octvideo.octave.plan import Plan
 
-__all__ = ["create_hub_network"]
+__all__ = ["create_hub_network", "plan_hub_network"]
 
 
 class Swish(nn.Module):
@@ -39,7 +43,6 @@ def create_hub_network(
     classes: int = 400,
     dropout: float = 0.5,
     head_window: Sequence[int] = (16, 7, 7),
-    as_2d: bool = False,
 ) -> nn.Module:
     """Build a network of ``HUB_NETWORKS``: clips ``(N, 3, T, H, W)`` to logits ``(N, classes)``.
 
@@ -52,7 +55,6 @@ def create_hub_network(
         width: channels after the stem; X3D has its own.
         classes, dropout: of the head.
         head_window: (T, H, W) of the final map at the training size, see ``HeadPool``.
-        as_2d: run 3D convolutions as 2D ones.
     """
     family, arguments, _ = HUB_NETWORKS[name]
     common: dict[str, Any] = dict(model_num_class=classes, dropout_rate=dropout, head_activation=None, **arguments)
@@ -62,34 +64,18 @@ def create_hub_network(
         model, pool = create_csn(stem_dim_out=width, stem_pool=nn.MaxPool3d, **common), "blocks.5.pool"
     else:
         model, pool = create_r2plus1d(stem_dim_out=width, **common), "blocks.5.pool"
-    if alpha > 0:
-        # What becomes octave must not depend on the size of the clips.
-        model.set_submodule(pool, nn.AdaptiveAvgPool3d(1))
-        model = octavize(model, alpha, multiple=multiple)
     model.set_submodule(pool, HeadPool(head_window))
-    if as_2d:
-        _run_as_2d(model)
+    insert_octave(model, Octave(alpha, multiple=multiple), partial(plan_hub_network, pool=pool))
     return model
 
 
-def _run_as_2d(model: nn.Module) -> None:
-    """Make every 3D convolution run as 2D ones, with the same parameters."""
-    for name, layer in list(model.named_modules()):
-        if type(layer) is nn.Conv3d:
-            conv = OctConv3d(
-                layer.in_channels,
-                layer.out_channels,
-                layer.kernel_size,
-                layer.stride,
-                layer.padding,
-                groups=layer.groups,
-                bias=layer.bias is not None,
-                alpha_in=0.0,
-                alpha_out=0.0,
-                device="meta",
-            )
-            conv.weight, conv.bias = layer.weight, layer.bias
-            model.set_submodule(name, conv)
-    for layer in model.modules():
-        if isinstance(layer, OctConv3d):
-            layer.as_2d = True
+def plan_hub_network(network: nn.Module, octave: Octave, pool: str) -> Plan:
+    """Return which layers become octave: what ``octavize`` finds from the stem to the last map."""
+    if octave.alpha == 0:
+        return octave.new_plan()
+    planned = copy.deepcopy(network)
+    del planned.octave_rule
+    # What becomes octave must not depend on the size of the clips.
+    planned.set_submodule(pool, nn.AdaptiveAvgPool3d(1))
+    plan: Plan = octavize(planned, octave.alpha, multiple=octave.multiple).octave_plan  # type: ignore[assignment]
+    return plan

@@ -7,29 +7,31 @@ parameters, keys and shapes of the vanilla one at every alpha.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from octvideo.octave import Feature, OctaveTensor, add
 
-__all__ = ["OctNonLocal", "create_octave_nonlocal"]
+__all__ = ["NonLocal"]
 
 
-class OctNonLocal(nn.Module):
-    """Embedded-Gaussian non-local block; keys and values are max-pooled by (1, 2, 2).
+class NonLocal(nn.Module):
+    """Embedded-Gaussian non-local block that starts as the identity; keys and values are max-pooled by (1, 2, 2).
 
-    The submodules are named as in ``pytorchvideo.layers.nonlocal_net.NonLocal`` and compute the same function at
-    alpha 0 (through PyTorch's fused attention, which does not store the (THW)^2 affinities).
+    The submodules are named as in ``pytorchvideo.layers.nonlocal_net.NonLocal`` and compute the same function (through
+    PyTorch's fused attention, which does not store the (THW)^2 affinities).
+
+    Args:
+        dim_in: channels of input and output.
+        dim_inner: channels inside, half of ``dim_in`` in the paper.
     """
 
-    def __init__(
-        self, conv_theta: nn.Module, conv_phi: nn.Module, conv_g: nn.Module, conv_out: nn.Module, norm: nn.Module
-    ) -> None:
+    def __init__(self, dim_in: int, dim_inner: int) -> None:
         super().__init__()
-        self.conv_theta, self.conv_phi, self.conv_g, self.conv_out = conv_theta, conv_phi, conv_g, conv_out
-        self.norm = norm
+        self.conv_theta, self.conv_phi, self.conv_g = (nn.Conv3d(dim_in, dim_inner, 1) for _ in range(3))
+        self.conv_out = nn.Conv3d(dim_inner, dim_in, 1)
+        self.norm = nn.BatchNorm3d(dim_in)
+        self.norm.block_final_bn = True  # type: ignore[assignment]  # PyTorchVideo's mark for initialisation to zero
 
     def forward(self, x: Feature) -> Feature:
         """Add to each position what it attends to: a tensor or a pair to the same shapes."""
@@ -56,25 +58,3 @@ def _pool(x: Feature) -> Feature:
 def _kernel(x: Tensor) -> tuple[int, int, int]:
     height, width = x.shape[-2:]
     return 1, min(2, height), min(2, width)
-
-
-def create_octave_nonlocal(
-    dim_in: int,
-    dim_inner: int,
-    conv_in: Callable[..., nn.Module],
-    conv_out: Callable[..., nn.Module],
-    norm: Callable[..., nn.Module],
-) -> OctNonLocal:
-    """Build a non-local block that starts as the identity (its norm is initialised to zero).
-
-    Args:
-        dim_in: channels of input and output.
-        dim_inner: channels inside, half of ``dim_in`` in the paper.
-        conv_in: builder of the convolutions from features to one tensor.
-        conv_out: builder of the convolution from one tensor to features.
-        norm: builder of the norm of the output.
-    """
-    final_norm = norm(num_features=dim_in)
-    final_norm.block_final_bn = True  # type: ignore[assignment]  # PyTorchVideo's mark for initialisation to zero
-    theta, phi, g = (conv_in(dim_in, dim_inner, kernel_size=1) for _ in range(3))
-    return OctNonLocal(theta, phi, g, conv_out(dim_inner, dim_in, kernel_size=1), final_norm)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pytorchvideo.models.net import Net
 from torch import nn
 
-from octvideo.models.blocks import Octave, TemporalPool, create_head, create_stage, create_stem
-from octvideo.octave import OctMap
+from octvideo.models.blocks import Stage, TemporalPool, create_head, create_stage, create_stem, plan_stage
+from octvideo.models.insertion import Octave, insert_octave
+from octvideo.octave.plan import Plan
 
-__all__ = ["create_octave_resnet"]
+__all__ = ["create_octave_resnet", "plan_resnet"]
 
 
 def create_octave_resnet(
@@ -43,25 +44,34 @@ def create_octave_resnet(
         nonlocal_after: for each stage, indices of the blocks that a non-local block follows.
         head_window: (T, H, W) of the final map at the training size.
     """
-    modules: list[nn.Module] = [create_stem(width, stem_kernel, stem_pool_padded, octave, stem_temporal_stride)]
-    dim_in, dim_out, alpha_in = width, 4 * width, 0.0
+    modules: list[nn.Module] = [create_stem(width, stem_kernel, stem_pool_padded, stem_temporal_stride)]
+    dim_in, dim_out = width, 4 * width
     for index, depth in enumerate(blocks):
-        stage = index + 2
         modules.append(
             create_stage(
-                stage,
+                index + 2,
                 depth,
                 dim_in,
                 dim_out // 4,
                 dim_out,
                 temporal_kernels[index],
-                octave,
-                alpha_in=alpha_in,
                 nonlocal_after=nonlocal_after[index],
             )
         )
-        if stage == 2 and temporal_pool:
-            modules.append(OctMap(TemporalPool()))
-        dim_in, dim_out, alpha_in = dim_out, 2 * dim_out, octave.at(stage)
+        if index == 0 and temporal_pool:
+            modules.append(TemporalPool())
+        dim_in, dim_out = dim_out, 2 * dim_out
     modules.append(create_head(dim_in, classes, dropout, head_window))
-    return Net(blocks=nn.ModuleList(modules))
+    network = Net(blocks=nn.ModuleList(modules))
+    insert_octave(network, octave, plan_resnet)
+    return network
+
+
+def plan_resnet(network: nn.Module, octave: Octave) -> Plan:
+    """Return which layers of a video ResNet become octave."""
+    plan, alpha_in = octave.new_plan(), 0.0
+    for name, stage in network.named_modules():
+        if isinstance(stage, Stage):
+            plan_stage(plan, name, stage, octave, alpha_in)
+            alpha_in = octave.at(stage.number)
+    return plan

@@ -13,16 +13,19 @@ again in the next stage. So each column of a vanilla weight keeps its meaning.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from pytorchvideo.models.net import MultiPathWayWithFuse, Net
 from pytorchvideo.models.slowfast import PoolConcatPathway
 from torch import Tensor, fx, nn
 
-from octvideo.models.blocks import HeadPool, Octave, create_head, create_stage, create_stem
+from octvideo.models.blocks import HeadPool, Stage, create_head, create_stage, create_stem, plan_stage
+from octvideo.models.insertion import Octave, insert_octave
 from octvideo.octave import Feature, merge
+from octvideo.octave.plan import Plan
 
-__all__ = ["SlowFast", "create_octave_slowfast", "spread"]
+__all__ = ["SlowFast", "create_octave_slowfast", "plan_slowfast", "spread"]
 
 _SLOW_KERNELS = (1, 1, 3, 3)
 _FAST_KERNELS = (3, 3, 3, 3)
@@ -86,8 +89,8 @@ class MergingFusion(nn.Module):
         return [torch.cat([slow, lateral], dim=1), fast]
 
 
-def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Octave, norm: bool) -> nn.Module:
-    conv = octave.conv(0.0, 0.0)(
+def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, norm: bool) -> nn.Module:
+    conv = nn.Conv3d(
         dim_in, dim_out, (kernel, 1, 1), stride=(frame_ratio, 1, 1), padding=(kernel // 2, 0, 0), bias=False
     )
     return (
@@ -99,7 +102,6 @@ def _fusion(dim_in: int, dim_out: int, kernel: int, frame_ratio: int, octave: Oc
 
 def create_octave_slowfast(
     octave: Octave,
-    fast_octave: Octave,
     *,
     blocks: Sequence[int] = (3, 4, 6, 3),
     width: int = 64,
@@ -118,7 +120,7 @@ def create_octave_slowfast(
     """Build SlowFast with the state dict of ``pytorchvideo.models.hub.slowfast_r50`` at every alpha.
 
     Args:
-        octave, fast_octave: the frequencies of the Slow and of the Fast pathway.
+        octave: the frequencies; the Fast pathway has ``octave.fast_alpha``.
         blocks: blocks of res2 to res5, in both pathways.
         width: channels of the Slow pathway after the stem.
         classes, dropout: of the head.
@@ -137,14 +139,14 @@ def create_octave_slowfast(
 
     def fusion(channels: int) -> nn.Module:
         fast = channels // channel_ratio
-        return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, octave, lateral_norm)
+        return _fusion(fast, fast * fusion_ratio, fusion_kernel, frame_ratio, lateral_norm)
 
     def kernels(of_stages: Sequence[int], index: int) -> list[int]:
         return [of_stages[index] if block < temporal_blocks[index] else 1 for block in range(blocks[index])]
 
     stems = [
-        create_stem(width, (1, 7, 7), stem_pool_padded, octave),
-        create_stem(width // channel_ratio, (5, 7, 7), stem_pool_padded, fast_octave),
+        create_stem(width, (1, 7, 7), stem_pool_padded),
+        create_stem(width // channel_ratio, (5, 7, 7), stem_pool_padded),
     ]
     modules: list[nn.Module] = [_pathways(stems, fusion(width))]
     dim_in, dim_out = width, 4 * width
@@ -158,8 +160,6 @@ def create_octave_slowfast(
                 dim_out // 4,
                 dim_out,
                 kernels(_SLOW_KERNELS, index),
-                octave,
-                alpha_in=0.0,
             ),
             create_stage(
                 stage,
@@ -168,15 +168,24 @@ def create_octave_slowfast(
                 dim_out // 4 // channel_ratio,
                 dim_out // channel_ratio,
                 kernels(_FAST_KERNELS, index),
-                fast_octave,
-                alpha_in=0.0,
             ),
         ]
         modules.append(_pathways(pathways, None if last else fusion(dim_out)))
         dim_in, dim_out = dim_out, 2 * dim_out
     modules.append(PoolConcatPathway(pool=nn.ModuleList([HeadPool(window) for window in head_windows])))
     modules.append(create_head(dim_in + dim_in // channel_ratio, classes, dropout, window=None))
-    return SlowFast(nn.ModuleList(modules), frame_ratio, slow_frames)
+    network = SlowFast(nn.ModuleList(modules), frame_ratio, slow_frames)
+    insert_octave(network, octave, plan_slowfast)
+    return network
+
+
+def plan_slowfast(network: nn.Module, octave: Octave) -> Plan:
+    """Return which layers of SlowFast become octave; every stage starts from merged features."""
+    plan, fast_octave = octave.new_plan(), replace(octave, alpha=octave.fast_alpha)
+    for name, stage in network.named_modules():
+        if isinstance(stage, Stage):
+            plan_stage(plan, name, stage, octave if name.endswith(".0") else fast_octave, alpha_in=0.0)
+    return plan
 
 
 def _pathways(blocks: list[nn.Module], fusion: nn.Module | None) -> nn.Module:

@@ -181,7 +181,7 @@ def _pool(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def pools_in_step(kernel: Any, stride: Any, padding: Any, dilation: Any) -> bool:
-    """Tell whether pooling of the low group alone gives the size that goes with the high output (see ``OctPool``)."""
+    """Tell whether pooling the low group alone gives the size that goes with the high output (see ``pool_groups``)."""
     kernels, paddings = _spatial(kernel), _spatial(padding)
     strides = kernels if stride is None or stride == () else _spatial(stride)
     same = all(2 * p == k - 1 for k, p in zip(kernels, paddings))

@@ -11,7 +11,7 @@ from octvideo.octave.functional import downsample, exporting, upsample
 from octvideo.octave.pair import Feature, OctaveTensor, map_groups, split_channels
 from octvideo.octave.segments import join_segments
 
-__all__ = ["OctMap", "OctPool", "OctReLU", "OctSqueezeExcitation", "merge", "pool_globally", "pool_groups", "split"]
+__all__ = ["OctMap", "OctSqueezeExcitation", "merge", "pool_globally", "pool_groups", "split"]
 
 
 class OctMap(nn.Module):
@@ -23,17 +23,6 @@ class OctMap(nn.Module):
 
     def forward(self, x: Feature) -> Feature:
         return map_groups(self.layer, x)
-
-
-class OctPool(nn.Module):
-    """Apply a local pooling layer to a tensor, or to each group of a pair, see :func:`pool_groups`."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Feature) -> Feature:
-        return pool_groups(self.layer, x) if isinstance(x, OctaveTensor) else self.layer(x)
 
 
 def pool_groups(pool: Callable[[Tensor], Tensor], x: OctaveTensor) -> OctaveTensor:
@@ -50,13 +39,6 @@ def pool_groups(pool: Callable[[Tensor], Tensor], x: OctaveTensor) -> OctaveTens
         edges = (0, 1, 0, 1) + (0, 0) * (x.low.dim() - 4)
         low = pool(F.pad(x.low, edges, mode="replicate"))[..., :height, :width]
     return OctaveTensor(high, low, x.segments, x.sources)
-
-
-class OctReLU(nn.ReLU):
-    """Apply ``nn.ReLU`` to a tensor or a pair."""
-
-    def forward(self, x: Feature) -> Feature:  # type: ignore[override]
-        return map_groups(super().forward, x)
 
 
 def merge(x: Feature) -> Tensor:

@@ -41,39 +41,36 @@ class _OctBatchNorm(nn.Module):
         options = dict(eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats)
         segments = (split_channels(num_features, alpha, multiple),) if segments is None else segments
         widths = [sum(widths) for widths in zip(*segments)]
-        self._divide(alpha, segments, *(self._layer(width, **options) if width else None for width in widths))
+        self._divide(segments, *(self._layer(width, **options) if width else None for width in widths))
 
     @classmethod
-    def convert(
-        cls, norm: nn.Module, alpha: float, segments: Segments, high: nn.Module | None, low: nn.Module | None
-    ) -> None:
+    def convert(cls, norm: nn.Module, segments: Segments, high: nn.Module | None, low: nn.Module | None) -> None:
         """Make a vanilla norm an octave one in place: its attributes stay.
 
         Args:
             norm: an ``nn.BatchNorm2d`` for ``OctBatchNorm2d``, an ``nn.BatchNorm3d`` for ``OctBatchNorm3d``.
-            alpha: of the pairs.
-            segments: their channels.
+            segments: the channels of the pairs.
             high, low: the norms of the two groups; None of an empty one.
         """
         norm.__class__ = cls
         assert isinstance(norm, _OctBatchNorm)
         norm._parameters.clear()
         norm._buffers.clear()
-        norm._divide(alpha, segments, high, low)
+        norm._divide(segments, high, low)
 
-    def _divide(self, alpha: float, segments: Segments, high: nn.Module | None, low: nn.Module | None) -> None:
-        self.alpha, self.segments = alpha, segments
+    def _divide(self, segments: Segments, high: nn.Module | None, low: nn.Module | None) -> None:
+        self.segments = segments
         self.high, self.low = high, low
         self.register_state_dict_post_hook(_join)
         self.register_load_state_dict_pre_hook(_split)
 
     def forward(self, input: Feature) -> Feature:  # noqa: A002  # as nn.BatchNorm2d names it
-        """Normalise each group of a pair, or a tensor if ``alpha`` is 0; shapes do not change."""
+        """Normalise each group of a pair, or a tensor if there are no low channels; shapes do not change."""
         x = input
         if isinstance(x, OctaveTensor):
             return OctaveTensor(_apply(self.high, x.high), _apply(self.low, x.low), x.segments)
         if self.high is None or self.low is not None:
-            raise ValueError(f"alpha={self.alpha} expects a pair, got a tensor of shape {tuple(x.shape)}")
+            raise ValueError(f"the norm expects a pair of {self.segments} channels, got a tensor of {tuple(x.shape)}")
         return self.high(x)
 
     @property
@@ -87,7 +84,7 @@ class _OctBatchNorm(nn.Module):
             child.block_final_bn = value  # type: ignore[assignment]
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, alpha={self.alpha}"
+        return f"{self.num_features}, segments={self.segments}"
 
 
 def _apply(layer: nn.Module | None, x: Tensor | None) -> Tensor | None:

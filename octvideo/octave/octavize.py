@@ -1,7 +1,7 @@
 """Turn an existing vanilla network into its octave version, Sec. 4.1: no layer has to be named.
 
 Convolutions and batch norms are exchanged; everything between them is the network's own code, which runs on pairs
-(:mod:`octvideo.octave.dispatch`). ``_plan`` decides which values become pairs.
+(:mod:`octvideo.octave.dispatch`). ``_planner`` decides which values become pairs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,9 +20,10 @@ from torch.utils import _pytree as pytree
 
 from octvideo.octave._compare import find_difference, small_noise
 from octvideo.octave._exchange import exchange, write_empty_pairs
-from octvideo.octave._plan import Plan, Planner, fresh, shared_layers
+from octvideo.octave._planner import Planner, fresh, shared_layers
 from octvideo.octave.complexity import _Counter
 from octvideo.octave.pair import split_channels
+from octvideo.octave.plan import Plan
 
 __all__ = ["LayerRow", "describe", "octavize"]
 
@@ -56,6 +57,9 @@ def octavize(
     correct; the report names these places. State dict keys, shapes and values stay; with ``alpha=0`` the outputs are
     bit-identical.
 
+    A network that :func:`octvideo.build_model` has built carries the paper's plan, which is taken instead: the result
+    is the network of the same configuration at ``alpha``.
+
     Args:
         model: a network on ``(N, C, [T,] H, W)``; it is copied, not changed.
         alpha: share of low-frequency channels, between 0 and 1.
@@ -65,12 +69,12 @@ def octavize(
         multiple: the width of the low group is a multiple of it; see :func:`octvideo.octave.split_channels`.
 
     Returns:
-        A copy of ``model``, of the same class, with ``octave_report``, a list of :class:`LayerRow`; :func:`describe`
-        prints it.
+        A copy of ``model``, of the same class. Its ``octave_report`` is a list of :class:`LayerRow`, which
+        :func:`describe` prints; its ``octave_plan`` a :class:`octvideo.octave.plan.Plan`.
 
     Raises:
         ValueError: alpha or multiple is out of bounds; the network does not run on the example input; it has no
-            convolution; it is compiled, or cannot be copied; ``alpha=1`` meets maps of odd size.
+            convolution; it is octave already, or compiled, or cannot be copied; ``alpha=1`` meets maps of odd size.
 
     Warns:
         UserWarning: alpha is above 0 and no convolution became an octave one; it says why.
@@ -78,28 +82,43 @@ def octavize(
     if not isinstance(alpha, Real):
         raise ValueError(f"alpha is {alpha!r}: it must be a number between 0 and 1")
     split_channels(1, alpha, multiple)  # checks both
+    if alpha > 0 and getattr(model, "octave_plan", Plan()).has_pairs:
+        raise ValueError(f"{type(model).__name__} is an octave network already: pass the vanilla one")
     root = _copy(model)
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
-    plan = Plan() if alpha == 0 else _find_plan(root, dry, inputs, alpha, multiple)
-    exchange(root, plan, alpha, multiple)
+    found = Found(Plan()) if alpha == 0 else _find_plan(root, dry, inputs, alpha, multiple)
+    exchange(root, found.plan)
     after = _multiply_adds(_copy_to(_device(dry), root), inputs)
-    report = [LayerRow(name, "merge", share, 0.0, 0, 0) for name, share in plan.merged.items()]
+    report = [LayerRow(name, "merge", share, 0.0, 0, 0) for name, share in found.merged.items()]
     modules = dict(root.named_modules())
     for name in before:
         layer = modules[name]
         alphas = getattr(layer, "alpha_in", 0.0), getattr(layer, "alpha_out", 0.0)
         report.append(LayerRow(name, type(layer).__name__, *alphas, before[name], after.get(name, 0)))
-    if alpha > 0 and not plan.convs:
-        reasons = Counter(plan.reasons.values()).most_common()
+    if alpha > 0 and not found.plan.convs:
+        reasons = Counter(found.reasons.values()).most_common()
         said = "; ".join(f"{count} of them: {reason}" for reason, count in reasons)
         warnings.warn(f"octavize: no convolution of {type(model).__name__} became an octave one: {said}", stacklevel=2)
     root.octave_report = report  # type: ignore[assignment]
     return root
 
 
-def _find_plan(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...], alpha: float, multiple: int) -> Plan:
-    """Plan on the dry copy, and again without pairs in the modules that compute something else on them."""
+class Found(NamedTuple):
+    """A plan; where pairs are merged, with the share of low channels; why the other convolutions stay vanilla."""
+
+    plan: Plan
+    merged: Mapping[str, float] = {}
+    reasons: Mapping[str, str] = {}
+
+
+def _find_plan(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...], alpha: float, multiple: int) -> Found:
+    """Return the network's own plan, or plan on the dry copy.
+
+    There, plan again without pairs in the modules that compute something else on them.
+    """
+    if (rule := getattr(root, "octave_rule", None)) is not None:
+        return Found(rule(root, alpha, multiple))
     modes = [mode for mode in (True, False) if _runs(dry, inputs, mode)]
     planner = Planner(copy.deepcopy(dry), inputs, alpha, multiple, modes=modes, shared=shared_layers(root))
     device = _device(root)
@@ -107,12 +126,12 @@ def _find_plan(root: nn.Module, dry: nn.Module, inputs: tuple[Any, ...], alpha: 
     while True:
         plan = planner.find()
         if noise is None:
-            return plan
+            return Found(plan, planner.merged, planner.reasons)
         pairs = partial(write_empty_pairs, plan=plan)
         found = [find_difference(root, pairs, noise, mode) for mode in modes]
         different = next((name for name in found if name is not None), None)
         if different is None:
-            return plan
+            return Found(plan, planner.merged, planner.reasons)
         planner.refuse(different)
 
 

@@ -18,7 +18,7 @@ def synchronised(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return [script_result("synchronised_batches.py", folder / f"{n}.pt", processes=n) for n in (1, 2)]
 
 
-@pytest.mark.parametrize("kind", ["3d fp32", "2d fp32", "3d bf16"])
+@pytest.mark.parametrize("kind", ["3d fp32", "2d fp32", "3d bf16", "octavized fp32"])
 def test_two_processes_match_one_batch(tmp_path, synchronised, kind):
     """In both groups: outputs, losses, gradients, running statistics."""
     one, two = (found[kind] for found in synchronised)

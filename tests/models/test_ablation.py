@@ -55,7 +55,7 @@ def test_option_reaches_every_layer(name, key):
         for text, value in values.items():
             network, _ = build(name, key, text)
             layers = octave_layers(network)
-            assert len(layers) >= 12 and all(getattr(layer, attribute) == value for layer in layers)
+            assert len(layers) >= 12 and all(getattr(layer.ablation, attribute) == value for layer in layers)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mobilenet_v2_100"])

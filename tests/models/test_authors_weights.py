@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
-from octvideo.models.blocks import Octave
 from octvideo.models.checkpoints import load_weights
 from octvideo.models.image.densenet import create_densenet
 from octvideo.models.image.mobilenet import create_mobilenet_v1, create_mobilenet_v2
 from octvideo.models.image.resnet import create_image_resnet
+from octvideo.models.insertion import Octave
 
 Pair = tuple[Tensor, Tensor | None]
 DEPTHS = (1, 2, 2, 1)

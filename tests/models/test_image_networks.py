@@ -10,14 +10,14 @@ from octvideo.architectures import IMAGE_NETWORKS
 from octvideo.config import config_folder, load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
-from octvideo.models.blocks import Octave
 from octvideo.models.build import channels_last
 from octvideo.models.image.densenet import create_densenet
-from octvideo.models.image.glore import OctGloRe
+from octvideo.models.image.glore import GloRe
 from octvideo.models.image.mobilenet import create_mobilenet_v1, create_mobilenet_v2
 from octvideo.models.image.networks import create_image_network
 from octvideo.models.image.resnet import create_image_resnet
-from octvideo.octave import OctaveTensor, OctConv2d
+from octvideo.models.insertion import Octave
+from octvideo.octave import AblatedOctConv2d, Ablation, OctaveTensor
 from octvideo.octave.complexity import count
 
 ONE_BLOCK = dict(blocks=(1, 1, 1, 1), width=16, classes=5)
@@ -146,10 +146,10 @@ def test_densenet_concatenates_each_group():
 
 def test_glore_matches_its_equation():
     torch.manual_seed(0)
-    unit = OctGloRe(8, 4, 6, Octave(), 0.0).eval()
+    unit = GloRe(8, 4, 6).eval()
     x = torch.randn(2, 8, 5, 6)
     assert torch.equal(unit(x), x), "it starts as the identity"
-    unit.norm.high.weight.data.uniform_(0.5, 1)
+    unit.norm.weight.data.uniform_(0.5, 1)
     states, assignment = unit.conv_state(x), unit.conv_project(x)
     nodes = torch.einsum("bshw,bnhw->bsn", states, assignment) / 30
     mixed = torch.einsum("mn,bsn->bsm", unit.mix_nodes.weight[..., 0], nodes) + unit.mix_nodes.bias
@@ -162,7 +162,8 @@ def test_mg_conv_convolves_both_maps():
     """Multi-grid convolution: max pooling down, nearest neighbours up, and only then one convolution for each map."""
     torch.manual_seed(0)
     arguments = dict(padding=1, bias=True, alpha_in=0.25, alpha_out=0.5)
-    conv = OctConv2d(8, 6, 3, **arguments, down="max", upsample_first=True)
+    mg_conv = Ablation(down="max", upsample_first=True)
+    conv = AblatedOctConv2d(8, 6, 3, **arguments, ablation=mg_conv)
     high, low = torch.randn(2, 6, 9, 8), torch.randn(2, 2, 5, 4)
     y = conv(OctaveTensor(high, low))
     up = low.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :9, :8]
@@ -174,11 +175,11 @@ def test_mg_conv_convolves_both_maps():
         with torch.device("meta"):
             return count(create_image_resnet(octave, preactivation=True), (1, 3, 224, 224)).multiply_adds
 
-    assert 1.2 * cost(Octave(0.5)) < cost(Octave(0.5, down="max", upsample_first=True)) < cost(Octave())
+    assert 1.2 * cost(Octave(0.5)) < cost(Octave(0.5, ablation=mg_conv)) < cost(Octave())
 
 
 def test_pool_vanilla_pools_before_strided_layers():
-    conv = OctConv2d(4, 4, 3, 2, 1, bias=False, alpha_in=0, alpha_out=0, pool_vanilla=True)
+    conv = AblatedOctConv2d(4, 4, 3, 2, 1, bias=False, alpha_in=0, alpha_out=0, ablation=Ablation())
     x = torch.randn(1, 4, 7, 6)
     pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
     torch.testing.assert_close(conv(x), F.conv2d(pooled, conv.weight, padding=1))

@@ -15,7 +15,7 @@ from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.checkpoints import inflate, load_weights
-from octvideo.octave import OctBatchNorm2d, OctConv2d, OctReLU
+from octvideo.octave import OctBatchNorm2d, OctConv2d
 
 SMALL = "MODEL.NUM_CLASSES 10 MODEL.BLOCKS [1,2,2,1] MODEL.WIDTH 64 DATA.TRAIN_CROP 64"
 
@@ -59,8 +59,6 @@ def octave_twin(net: nn.Module, alpha: float) -> nn.Module:
             new = OctConv2d(*sizes, bias=False, alpha_in=alpha_in, alpha_out=alpha_out)
         elif isinstance(module, nn.BatchNorm2d):
             new = OctBatchNorm2d(module.num_features, alpha=alpha_out)
-        elif isinstance(module, nn.ReLU):
-            new = OctReLU()
         else:
             continue
         new.load_state_dict(module.state_dict())

@@ -12,9 +12,9 @@ from octvideo.config import load_cfg
 from octvideo.errors import UserError
 from octvideo.models import build_model
 from octvideo.models.blocks import TemporalPool, add_branch
-from octvideo.models.nonlocal_block import create_octave_nonlocal
+from octvideo.models.nonlocal_block import NonLocal
 from octvideo.models.slowfast import spread
-from octvideo.octave import OctaveTensor, OctBatchNorm3d, OctConv3d
+from octvideo.octave import OctaveTensor, OctConv3d
 from octvideo.octave.functional import upsample
 
 HUB = {"c2d": hub.c2d_r50, "i3d": hub.i3d_r50, "slow": hub.slow_r50, "slowfast": hub.slowfast_r50}
@@ -147,8 +147,7 @@ def test_nonlocal_keys_are_equal_at_every_alpha(alpha):
 
 def test_nonlocal_at_alpha_0_matches_pytorchvideo():
     theirs = create_nonlocal(dim_in=8, dim_inner=4, pool_size=(1, 2, 2), instantiation="softmax").eval()
-    conv = lambda *args, **kwargs: OctConv3d(*args, alpha_in=0, alpha_out=0, **kwargs)  # noqa: E731
-    ours = create_octave_nonlocal(8, 4, conv, conv, lambda num_features: OctBatchNorm3d(num_features, alpha=0)).eval()
+    ours = NonLocal(8, 4).eval()
     ours.load_state_dict(randomise(theirs.state_dict()))
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 8, 3, 7, 6)

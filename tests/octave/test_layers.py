@@ -15,7 +15,6 @@ from octvideo.octave import (
     OctBatchNorm2d,
     OctBatchNorm3d,
     OctConv3d,
-    OctReLU,
     OctSqueezeExcitation,
     add,
     merge,
@@ -54,7 +53,7 @@ def test_norm_normalises_each_group():
     plain, tensor = nn.BatchNorm2d(4), torch.randn(3, 4, 5, 5)
     assert torch.equal(OctBatchNorm2d(4, alpha=0)(tensor), plain(tensor))
     assert OctBatchNorm3d(4, alpha=1)(OctaveTensor(None, torch.randn(2, 4, 1, 3, 3))).high is None
-    with pytest.raises(ValueError, match="expects a pair"):
+    with pytest.raises(ValueError, match="expects a pair of"):
         octave(torch.randn(2, 8, 3, 4, 4))
 
 
@@ -93,7 +92,7 @@ def test_pair_is_pleasant():
         add(x, OctaveTensor(x.high, None))
     with pytest.raises(AttributeError, match="no attribute 'flaten'"):
         x.flaten(1)
-    assert (OctReLU()(x).high >= 0).all()
+    assert (torch.relu(x).high >= 0).all()
 
 
 def test_merge_and_split():

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from octvideo.octave import AblatedOctConv2d, AblatedOctConv3d
+
 __all__ = [
     "Splits",
     "first_other_split",
@@ -103,7 +105,8 @@ def strides_instead_of_pooling(model: nn.Module, keys: Iterable[str]) -> bool:
     convs: list[Any] = [model.get_submodule(key.removesuffix(".weight")) for key in keys]
     return any(
         conv.stride[-1] > 1
-        and not (getattr(conv, "in_low", 0) or getattr(conv, "out_low", 0) or getattr(conv, "pool_vanilla", False))
+        and not (getattr(conv, "in_low", 0) or getattr(conv, "out_low", 0))
+        and not isinstance(conv, (AblatedOctConv2d, AblatedOctConv3d))
         for conv in convs
     )
 

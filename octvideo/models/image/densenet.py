@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from octvideo.models.blocks import Octave
-from octvideo.models.image.layers import ImageHead, conv, initialise, norm, stem_convolutions
-from octvideo.octave import Feature, OctaveTensor, OctPool, OctReLU, split_channels
+from octvideo.models.image.layers import ImageHead, conv, initialise, stem_convolutions
+from octvideo.models.insertion import Octave, insert_octave
+from octvideo.octave import Feature, OctaveTensor, split_channels
+from octvideo.octave.plan import Plan
 
-__all__ = ["DenseLayer", "create_densenet"]
+__all__ = ["DenseLayer", "create_densenet", "plan_densenet"]
 
 
 class DenseLayer(nn.Module):
@@ -20,19 +22,15 @@ class DenseLayer(nn.Module):
 
     Args:
         dim_in, dim_inner, growth: channels.
-        octave: the frequencies.
-        alpha_in: alpha of the input; ``alpha``: of the inner and the new features.
     """
 
-    def __init__(
-        self, dim_in: int, dim_inner: int, growth: int, octave: Octave, *, alpha_in: float, alpha: float
-    ) -> None:
+    def __init__(self, dim_in: int, dim_inner: int, growth: int) -> None:
         super().__init__()
-        self.norm1 = norm(octave, alpha_in)(dim_in)
-        self.conv1 = conv(octave, alpha_in, alpha)(dim_in, dim_inner, 1)
-        self.norm2 = norm(octave, alpha)(dim_inner)
-        self.conv2 = conv(octave, alpha, alpha)(dim_inner, growth, 3)
-        self.relu = OctReLU(inplace=True)
+        self.norm1 = nn.BatchNorm2d(dim_in)
+        self.conv1 = conv(dim_in, dim_inner, 1)
+        self.norm2 = nn.BatchNorm2d(dim_inner)
+        self.conv2 = conv(dim_inner, growth, 3)
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Feature) -> Feature:
         y = self.conv1(self.relu(self.norm1(x)))
@@ -64,37 +62,55 @@ def create_densenet(
     features: OrderedDict[str, nn.Module] = OrderedDict()
     features["conv0"], features["norm0"] = stem_convolutions(((width, 7, 2),)), nn.BatchNorm2d(width)
     features["relu0"], features["pool0"] = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-    channels, low = width, 0
+    channels = width
     for index, depth in enumerate(blocks):
-        alpha = octave.at(index + 2)
         block: OrderedDict[str, nn.Module] = OrderedDict()
         for number in range(depth):
-            alpha_in = _share(low, channels)
-            block[f"denselayer{number + 1}"] = DenseLayer(
-                channels, 4 * growth, growth, octave, alpha_in=alpha_in, alpha=alpha
-            )
-            channels, low = channels + growth, low + split_channels(growth, alpha, octave.multiple)[1]
+            block[f"denselayer{number + 1}"] = DenseLayer(channels, 4 * growth, growth)
+            channels += growth
         features[f"denseblock{index + 1}"] = nn.Sequential(block)
         if index + 1 < len(blocks):
-            alpha_in, alpha_out = _share(low, channels), octave.at(index + 3)
             features[f"transition{index + 1}"] = nn.Sequential(
                 OrderedDict(
-                    norm=norm(octave, alpha_in)(channels),
-                    relu=OctReLU(inplace=True),
-                    conv=conv(octave, alpha_in, alpha_out)(channels, channels // 2, 1),
-                    pool=OctPool(nn.AvgPool2d(2)),
+                    norm=nn.BatchNorm2d(channels),
+                    relu=nn.ReLU(inplace=True),
+                    conv=conv(channels, channels // 2, 1),
+                    pool=nn.AvgPool2d(2),
                 )
             )
-            channels = channels // 2
-            low = split_channels(channels, alpha_out, octave.multiple)[1]
-    features["norm5"], features["relu5"] = norm(octave, _share(low, channels))(channels), OctReLU(inplace=True)
+            channels //= 2
+    features["norm5"], features["relu5"] = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
     network = nn.Sequential(
         OrderedDict(
             features=nn.Sequential(features), avgpool=ImageHead(dropout), classifier=nn.Linear(channels, classes)
         )
     )
     initialise(network)
+    insert_octave(network, octave, plan_densenet)
     return network
+
+
+def plan_densenet(network: nn.Module, octave: Octave) -> Plan:
+    """Return which layers of a DenseNet become octave."""
+    plan, stage, low = octave.new_plan(), 1, 0
+    part: Any  # of which the layers are looked at
+    for name, part in network.get_submodule("features").named_children():
+        place = f"features.{name}"
+        if name.startswith("denseblock"):
+            stage += 1
+            for number, layer in part.named_children():
+                alpha, alpha_in = octave.at(stage), _share(low, layer.norm1.num_features)
+                octave.add_layers(
+                    plan, f"{place}.{number}", layer, alpha=alpha, alpha_in=alpha_in, reading=("norm1", "conv1")
+                )
+                low += split_channels(layer.conv2.out_channels, alpha, octave.multiple)[1]
+        elif name.startswith("transition"):
+            alpha, alpha_in = octave.at(stage + 1), _share(low, part.norm.num_features)
+            octave.add_layers(plan, place, part, alpha=alpha, alpha_in=alpha_in, reading=("norm", "conv"))
+            low = split_channels(part.conv.out_channels, alpha, octave.multiple)[1]
+        elif name == "norm5":
+            octave.add_layers(plan, place, part, alpha=_share(low, part.num_features))
+    return plan
 
 
 def _share(low: int, channels: int) -> float:

@@ -10,30 +10,28 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from octvideo.models.blocks import Octave
-from octvideo.octave import Feature, OctaveTensor, OctBatchNorm2d, OctConv2d, add
+from octvideo.octave import Feature, OctaveTensor, OctConv2d, add
 from octvideo.octave.functional import downsample
 
-__all__ = ["OctGloRe"]
+__all__ = ["GloRe"]
 
 
-class OctGloRe(nn.Module):
+class GloRe(nn.Module):
     """Adds to each position features of ``nodes`` global nodes of ``states`` features; it starts as the identity.
 
     Args:
         channels: of input and output.
         nodes, states: of the graph; the paper has states = 2 * nodes.
-        octave, alpha: the frequencies of input and output.
     """
 
-    def __init__(self, channels: int, nodes: int, states: int, octave: Octave, alpha: float) -> None:
+    def __init__(self, channels: int, nodes: int, states: int) -> None:
         super().__init__()
-        self.conv_state = octave.conv(alpha, 0.0, OctConv2d)(channels, states, 1)
-        self.conv_project = octave.conv(alpha, 0.0, OctConv2d)(channels, nodes, 1)
+        self.conv_state = nn.Conv2d(channels, states, 1)
+        self.conv_project = nn.Conv2d(channels, nodes, 1)
         self.mix_nodes = nn.Conv1d(nodes, nodes, 1)
         self.mix_states = nn.Conv1d(states, states, 1, bias=False)
-        self.conv_out = octave.conv(alpha, alpha, OctConv2d)(states, channels, 1, bias=False)
-        self.norm = octave.norm(alpha, OctBatchNorm2d)(channels)
+        self.conv_out = nn.Conv2d(states, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
         for parameter in self.norm.parameters():
             nn.init.zeros_(parameter)
 
@@ -45,9 +43,9 @@ class OctGloRe(nn.Module):
         nodes = projection @ state.flatten(2).transpose(1, 2) / projection.shape[-1]  # (N, nodes, states)
         nodes = F.relu(nodes + self.mix_nodes(nodes))
         nodes = self.mix_states(nodes.transpose(1, 2))  # (N, states, nodes)
+        if not isinstance(self.conv_out, OctConv2d):
+            return add(x, self.norm(self.conv_out(_back(nodes, assignment))))
         high, low = nodes.split([self.conv_out.in_high, self.conv_out.in_low], 1)
-        if not self.conv_out.alpha_in:
-            return add(x, self.norm(self.conv_out(_back(high, assignment))))
         pair = OctaveTensor(
             _back(high, assignment) if high.shape[1] else None,
             _back(low, downsample(assignment)) if low.shape[1] else None,

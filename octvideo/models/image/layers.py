@@ -1,36 +1,25 @@
-"""Parts of the image networks: 2D builders on two frequencies, stems and heads."""
+"""Parts of the image networks: convolutions, stems and heads."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from octvideo.models.blocks import Octave
-from octvideo.octave import Feature, OctBatchNorm2d, OctConv2d, pool_globally
+from octvideo.octave import Feature, pool_globally
 
-__all__ = ["ImageHead", "conv", "for_clips", "initialise", "norm", "stem_convolutions"]
-
-
-def conv(octave: Octave, alpha_in: float, alpha_out: float) -> Callable[..., nn.Module]:
-    """Return a builder of convolutions without bias, called as ``nn.Conv2d``; padding keeps the size at stride 1."""
-
-    def build(dim_in: int, dim_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-        layer = octave.conv(alpha_in, alpha_out, OctConv2d)
-        return layer(dim_in, dim_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-
-    return build
+__all__ = ["ImageHead", "conv", "for_clips", "initialise", "stem_convolutions"]
 
 
-def norm(octave: Octave, alpha: float) -> Callable[..., nn.Module]:
-    """Return a builder of batch norms, called as ``nn.BatchNorm2d``."""
-    return octave.norm(alpha, OctBatchNorm2d)
+def conv(dim_in: int, dim_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Return a convolution without bias, whose padding keeps the size at stride 1."""
+    return nn.Conv2d(dim_in, dim_out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def stem_convolutions(layers: Sequence[tuple[int, int, int]], dim_in: int = 3) -> nn.Module:
-    """Build vanilla convolutions ``(width, kernel, stride)`` with norm and ReLU between them, none after the last.
+    """Build convolutions ``(width, kernel, stride)`` with norm and ReLU between them, none after the last.
 
     One layer is torchvision's ``conv1``; several are timm's deep stem.
     """
@@ -63,7 +52,9 @@ class SingleFrame(nn.Module):
 
 def for_clips(network: nn.Sequential) -> nn.Sequential:
     """Return the network, with the same keys, for clips of one frame too."""
-    return nn.Sequential(OrderedDict(frame=SingleFrame(), **dict(network.named_children())))
+    wrapped = nn.Sequential(OrderedDict(frame=SingleFrame(), **dict(network.named_children())))
+    wrapped.octave_rule, wrapped.octave_plan = network.octave_rule, network.octave_plan
+    return wrapped
 
 
 def initialise(network: nn.Module) -> None:

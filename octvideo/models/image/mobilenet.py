@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
-from octvideo.models.blocks import Octave
-from octvideo.models.image.layers import ImageHead, conv, initialise, norm
-from octvideo.octave import Feature, OctMap, OctReLU, add
+from octvideo.models.image.layers import ImageHead, conv, initialise
+from octvideo.models.insertion import Octave, insert_octave
+from octvideo.octave import Feature, add
+from octvideo.octave.plan import Plan
 
-__all__ = ["InvertedResidual", "create_mobilenet_v1", "create_mobilenet_v2"]
+__all__ = ["InvertedResidual", "create_mobilenet_v1", "create_mobilenet_v2", "plan_mobilenet_v1", "plan_mobilenet_v2"]
 
 # (output channels, stride) of each depth-wise separable block.
 V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -29,44 +31,53 @@ def create_mobilenet_v1(
         octave_blocks: number of point-wise convolutions, from the first, that return pairs.
         classes, dropout: of the head.
     """
-    dim_in, alpha_in = int(32 * multiplier), 0.0
+    dim_in = int(32 * multiplier)
     features = [_stem(dim_in, nn.ReLU(inplace=True))]
-    for index, (width, stride) in enumerate(V1):
-        dim_out, alpha = int(width * multiplier), octave.alpha if index < octave_blocks else 0.0
+    for width, stride in V1:
+        dim_out = int(width * multiplier)
         features.append(
             nn.Sequential(
-                conv(octave, alpha_in, alpha_in)(dim_in, dim_in, 3, stride, dim_in),
-                norm(octave, alpha_in)(dim_in),
-                OctReLU(inplace=True),
-                conv(octave, alpha_in, alpha)(dim_in, dim_out, 1),
-                norm(octave, alpha)(dim_out),
-                OctReLU(inplace=True),
+                conv(dim_in, dim_in, 3, stride, dim_in),
+                nn.BatchNorm2d(dim_in),
+                nn.ReLU(inplace=True),
+                conv(dim_in, dim_out, 1),
+                nn.BatchNorm2d(dim_out),
+                nn.ReLU(inplace=True),
             )
         )
-        dim_in, alpha_in = dim_out, alpha
-    return _network(features, dim_in, classes, dropout)
+        dim_in = dim_out
+    network = _network(features, dim_in, classes, dropout)
+    insert_octave(network, octave, partial(plan_mobilenet_v1, octave_blocks=octave_blocks))
+    return network
+
+
+def plan_mobilenet_v1(network: nn.Module, octave: Octave, octave_blocks: int) -> Plan:
+    """Return which layers of MobileNetV1 become octave."""
+    plan, alpha_in = octave.new_plan(), 0.0
+    _, *blocks = network.get_submodule("features").named_children()
+    for index, (name, block) in enumerate(blocks):
+        alpha = octave.alpha if index < octave_blocks else 0.0
+        place = f"features.{name}"
+        for layer in ("0", "1"):  # the depth-wise convolution and its norm
+            octave.add_layers(plan, f"{place}.{layer}", block.get_submodule(layer), alpha=alpha_in, alpha_in=alpha_in)
+        octave.add_layers(plan, f"{place}.3", block.get_submodule("3"), alpha=alpha, alpha_in=alpha_in, reading=("",))
+        octave.add_layers(plan, f"{place}.4", block.get_submodule("4"), alpha=alpha)
+        alpha_in = alpha
+    return plan
 
 
 class InvertedResidual(nn.Module):
     """1x1 to ``dim_inner``, depth-wise 3x3, 1x1; modules are named as torchvision's.
 
-    Input and output have one frequency; ``alpha`` is that of the inner channels.
-
     Args:
-        expand: False: without the first 1x1; then ``dim_inner`` is ``dim_in`` and has one frequency.
+        expand: False: without the first 1x1; then ``dim_inner`` is ``dim_in``.
     """
 
-    def __init__(
-        self, dim_in: int, dim_inner: int, dim_out: int, stride: int, octave: Octave, *, alpha: float, expand: bool
-    ) -> None:
+    def __init__(self, dim_in: int, dim_inner: int, dim_out: int, stride: int, *, expand: bool) -> None:
         super().__init__()
-        alpha = alpha if expand else 0.0
-        layers: list[nn.Module] = []
-        if expand:
-            layers.append(_activated(conv(octave, 0.0, alpha)(dim_in, dim_inner, 1), norm(octave, alpha)(dim_inner)))
-        depthwise = conv(octave, alpha, alpha)(dim_inner, dim_inner, 3, stride, dim_inner)
-        layers.append(_activated(depthwise, norm(octave, alpha)(dim_inner)))
-        layers += [conv(octave, alpha, 0.0)(dim_inner, dim_out, 1), nn.BatchNorm2d(dim_out)]
+        layers: list[nn.Module] = [_activated(dim_in, dim_inner, 1)] if expand else []
+        layers.append(_activated(dim_inner, dim_inner, 3, stride, dim_inner))
+        layers += [conv(dim_inner, dim_out, 1), nn.BatchNorm2d(dim_out)]
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and dim_in == dim_out
 
@@ -103,22 +114,41 @@ def create_mobilenet_v2(
                     expansion * dim_in,
                     dim_out,
                     first_stride if number == 0 else 1,
-                    octave,
-                    alpha=octave.alpha if len(features) <= octave_blocks else 0.0,
                     expand=expansion > 1 or expand_first,
                 )
             )
             dim_in = dim_out
-    features.append(_activated(nn.Conv2d(dim_in, last, 1, bias=False), nn.BatchNorm2d(last)))
-    return _network(features, last, classes, dropout)
+    features.append(_activated(dim_in, last, 1))
+    network = _network(features, last, classes, dropout)
+    insert_octave(network, octave, partial(plan_mobilenet_v2, octave_blocks=octave_blocks))
+    return network
+
+
+def plan_mobilenet_v2(network: nn.Module, octave: Octave, octave_blocks: int) -> Plan:
+    """Return which layers of MobileNetV2 become octave: those of the expanded channels in the first blocks."""
+    plan = octave.new_plan()
+    blocks = [item for item in network.named_modules() if isinstance(item[1], InvertedResidual)]
+    for index, (name, block) in enumerate(blocks):
+        alpha = octave.alpha if index < octave_blocks and len(block.conv) > 3 else 0.0
+        last = block.conv[:-1]  # without the norm of the output, which has one frequency
+        octave.add_layers(
+            plan,
+            f"{name}.conv",
+            last,
+            alpha=alpha,
+            alpha_in=0.0,
+            reading=("0.0",),
+            writing_tensors=(str(len(last) - 1),),
+        )
+    return plan
 
 
 def _stem(width: int, activation: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), activation)
 
 
-def _activated(convolution: nn.Module, batch_norm: nn.Module) -> nn.Module:
-    return nn.Sequential(convolution, batch_norm, OctMap(nn.ReLU6(inplace=True)))
+def _activated(dim_in: int, dim_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+    return nn.Sequential(conv(dim_in, dim_out, kernel, stride, groups), nn.BatchNorm2d(dim_out), nn.ReLU6(inplace=True))
 
 
 def _network(features: list[nn.Module], width: int, classes: int, dropout: float) -> nn.Sequential:

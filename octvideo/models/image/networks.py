@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from octvideo.architectures import IMAGE_NETWORKS
-from octvideo.models.blocks import Octave
 from octvideo.models.image.densenet import create_densenet
 from octvideo.models.image.mobilenet import create_mobilenet_v1, create_mobilenet_v2
 from octvideo.models.image.resnet import create_image_resnet
+from octvideo.models.insertion import Octave
 
 __all__ = ["create_image_network"]
 

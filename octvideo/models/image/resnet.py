@@ -12,12 +12,13 @@ from functools import partial
 
 from torch import nn
 
-from octvideo.models.blocks import Octave
-from octvideo.models.image.glore import OctGloRe
-from octvideo.models.image.layers import ImageHead, conv, initialise, norm, stem_convolutions
-from octvideo.octave import Feature, OctReLU, OctSqueezeExcitation, add
+from octvideo.models.image.glore import GloRe
+from octvideo.models.image.layers import ImageHead, conv, initialise, stem_convolutions
+from octvideo.models.insertion import Octave, insert_octave
+from octvideo.octave import Feature, OctSqueezeExcitation, add
+from octvideo.octave.plan import Plan
 
-__all__ = ["Bottleneck", "PreactivationBottleneck", "create_image_resnet"]
+__all__ = ["Bottleneck", "PreactivationBottleneck", "create_image_resnet", "plan_image_resnet"]
 
 
 class Bottleneck(nn.Module):
@@ -25,8 +26,6 @@ class Bottleneck(nn.Module):
 
     Args:
         dim_in, dim_inner, dim_out: channels.
-        octave: the frequencies.
-        alpha_in: alpha of the input; ``alpha``: of the inner features and the output.
         stride: spatial, of convolution ``stride_on``: 2 is the 3x3 (torchvision, "v1b"), 3 the last 1x1 ("v1e").
         project: the shortcut is a convolution.
         groups: of the 3x3.
@@ -34,15 +33,14 @@ class Bottleneck(nn.Module):
         input_norm: a norm without parameters before the first 1x1 and the projection (Table 5, with SE).
     """
 
+    READING = ("bn0", "conv1", "downsample.0")  # the layers that take the input
+
     def __init__(
         self,
         dim_in: int,
         dim_inner: int,
         dim_out: int,
-        octave: Octave,
         *,
-        alpha_in: float,
-        alpha: float,
         stride: int = 1,
         project: bool = False,
         groups: int = 1,
@@ -52,19 +50,19 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         strides = [stride if layer == stride_on else 1 for layer in (1, 2, 3)]
-        self.bn0 = norm(octave, alpha_in)(dim_in, affine=False) if input_norm else nn.Identity()
-        self.conv1 = conv(octave, alpha_in, alpha)(dim_in, dim_inner, 1, strides[0])
-        self.bn1 = norm(octave, alpha)(dim_inner)
-        self.conv2 = conv(octave, alpha, alpha)(dim_inner, dim_inner, 3, strides[1], groups)
-        self.bn2 = norm(octave, alpha)(dim_inner)
-        self.conv3 = conv(octave, alpha, alpha)(dim_inner, dim_out, 1, strides[2])
-        self.bn3 = norm(octave, alpha)(dim_out)
+        self.bn0 = nn.BatchNorm2d(dim_in, affine=False) if input_norm else nn.Identity()
+        self.conv1 = conv(dim_in, dim_inner, 1, strides[0])
+        self.bn1 = nn.BatchNorm2d(dim_inner)
+        self.conv2 = conv(dim_inner, dim_inner, 3, strides[1], groups)
+        self.bn2 = nn.BatchNorm2d(dim_inner)
+        self.conv3 = conv(dim_inner, dim_out, 1, strides[2])
+        self.bn3 = nn.BatchNorm2d(dim_out)
         self.se = OctSqueezeExcitation(dim_out, dim_out // 16, dims=2) if se else nn.Identity()
-        self.relu = OctReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if project:
-            shortcut = conv(octave, alpha_in, alpha)(dim_in, dim_out, 1, stride)
-            self.downsample = nn.Sequential(shortcut, norm(octave, alpha)(dim_out))
+            shortcut = conv(dim_in, dim_out, 1, stride)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(dim_out))
 
     def forward(self, x: Feature) -> Feature:
         z = self.bn0(x)
@@ -80,33 +78,32 @@ class PreactivationBottleneck(nn.Module):
     As in the authors' networks, the projection has a separate norm and ReLU.
     """
 
+    READING = ("bn1", "conv1", "downsample.0", "downsample.2")
+
     def __init__(
         self,
         dim_in: int,
         dim_inner: int,
         dim_out: int,
-        octave: Octave,
         *,
-        alpha_in: float,
-        alpha: float,
         stride: int = 1,
         project: bool = False,
         groups: int = 1,
         se: bool = False,
     ) -> None:
         super().__init__()
-        self.bn1 = norm(octave, alpha_in)(dim_in)
-        self.conv1 = conv(octave, alpha_in, alpha)(dim_in, dim_inner, 1)
-        self.bn2 = norm(octave, alpha)(dim_inner)
-        self.conv2 = conv(octave, alpha, alpha)(dim_inner, dim_inner, 3, stride, groups)
-        self.bn3 = norm(octave, alpha)(dim_inner)
-        self.conv3 = conv(octave, alpha, alpha)(dim_inner, dim_out, 1)
+        self.bn1 = nn.BatchNorm2d(dim_in)
+        self.conv1 = conv(dim_in, dim_inner, 1)
+        self.bn2 = nn.BatchNorm2d(dim_inner)
+        self.conv2 = conv(dim_inner, dim_inner, 3, stride, groups)
+        self.bn3 = nn.BatchNorm2d(dim_inner)
+        self.conv3 = conv(dim_inner, dim_out, 1)
         self.se = OctSqueezeExcitation(dim_out, dim_out // 16, dims=2) if se else nn.Identity()
-        self.relu = OctReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module = nn.Identity()
         if project:
-            shortcut = conv(octave, alpha_in, alpha)(dim_in, dim_out, 1, stride)
-            self.downsample = nn.Sequential(norm(octave, alpha_in)(dim_in), OctReLU(inplace=True), shortcut)
+            shortcut = conv(dim_in, dim_out, 1, stride)
+            self.downsample = nn.Sequential(nn.BatchNorm2d(dim_in), nn.ReLU(inplace=True), shortcut)
 
     def forward(self, x: Feature) -> Feature:
         y = self.conv1(self.relu(self.bn1(x)))
@@ -155,35 +152,52 @@ def create_image_resnet(
     block = (
         PreactivationBottleneck if preactivation else partial(Bottleneck, stride_on=stride_on, input_norm=input_norm)
     )
-    dim_in, alpha_in = stem[-1][0], 0.0
+    dim_in = stem[-1][0]
     for index, depth in enumerate(blocks):
-        dim_out, alpha = 4 * width * 2**index, octave.at(index + 2)
+        dim_out = 4 * width * 2**index
         stage: OrderedDict[str, nn.Module] = OrderedDict()
         for number in range(depth):
-            # The frequencies can change only where the shortcut is a convolution.
             first = number == 0
             stage[str(number)] = block(
                 dim_in,
                 width * widen * 2**index,
                 dim_out,
-                octave,
-                alpha_in=alpha_in,
-                alpha=alpha,
                 stride=2 if first and index else 1,
                 project=first,
                 groups=groups,
                 se=se,
             )
             if index == 2 and number in glore_after:
-                stage[f"glore{number}"] = OctGloRe(dim_out, dim_out // 4, dim_out // 2, octave, alpha)
-            dim_in, alpha_in = dim_out, alpha
+                stage[f"glore{number}"] = GloRe(dim_out, dim_out // 4, dim_out // 2)
+            dim_in = dim_out
         layers[f"layer{index + 1}"] = nn.Sequential(stage)
     if preactivation:
-        layers["norm"], layers["act"] = norm(octave, alpha_in)(dim_in), OctReLU(inplace=True)
+        layers["norm"], layers["act"] = nn.BatchNorm2d(dim_in), nn.ReLU(inplace=True)
     layers["avgpool"], layers["fc"] = ImageHead(dropout), nn.Linear(dim_in, classes)
     network = nn.Sequential(layers)
     initialise(network)
+    insert_octave(network, octave, plan_image_resnet)
     return network
+
+
+def plan_image_resnet(network: nn.Module, octave: Octave) -> Plan:
+    """Return which layers of an image ResNet become octave."""
+    plan, alpha_in = octave.new_plan(), 0.0
+    for stage in (2, 3, 4, 5):
+        alpha, layer = octave.at(stage), f"layer{stage - 1}"
+        for number, block in network.get_submodule(layer).named_children():
+            place = f"{layer}.{number}"
+            if isinstance(block, GloRe):
+                # The nodes are gathered from one map.
+                octave.add_layers(plan, place, block, alpha=alpha, writing_tensors=("conv_state", "conv_project"))
+            else:
+                # The frequencies can change only where the shortcut is a convolution.
+                assert isinstance(block, (Bottleneck, PreactivationBottleneck))
+                octave.add_layers(plan, place, block, alpha=alpha, alpha_in=alpha_in, reading=block.READING)
+                alpha_in = alpha
+    if hasattr(network, "norm"):
+        octave.add_layers(plan, "norm", network.get_submodule("norm"), alpha=alpha_in)
+    return plan
 
 
 def _halve(how: str, width: int) -> nn.Module:
@@ -192,5 +206,5 @@ def _halve(how: str, width: int) -> nn.Module:
     if how == "conv":
         return nn.Sequential(stem_convolutions(((width, 3, 2),), width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     if how == "block":
-        return Bottleneck(width, width // 2, width, Octave(), alpha_in=0.0, alpha=0.0, stride=2, project=True)
+        return Bottleneck(width, width // 2, width, stride=2, project=True)
     raise ValueError(f"stem_down is {how!r}: it must be 'pool', 'conv' or 'block'")

@@ -16,7 +16,6 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +28,10 @@ from octvideo.octave.dispatch import Observer, observed, pools_in_step
 from octvideo.octave.functional import downsample
 from octvideo.octave.layers import merge
 from octvideo.octave.pair import OctaveTensor, split_channels
+from octvideo.octave.plan import ConvPlan, Plan
 from octvideo.octave.segments import Segments, split_segments
 
-__all__ = ["Plan", "Planner", "fresh", "shared_layers"]
+__all__ = ["Planner", "fresh", "shared_layers"]
 
 _POOLS = (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d)
 
@@ -43,33 +43,16 @@ class Zone(NamedTuple):
     final: int
 
 
-@dataclass
-class Plan:
-    """What becomes of the layers, by their names.
-
-    Attributes:
-        convs: channels of the pairs that a convolution reads and writes; None is a tensor.
-        norms: channels of the pairs that a batch norm takes.
-        maps: modules without tensors that are called for each group.
-        merges: modules that are given merged tensors.
-        merged: where pairs are merged, with the share of low channels.
-        reasons: why the other convolutions stay vanilla.
-    """
-
-    convs: dict[str, tuple[Segments | None, Segments | None]] = field(default_factory=dict)
-    norms: dict[str, Segments] = field(default_factory=dict)
-    maps: set[str] = field(default_factory=set)
-    merges: set[str] = field(default_factory=set)
-    merged: dict[str, float] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-
 class OddMapError(ValueError):
     """Without a high group a pair does not know its size when that is odd."""
 
 
 class Planner(Observer):
     """Finds the plan of a network.
+
+    Attributes:
+        merged: where pairs are merged, with the share of low channels.
+        reasons: why the other convolutions stay vanilla.
 
     Args:
         network: a copy of it, which is run.
@@ -102,7 +85,6 @@ class Planner(Observer):
             and is_channelwise_norm(layer, 4 if isinstance(layer, nn.BatchNorm2d) else 5)
         }
         self._zone = self._find_zone()
-        self.plan = Plan()
         self._plain: set[str] = set()  # convolutions and concatenations that write tensors
         self._vanilla: set[str] = set()  # convolutions of which two calls want different things
         self._maps: set[str] = set()
@@ -116,8 +98,20 @@ class Planner(Observer):
         """
         while not self._run():
             pass
-        self.plan.maps, self.plan.merges = self._maps, self.plan.merges | self._merges
-        return self.plan
+        convs = {name: self._ends(name, *channels) for name, channels in self._convs.items()}
+        return Plan(self._multiple, convs, self._segments, self._maps, self._pools | self._merges)
+
+    def _ends(self, name: str, read: Segments | None, written: Segments | None) -> ConvPlan:
+        conv: Any = self._modules[name]
+        nominal = [
+            (split_channels(width, self._alpha, self._multiple),) for width in (conv.in_channels, conv.out_channels)
+        ]
+        usual = read in (None, nominal[0]) and written in (None, nominal[1])
+        return ConvPlan(
+            alpha_in=0.0 if read is None else self._alpha if usual else _share(read),
+            alpha_out=0.0 if written is None else self._alpha,
+            in_segments=None if usual else read,
+        )
 
     def refuse(self, name: str) -> None:
         """Keep pairs away from a module: it is given tensors, or, where it makes them, its convolutions write them.
@@ -126,7 +120,7 @@ class Planner(Observer):
             ValueError: the module has no pair.
         """
         while True:
-            within = {conv for conv in self.plan.convs if conv.startswith(f"{name}." if name else "")} - self._plain
+            within = {conv for conv in self._convs if conv.startswith(f"{name}." if name else "")} - self._plain
             if name in self._with_pairs and name not in self._merges:
                 self._merges.add(name)
                 return
@@ -164,7 +158,12 @@ class Planner(Observer):
 
     def _run(self) -> bool:
         """Run once with pairs; return whether the plan stands."""
-        self.plan = Plan()
+        # Channels of the pairs that a convolution reads and writes; None is a tensor.
+        self._convs: dict[str, tuple[Segments | None, Segments | None]] = {}
+        self._segments: dict[str, Segments] = {}  # of the norms' pairs
+        self._pools: set[str] = set()  # those that are given merged tensors
+        self.merged: dict[str, float] = {}
+        self.reasons: dict[str, str] = {}
         self._stack: list[str] = []
         self._held: list[Any] = []
         self._joins: Counter[str] = Counter()  # concatenations in each module
@@ -287,7 +286,7 @@ class Planner(Observer):
         if self._seen.setdefault(name, (read, written)) != (read, written):
             self._vanilla.add(name)
         if read is not None or written is not None:
-            self.plan.convs[name] = read, written
+            self._convs[name] = read, written
         elif not reason:
             entry, final = self._zone
             reason = (
@@ -295,7 +294,7 @@ class Planner(Observer):
                 if inside
                 else f"it is outside the heights from {entry} down to more than {final}"
             )
-        self.plan.reasons[name] = reason
+        self.reasons[name] = reason
 
     def _inside(self, x: Tensor | OctaveTensor, y: Tensor) -> bool:
         return x.shape[-2] <= self._zone.entry and y.shape[-2] > self._zone.final
@@ -330,7 +329,7 @@ class Planner(Observer):
             self._vanilla.add(name)
         if not isinstance(x, OctaveTensor) or segments is None:
             return y
-        self.plan.norms[name] = segments
+        self._segments[name] = segments
         return x.map(torch.clone)
 
     def _pooled(self, name: str, pool: Any, x: Tensor | OctaveTensor, y: Any) -> Any:
@@ -340,7 +339,7 @@ class Planner(Observer):
         dilation, indices = getattr(pool, "dilation", 1), getattr(pool, "return_indices", False)
         in_step = not indices and pools_in_step(pool.kernel_size, pool.stride, pool.padding, dilation)
         if not in_step or not self._inside(x, y):
-            self.plan.merges.add(name)
+            self._pools.add(name)
             self._note_merge(name, [x], ends=in_step and self._is_final(y))
             return y
         high, low = split_segments(y, x.segments, 1)
@@ -357,7 +356,7 @@ class Planner(Observer):
                     self._ended.update(pair.sources)
                 else:
                     self._read.update(pair.sources)
-                self.plan.merged[name] = pair.low.shape[1] / pair.channels
+                self.merged[name] = pair.low.shape[1] / pair.channels
 
     def reads(self, pairs: Iterable[OctaveTensor]) -> None:
         self._read = self._read.union(*(pair.sources for pair in pairs))
@@ -394,6 +393,11 @@ def _functions_refuse_pairs() -> Iterator[None]:
         yield
     finally:
         torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+def _share(segments: Segments) -> float:
+    high, low = (sum(widths) for widths in zip(*segments))
+    return low / (high + low)
 
 
 def _is_map(layer: nn.Module) -> bool:
