@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -19,8 +21,9 @@ from octvideo.models import build_model
 from octvideo.models.build import num_classes
 from octvideo.models.checkpoints import LoadReport, fit, local_file, read_checkpoint, state_of
 from octvideo.models.zoo import model_cfg, warm_start, weights_file
+from octvideo.octave import Plan
 
-__all__ = ["Network", "cfg_from_text", "default_checkpoint", "load_network"]
+__all__ = ["Network", "cfg_from_text", "default_checkpoint", "load_network", "octave_plan", "other_plan"]
 
 _DEFAULT_MODEL = "oct_i3d_small"
 
@@ -98,12 +101,45 @@ def load_network(
     settings = with_keys(settings, {"MODEL.NUM_CLASSES": count, "MODEL.CONV_AS_2D": as_2d})
     network = build_model(settings)
     report = fit(network, weights, path, strict=True, hint="--cfg")
+    other_cfg = "config" in content and (cfg is not None or model is not None)
+    if ("plan" in content or other_cfg) and (text := other_plan(network, content, path)):
+        print(f"warning: {path}: {text}", file=sys.stderr)
     name = path.stem
     if model is not None and checkpoint is None:
         name = model
         if text := warm_start(model, settings.OCTAVE.ALPHA):
             print(f"warning: {text}", file=sys.stderr)
     return Network(network.eval(), settings, names, report, name, _threshold(content, path), content.get("seen"))
+
+
+def other_plan(network: nn.Module, content: Mapping[str, Any], path: Path) -> str:
+    """Return what to say of weights that were trained with other octave layers than a network has; "" if of none.
+
+    Args:
+        network: has the weights.
+        content: of the checkpoint. Without a plan its configuration says it; bare weights are vanilla ones.
+        path: of the checkpoint.
+    """
+    before = Plan()
+    if "plan" in content:
+        before = Plan.from_dict(content["plan"])
+    elif isinstance(content.get("config"), str):
+        with torch.device("meta"):
+            before = octave_plan(build_model(cfg_from_text(content["config"], path)))
+    now = octave_plan(network)
+    if before == now or not (before.has_pairs or now.has_pairs):
+        return ""
+    return (
+        f"a warm start: the weights were trained with {before}, the network has {now}: the same numbers, not the same "
+        "function (docs/checkpoints.md)"
+    )
+
+
+def octave_plan(network: nn.Module) -> Plan:
+    """Return which layers of a network of this project are octave, and how."""
+    plan = network.octave_plan
+    assert isinstance(plan, Plan)
+    return plan
 
 
 def _threshold(content: Any, path: Path) -> float | None:

@@ -17,7 +17,7 @@ from octvideo.engine.datasets import RunData
 from octvideo.engine.session import Session
 from octvideo.errors import UserError
 
-__all__ = ["KEYS", "Resumption", "describe", "find_resumption", "recorded_values"]
+__all__ = ["KEYS", "Resumption", "describe", "find_resumption"]
 
 _FIX = "choose another OUTPUT_DIR, or set TRAIN.RESUME False"
 
@@ -99,7 +99,7 @@ def find_resumption(cfg: CfgNode, session: Session, data: RunData) -> Resumption
     patience = cfg.TRAIN.PATIENCE * cfg.TRAIN.EVAL_EVERY
     stopped_early = 0 < patience <= state["step"] - read_best(folder, say).step
     done = stopped_early or state["step"] >= cfg.TRAIN.STEPS
-    changes = _changes(cfg, recorded_values(state, folder))
+    changes = _changes(cfg, _recorded_values(state, folder))
     data.resume(state, folder, say)
     _check_same_network(changes, folder, done=done)
     _check_same_videos(state, index, cfg.DATA.TRAIN, folder)
@@ -141,7 +141,7 @@ def _kind_of(key: str) -> str:
     return next(kind for kind, names in KEYS.items() for name in names if key == name or key.startswith(f"{name}."))
 
 
-def recorded_values(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _recorded_values(state: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the configuration in a checkpoint, ``{"MODEL.ARCH": "i3d", ...}``, without keys that no longer exist.
 
     Raises:

@@ -25,11 +25,12 @@ from octvideo.engine.failures import all_unreadable_error
 from octvideo.engine.hooks import Checkpointing, Evaluation, Logging, Validation
 from octvideo.engine.logging import RunLog
 from octvideo.engine.metrics import mean_loss, top_k_accuracy
+from octvideo.engine.networks import octave_plan, other_plan
 from octvideo.engine.optim import build_optimizer, build_schedule, full_lr
 from octvideo.engine.precision import autocast
 from octvideo.engine.preparation import ClipPreparation
 from octvideo.engine.results import labelled
-from octvideo.engine.resume import describe, find_resumption, recorded_values
+from octvideo.engine.resume import describe, find_resumption
 from octvideo.engine.session import Session
 from octvideo.engine.teacher import build_teacher
 from octvideo.engine.trainer import Hook, Trainer, TrainSettings
@@ -81,6 +82,7 @@ def train_network(cfg: CfgNode, session: Session, model: nn.Module, data: RunDat
     before = start.content if start is not None else state
     metadata = {
         "config": cfg.dump(),
+        "plan": octave_plan(model).as_dict(),
         "classes": index.classes,
         "videos": describe(index),
         "seen": merge_seen(
@@ -270,13 +272,9 @@ def _load_weights(model: nn.Module, weights: Weights, cfg: CfgNode, data: RunDat
     state = state_of(weights.content, weights.path)
     loaded = fit(model, state, weights.path, inflation=cfg.TRAIN.INFLATE, head=head)
     log.say(f"starting from {cfg.TRAIN.CHECKPOINT}: {loaded}; {note}")
-    recorded = recorded_values(weights.content, weights.path) if "config" in weights.content else {}
-    before, now = recorded.get("OCTAVE.ALPHA", 0.0), cfg.OCTAVE.ALPHA
-    if before != now and not loaded.has_groups:
-        log.say(
-            f"a warm start: the weights were trained at OCTAVE.ALPHA {before:g}, the network has {now:g}: "
-            "the same numbers, not the same function (docs/checkpoints.md)"
-        )
+    text = other_plan(model, weights.content, weights.path)
+    if text and not loaded.has_groups:
+        log.say(text)
 
 
 def _announce(cfg: CfgNode, session: Session, index: VideoIndex) -> None:
@@ -328,7 +326,9 @@ def _finish(trainer: Trainer, batches: Batches, precise: int, state: Mapping[str
         return
     trainer.model.load_state_dict(state["model"])
     _refresh_batch_norm(trainer, batches, precise)
-    metadata = {key: state[key] for key in ("config", "classes", "videos", "seen", "ranks", "teacher") if key in state}
+    metadata = {
+        key: state[key] for key in ("config", "plan", "classes", "videos", "seen", "ranks", "teacher") if key in state
+    }
     _save_result(trainer, metadata, session.checkpoints)
     if trainer.world.is_main:
         write_text(session.folder / "config.yaml", state["config"])
