@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from octvideo.cli.arguments import positive_int
-from octvideo.cli.predict import add_model_arguments, describe
+from octvideo.cli.network_options import add_model_arguments, describe
 from octvideo.errors import UserError, reason_of
 
 __all__ = ["main"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import signal
 import sys
@@ -15,87 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from octvideo.cli import to_json
-from octvideo.cli.arguments import model_name, path_arg, positive_int, positive_number, probability
+from octvideo.cli.answers import show
+from octvideo.cli.arguments import path_arg, positive_int, positive_number
+from octvideo.cli.network_options import add_model_arguments, predictor_from
+from octvideo.cli.predict_live import predict_live
 from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from octvideo.inference import Prediction, Predictor
+    from octvideo.inference import Predictor
     from octvideo.inference.features import AddFeatures
     from octvideo.inference.videos import Video
-    from octvideo.inference.window import Window
 
-__all__ = ["add_model_arguments", "describe", "main"]
+__all__ = ["main"]
 
 S = TypeVar("S")
 T = TypeVar("T")
-_CLASSES_SHOWN = 12
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the network and its backend; ``predictor_from`` reads them."""
-    parser.add_argument(
-        "--model", type=model_name, metavar="NAME", help="a network by name, such as x3d_s, with its published weights"
-    )
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="weights; default: the small model that ships with octvideo"
-    )
-    parser.add_argument("--cfg", metavar="FILE", help="configuration; needed only if the checkpoint has none")
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        choices=("auto", "torch", "openvino", "onnxruntime"),
-        help="auto: OpenVINO on a CPU, if the network was converted before or many clips are ahead; else torch",
-    )
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="for the torch backend"
-    )
-    parser.add_argument(
-        "--views",
-        type=positive_int,
-        metavar="N",
-        help="clips of a video to average; default: TEST.NUM_CLIPS",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=probability,
-        metavar="T",
-        help='probability, 0 to 1, below which the answer is "not sure"; 0 = off; default: that of the weights, if any',
-    )
-
-
-def predictor_from(arguments: argparse.Namespace, videos: float) -> Predictor:
-    """Return the predictor that the options of ``add_model_arguments`` describe, and say what it knows.
-
-    Args:
-        arguments: the options.
-        videos: number of videos to expect, ``math.inf`` where there is no end.
-    """
-    # Torch takes seconds to import: --help and wrong arguments come first.
-    from octvideo.inference import Predictor
-
-    predictor = Predictor(
-        checkpoint=arguments.checkpoint,
-        cfg=arguments.cfg,
-        backend=arguments.backend,
-        device=arguments.device,
-        views=arguments.views,
-        threshold=arguments.threshold,
-        model=arguments.model,
-        videos=videos,
-    )
-    print(describe(predictor), file=sys.stderr)
-    print(f"backend: {predictor.backend}", file=sys.stderr)
-    return predictor
-
-
-def describe(predictor: Predictor) -> str:
-    """Return the name of the network and its classes, shortened."""
-    names = list(predictor.classes)
-    if len(names) > _CLASSES_SHOWN:
-        names = [*names[: _CLASSES_SHOWN - 1], "..."]
-    return f"{predictor.name} knows {len(predictor.classes)} classes: {', '.join(names)}"
 
 
 def _feature_file(text: str) -> Path:
@@ -185,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no partial file is left
     try:
         if arguments.webcam is not None:
-            return _predict_stream(arguments)
+            if arguments.output is not None:
+                _check_output(arguments.output, arguments.webcam)
+            return predict_live(arguments)
         return _predict_videos(arguments)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -302,14 +239,14 @@ def _predict_file(
     sure = predictor.is_sure(predictions)
     record: dict[str, object] = {"video": source, "model": predictor.name}
     if output is None and arguments.timeline is None:
-        _show(record, source, predictions, sure, arguments.json)
+        show(record, source, predictions, sure, arguments.json)
         return
     from octvideo.inference.annotated_video import annotate_video
     from octvideo.inference.timeline import predict_timeline, to_records, write_timeline
 
     timeline = predict_timeline(path, predictor, every=arguments.every)
     record["segments"] = to_records(timeline.segments)
-    _show(record, source, predictions, sure, arguments.json)  # even if the files cannot be written
+    show(record, source, predictions, sure, arguments.json)  # even if the files cannot be written
     if arguments.timeline is not None:
         write_timeline(arguments.timeline, timeline.segments, source)
         print(f"{source}: timeline in {arguments.timeline}", file=sys.stderr)
@@ -349,93 +286,3 @@ def _naming(path: Path, source: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(str(error).replace(str(path), source)) from None
-
-
-def _predict_stream(arguments: argparse.Namespace) -> int:
-    from octvideo.inference.sources import open_camera
-
-    if arguments.output is not None:
-        _check_output(arguments.output, arguments.webcam)
-    failure: UserError | None = None
-    with contextlib.ExitStack() as stack:
-        # The camera first: a wrong number is reported before torch is imported.
-        reader = stack.enter_context(open_camera(arguments.webcam))
-        from octvideo.inference.overlay import VideoWriter
-        from octvideo.inference.stream import predict_stream
-        from octvideo.inference.window import open_window
-
-        window = None if arguments.json or arguments.output else open_window()
-        predictor = predictor_from(arguments, math.inf)
-        if window is not None:
-            reader.close()
-            _watch(window, predictor, arguments)
-            return 0
-        if reader.live:  # what has waited meanwhile would come all at once, at a wrong time
-            reader.close()
-            reader = stack.enter_context(open_camera(arguments.webcam))
-        writer = stack.enter_context(VideoWriter(arguments.output, reader.fps)) if arguments.output else None
-        updates = predict_stream(
-            reader,
-            predictor,
-            top_k=arguments.top_k,
-            every=arguments.every,
-            max_frames=arguments.frames,
-            max_seconds=arguments.max_seconds,
-            writer=writer,
-        )
-        try:
-            for update in updates:
-                record = {"video": arguments.webcam, "model": predictor.name}
-                record |= {"frame": update.frame, "time": round(update.seconds, 3)}
-                title = f"{update.seconds:8.2f} s"
-                _show(record, title, update.predictions, update.sure, arguments.json, compact=True)
-        except KeyboardInterrupt:  # the file is complete
-            print("stopped", file=sys.stderr)
-        except UserError as error:  # a camera is lost: what was recorded is kept
-            failure = error
-    if failure is not None:
-        raise failure
-    return 0
-
-
-def _watch(window: Window, predictor: Predictor, arguments: argparse.Namespace) -> None:
-    from octvideo.inference.live import LiveStream
-    from octvideo.inference.window import watch
-
-    print("keys in the window: q quits, space pauses, m mirrors", file=sys.stderr)
-    stream = LiveStream(
-        arguments.webcam,
-        predictor,
-        top_k=arguments.top_k,
-        every=arguments.every,
-        max_frames=arguments.frames,
-        max_seconds=arguments.max_seconds,
-    )
-    try:
-        with stream, contextlib.closing(window):
-            watch(stream, window)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-
-
-def _show(
-    record: dict,
-    title: str,
-    predictions: Sequence[Prediction],
-    sure: bool | None,
-    as_json: bool,
-    *,
-    compact: bool = False,
-) -> None:
-    if as_json:
-        found = [{"label": label, "score": round(score, 6)} for label, score in predictions]
-        print(to_json(record | {"sure": sure, "predictions": found}), flush=True)
-    elif compact:
-        found_text = " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions)
-        print(title, f"not sure (closest: {found_text})" if sure is False else found_text, flush=True)
-    else:
-        print(title)
-        if sure is False:
-            print(f"  not sure (closest: {predictions[0].label})")
-        for label, score in predictions:
-            print(f"  {100 * score:5.1f} %  {'#' * round(20 * score):20}  {label}", flush=True)
