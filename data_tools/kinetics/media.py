@@ -18,7 +18,7 @@ from typing import NamedTuple
 import av
 from av.video.frame import VideoFrame
 
-from octvideo.data.decoders.stream import Orientation, open_stream, orientation, pixel_aspect
+from octvideo.data.decoders.stream import Decoded, Orientation, open_stream, orientation, pixel_aspect
 
 __all__ = ["Encoded", "MediaError", "output_size", "require_video", "transcode"]
 
@@ -95,7 +95,7 @@ def _even(value: float) -> int:
 
 
 class _Frames:
-    """The decodable frames of a video; counts packets that cannot be decoded."""
+    """The decodable frames of a video. ``damaged`` packets could not be decoded, or ended the file before its end."""
 
     def __init__(self, path: str | Path) -> None:
         self._path, self.damaged = path, 0
@@ -118,7 +118,6 @@ class _Frames:
             seek = False
 
     def _decode(self, seek_to: float) -> Iterator[tuple[VideoFrame, float]]:
-        self.damaged = 0
         container, stream = _open(self._path)
         with container:
             origin = float((stream.start_time or 0) * (stream.time_base or 0))
@@ -129,24 +128,16 @@ class _Frames:
                     pass  # read from the beginning
             step = 1 / float(stream.average_rate or 25)
             time = -step
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets)
-                except StopIteration:
-                    return
-                except av.error.FFmpegError:  # the container is damaged: no packet can follow
-                    self.damaged += 1
-                    return
-                try:
-                    frames = packet.decode()
-                except av.error.FFmpegError:
-                    self.damaged += 1
-                    continue
-                for frame in frames:
+            decoded, broken = Decoded(container, stream), 0
+            try:
+                for frame in decoded:
                     # Raw streams and some AVI files have no times: assume evenly spaced frames.
                     time = time + step if frame.time is None else frame.time - origin
                     yield frame, time
+            except av.error.FFmpegError:  # nothing more can be read
+                broken = 1
+            finally:
+                self.damaged = decoded.damaged + broken
 
 
 class _Scaler:
