@@ -6,6 +6,7 @@ The quick test varies one thing at a time; the one marked ``full`` tries all com
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -30,6 +31,9 @@ NEAR = 4.0  # of 255, the mean over a frame: two scalers, and what their FFmpeg 
 # Upper left parts of display matrices: as it is, the three turns, mirrored, upside down, and both diagonals.
 ORIENTATIONS = ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0))
 ORIENTATIONS += ((-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0))
+# The same as messages in the stream: degrees counterclockwise, after flips.
+MESSAGES = (0, False, False), (270, False, False), (180, False, False), (90, False, False)
+MESSAGES += (0, True, False), (0, False, True), (90, True, False), (270, True, False)
 FORMATS = {  # suffix: codecs
     "mp4": ("libx264", "libx265", "mpeg4", "libaom-av1"),
     "mov": ("libx264", "prores_ks", "mjpeg"),
@@ -54,7 +58,7 @@ PIXELS = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p"}
 
 @dataclass(frozen=True)
 class Case:
-    """A file."""
+    """A file. The container states its orientation, or the stream does, or does from the second key frame on."""
 
     suffix: str = "mp4"
     codec: str = "libx264"
@@ -65,6 +69,13 @@ class Case:
     uneven: bool = False
     damaged: bool = False
     grows: bool = False
+    stated: bool = False
+    turns: bool = False
+
+    @property
+    def raw(self) -> str:
+        """The format in which messages are written."""
+        return {"libx264": "h264", "libx265": "hevc"}[self.codec]
 
     def __str__(self) -> str:
         facts = [
@@ -73,8 +84,8 @@ class Case:
             self.aspect.replace(":", "to"),
             self.colours,
         ]
-        facts += [name for name in ("full_range", "uneven", "damaged", "grows") if getattr(self, name)]
-        return f"{'-'.join(facts)}.{self.suffix}"
+        flags = ("full_range", "uneven", "damaged", "grows", "stated", "turns")
+        return f"{'-'.join([*facts, *(flag for flag in flags if getattr(self, flag))])}.{self.suffix}"
 
 
 BASE = Case()
@@ -97,7 +108,13 @@ QUICK = [
     Case("mkv", "libvpx-vp9", damaged=True),
     Case("mp4", "libx265", damaged=True),
     Case("ts", grows=True),
+    *(Case("mp4", orientation=number, stated=True) for number in (1, 2, 4)),
+    *(Case("mp4", "libx265", orientation=number, stated=True) for number in (3, 5, 6, 7)),
+    *(Case(suffix, orientation=1, turns=True) for suffix in ("mp4", "mkv", "ts")),
+    *(Case("mp4", codec, orientation=2, turns=True) for codec in ("libx264", "libx265")),
+    *(Case(suffix, "libx265", orientation=3, turns=True) for suffix in ("mp4", "mkv")),
 ]
+MESSAGED = [case for case in FORMAT_CASES if case.codec in ("libx264", "libx265") and case.suffix != "avi"]
 TURNED = [case for case in FORMAT_CASES if case.suffix in ("mp4", "mov")]
 FULL = [
     *(
@@ -111,6 +128,10 @@ FULL = [
         for case, number, aspect in itertools.product(TURNED, range(1, 8), ("1:1", "16:11"))
     ),
     *(replace(case, damaged=True) for case in FORMAT_CASES),
+    *(
+        replace(case, orientation=number, stated=stated, turns=not stated)
+        for case, number, stated in itertools.product(MESSAGED, range(1, 8), (True, False))
+    ),
 ]
 
 
@@ -126,7 +147,7 @@ def pictures(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 
 def make(path: Path, case: Case) -> Path:
-    """Encode the pictures with the ffmpeg program; then write a display matrix, or damage a packet."""
+    """Encode the pictures with the ffmpeg program; then write a display matrix or messages, or damage a packet."""
     pixels = PIXELS.get(case.codec, "yuvj420p" if case.full_range else "yuv420p")
     scale = f"scale=in_range=full:out_range={'full' if pixels.startswith('yuvj') else 'tv'}"
     matrix = "bt601" if case.colours == "unknown" else case.colours
@@ -139,10 +160,16 @@ def make(path: Path, case: Case) -> Path:
         *f"-f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 25 -i - -vf {filters} -vsync passthrough".split(),
         *f"-c:v {case.codec} -b:v 4M -g 6 -colorspace {case.colours} -color_primaries {case.colours}".split(),
         *FAST.get(case.codec, ()),
+        *(("-bf", "0") if case.stated or case.turns else ()),
         path,
         data=pictures().tobytes(),
     )
-    if case.orientation:
+    if case.stated or case.turns:
+        stream = path.with_suffix(f".{case.raw}")
+        ffmpeg("-i", path, "-c", "copy", "-bsf:v", f"{case.raw}_mp4toannexb", "-f", case.raw, stream)
+        stream.write_bytes(with_messages(stream.read_bytes(), case))
+        ffmpeg("-r", "25", "-i", stream, "-c", "copy", path)
+    elif case.orientation:
         content = path.read_bytes()
         a, b, c, d = ORIENTATIONS[case.orientation]
         matrix_ = np.array([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
@@ -165,6 +192,21 @@ def make(path: Path, case: Case) -> Path:
     return path
 
 
+def with_messages(stream: bytes, case: Case) -> bytes:
+    """Write a display orientation before each key frame, or before the second one on (ITU-T H.264, H.265, annex D)."""
+    hevc = case.raw == "hevc"
+    key_frame = b"\0\0\1[\x26\x28\x2a]" if hevc else b"\0\0\1[\x25\x45\x65]"
+    degrees, mirrored, upside_down = MESSAGES[case.orientation]
+    bits = f"0{mirrored:d}{upside_down:d}{round(degrees / 360 * 65536):016b}{'1' if hevc else '0100'}1"
+    content = int(bits.ljust(24, "0"), 2).to_bytes(3, "big").replace(b"\0\0", b"\0\0\3")
+    message = b"\0\0\1" + (b"\x4e\x01" if hevc else b"\x06") + b"\x2f\x03" + content + b"\x80"
+    places = [found.start() for found in re.finditer(key_frame, stream)]
+    assert len(places) == 2
+    if case.turns:
+        return stream[: places[1]] + message + stream[places[1] :]
+    return stream[: places[0]] + message + stream[places[0] : places[1]] + message + stream[places[1] :]
+
+
 def ffmpeg(*arguments: object, data: bytes = b"") -> bytes:
     done = subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], input=data, capture_output=True)
     assert done.returncode == 0 or not arguments, done.stderr.decode()
@@ -173,7 +215,7 @@ def ffmpeg(*arguments: object, data: bytes = b"") -> bytes:
 
 def expected(path: Path, case: Case) -> list[np.ndarray]:
     """Return ffmpeg's pictures with square pixels."""
-    turned = case.orientation in (1, 3, 6, 7)
+    turned = case.orientation in (1, 3, 6, 7) and not case.turns
     size = (WIDTH, HEIGHT, 3) if turned else (HEIGHT, WIDTH, 3)
     raw = ffmpeg("-i", path, "-vsync", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     with av.open(str(path)) as container:  # not every container keeps it

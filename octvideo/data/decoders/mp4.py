@@ -2,8 +2,9 @@
 
 decord numbers every packet and seeks to every keyframe. That is wrong if an edit list hides frames, if frames after a
 keyframe are shown before it (open GOP) or need earlier frames (intra refresh), or if the header does not list the
-frames (fragments). It also takes mirrored frames for turned ones, and all pixels for square. While its caller is busy,
-it decodes ahead, up to the end of the file, which takes gigabytes if frames are large.
+frames (fragments). It also takes mirrored frames for turned ones and all pixels for square, and passes over turns that
+the stream itself states. While its caller is busy, it decodes ahead, up to the end of the file, which takes
+gigabytes if frames are large.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from octvideo.data.decoders.stream import MESSAGES, may_turn
+
 __all__ = ["is_plain_mp4"]
 
 _MAX_HEADER = 64 << 20  # bytes
 _MAX_FRAMES = 1 << 24
 _KEYFRAMES = 3  # checked after the first one: an encoder makes all of them alike
+_SEARCHED = 64  # keyframes, evenly spread, that are searched for messages on orientation
 _MAX_PIXELS = 640 * 480  # of a frame: 1 MB as RGB
 _HIGH = 100
 _EIGHT_BIT = (66, 77, 88, _HIGH)  # H.264 profiles of 8 bits and 4:2:0: Baseline, Main, Extended, High
@@ -32,7 +36,8 @@ class _Unusual(Exception):
 def is_plain_mp4(source: str | bytes) -> bool:
     """Tell whether a file is a complete MP4 or MOV with one 8-bit H.264 stream, closed GOPs and no hidden frames.
 
-    Its pixels must be square, and its frames may be turned but not mirrored, and have at most ``_MAX_PIXELS``.
+    Its pixels must be square, and its frames have at most ``_MAX_PIXELS``. Its header may turn them but not mirror
+    them; its stream may do neither.
 
     Args:
         source: a path, or the content of a file.
@@ -113,8 +118,11 @@ def _is_plain(file: BinaryIO, size: int) -> bool:
     earliest_from_here = np.minimum.accumulate(times[::-1])[::-1]
     if (times[keyframes] != earliest_from_here[keyframes]).any():
         return False
-    places = _places(tables)[keyframes[1 : 1 + _KEYFRAMES]]
-    if not all(_is_fresh_start(file, place, (settings[4] & 3) + 1) for place in places):
+    places = _places(tables)[keyframes]
+    if not all(_is_fresh_start(file, place, (settings[4] & 3) + 1) for place in places[1 : 1 + _KEYFRAMES]):
+        return False
+    some = np.unique(np.linspace(0, len(places) - 1, _SEARCHED).astype(int))
+    if any(_may_turn(file, place) for place in places[some]):
         return False
     first, end = _edit(track.get(b"edts", b""), _timescale(box[b"mdhd"]) / _timescale(dict(movie)[b"mvhd"]))
     return bool((times >= first).all() and (times < end).all())
@@ -219,6 +227,12 @@ def _places(tables: dict[bytes, bytes]) -> np.ndarray:
     ends = np.cumsum(sizes)
     before_chunk = (ends - sizes)[np.cumsum(in_chunk) - in_chunk]
     return ends - sizes + np.repeat(chunks - before_chunk, in_chunk)
+
+
+def _may_turn(file: BinaryIO, place: int) -> bool:
+    """Tell whether a sample may have a message that turns its frame."""
+    file.seek(place)
+    return may_turn(file.read(MESSAGES))
 
 
 def _is_fresh_start(file: BinaryIO, place: int, wide: int) -> bool:

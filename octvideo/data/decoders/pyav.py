@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from octvideo.data.decoders.reader import CannotCount
-from octvideo.data.decoders.stream import Decoded, Upright, open_stream
+from octvideo.data.decoders.stream import Decoded, Upright, may_turn, open_stream
 
 __all__ = ["PyAVReader", "SequentialReader"]
 
@@ -40,14 +40,17 @@ class PyAVReader:
         self._container, self._stream = open_stream(source)
         try:
             self._upright = Upright(self._stream, short_side)
-            self._read_index()
+            if self._read_index():  # it may turn midway
+                self._upright.begin(next(self._decode_from(0, int(self._times[0]))))
         except BaseException:
             self._container.close()
             raise
         self.fps = _rate(self._stream, len(self), int(self._times[-1] - self._times[0]))
         self.times: np.ndarray | None = self._times * float(self._stream.time_base) if self._stream.time_base else None
 
-    def _read_index(self) -> None:
+    def _read_index(self) -> bool:
+        """Read the times; return whether a message may turn the frames."""
+        turns = False
         shown: list[int] = []
         hidden: list[int] = []
         keyframes: list[int] = []
@@ -59,15 +62,19 @@ class PyAVReader:
             (hidden if packet.is_discard else shown).append(packet.pts)  # an edit list hides frames
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
+                turns = turns or may_turn(memoryview(packet))
         if not shown:
             raise ValueError("no frames")
         # AVI has no timestamps. FFmpeg invents them, wrongly if frames are not decoded in display order.
         made_up = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
         self._times, self._keyframes = np.sort(shown), np.sort(keyframes)
+        if turns and self._stream.codec_context.name == "hevc":
+            raise CannotCount("how its frames are turned depends on those before them")
         if made_up or len({*shown, *hidden}) < len(shown) + len(hidden):
             raise CannotCount("its timestamps do not order its frames")
         if not keyframes or self._keyframes[0] > self._times[0]:
             raise CannotCount("it does not begin with a keyframe")
+        return turns
 
     def __len__(self) -> int:
         return len(self._times)
@@ -140,6 +147,8 @@ class SequentialReader:
         with container:
             upright = Upright(stream, self._short_side)
             for number, frame in enumerate(Decoded(container, stream)):
+                if number == 0:
+                    upright.begin(frame)
                 if number in wanted:
                     yield upright(frame)
                     if number == indices[-1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -15,12 +16,25 @@ from av.video.reformatter import VideoReformatter
 
 from octvideo.data.decoders.reader import scaled_size
 
-__all__ = ["PYAV", "Decoded", "Orientation", "Upright", "open_stream", "orientation", "pixel_aspect"]
+__all__ = [
+    "MESSAGES",
+    "PYAV",
+    "Decoded",
+    "Orientation",
+    "Upright",
+    "may_turn",
+    "open_stream",
+    "orientation",
+    "pixel_aspect",
+]
 
 PYAV = int(av.__version__.split(".")[0])  # the version
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _BAD_IN_A_ROW = 250  # packets that cannot be decoded, after which the rest is given up: ten seconds
 _WIDEST_PIXEL = 10  # a header that says more is wrong
+# A unit of messages in H.264 or HEVC, after its length or a start code, and one on orientation: type 47, 3 or 4 bytes.
+_TURN = re.compile(rb"\x00\x00..?(?:\x06|\x4e\x01).{,999}?\x2f[\x03\x04]", re.DOTALL)
+MESSAGES = 4096  # bytes at the beginning of a packet that are searched for messages
 
 
 def open_stream(
@@ -102,7 +116,7 @@ def pixel_aspect(stream: av.VideoStream) -> Fraction:
 class Upright:
     """Converts frames of a stream to RGB ``(H, W, 3)`` uint8: upright, with square pixels, all of one size.
 
-    Frames of a stream that changes its size get the size that it begins with.
+    Frames of a stream that changes its size or turns midway get the size that it begins with, as ffmpeg scales them.
 
     Args:
         stream: that the frames are decoded from; none of them yet.
@@ -112,13 +126,20 @@ class Upright:
     def __init__(self, stream: av.VideoStream, short_side: int | None = None) -> None:
         width = max(1, round(stream.width * pixel_aspect(stream)))
         self._size = (stream.height, width) if short_side is None else scaled_size(stream.height, width, short_side)
+        self._transposed: bool | None = None  # whether those frames are that have this size before they are turned
+
+    def begin(self, first: av.VideoFrame) -> None:
+        """Take the pictures' size from the first frame of the stream; otherwise it is the first one converted."""
+        self._transposed = orientation(first).transposed
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         # A new converter with one thread: PyAV 19 keeps its own one with its threads, for which a forked process waits
         # forever.
-        height, width = self._size
-        picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
         turn = orientation(frame)
+        if self._transposed is None:
+            self._transposed = turn.transposed
+        height, width = self._size if turn.transposed == self._transposed else self._size[::-1]
+        picture = VideoReformatter().reformat(frame, width, height, "rgb24", threads=1)
         image = picture.to_ndarray()
         image = image.transpose(1, 0, 2) if turn.transposed else image
         return np.ascontiguousarray(image[:: -1 if turn.upside_down else 1, :: -1 if turn.mirrored else 1])
@@ -136,8 +157,15 @@ class Orientation(NamedTuple):
 _TURNS = Orientation(), Orientation(True, False, True), Orientation(False, True, True), Orientation(True, True, False)
 
 
+def may_turn(packet: bytes | memoryview) -> bool:
+    """Tell whether a packet of H.264 or HEVC has a message on its display orientation; rarely true by chance."""
+    return _TURN.search(packet, 0, MESSAGES) is not None
+
+
 def orientation(frame: av.VideoFrame) -> Orientation:
     """Read the frame's display matrix, which turns by quarters and mirrors, as FFmpeg does.
+
+    It comes from the container, or from a message in the stream: in HEVC up to the next one, in H.264 for one frame.
 
     Its upper left part ``[[a, b], [c, d]]`` moves what is at (x, y) to (a x + c y, b x + d y) ::
 
