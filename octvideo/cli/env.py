@@ -18,9 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from octvideo.benchmarking.timing import hardware
-    from octvideo.data.decoders import decode, decord, torchcodec
+    from octvideo.data.decoders import decord, stream, torchcodec
 
-    works = {"decord": decord.is_installed(), "pyav": decode.PYAV >= 17, "torchcodec": not torchcodec.why_not()}
+    works = {"decord": decord.is_installed(), "pyav": stream.PYAV >= 17, "torchcodec": not torchcodec.why_not()}
     machine = hardware()
     rows = {
         **{name: next((found.version for found in Distribution.discover(name=name)), "-") for name in _PACKAGES},

@@ -13,6 +13,7 @@ from PIL import Image
 
 from octvideo.data import DecodeError, open_video
 from octvideo.errors import UserError
+from octvideo.inference.sources import FrameReader
 from octvideo.models.checkpoints import read_checkpoint
 from octvideo.workers import in_worker
 
@@ -50,10 +51,11 @@ def test_a_forked_process_reads_after_its_parent(tmp_path, make_video):
     assert abs(call() - 90) < 4
 
 
-def test_an_old_pyav_is_refused(monkeypatch):
-    monkeypatch.setattr("octvideo.data.decoders.decode.PYAV", 16)
+@pytest.mark.parametrize("read", [open_video, FrameReader])
+def test_an_old_pyav_is_refused(monkeypatch, read):
+    monkeypatch.setattr("octvideo.data.decoders.stream.PYAV", 16)
     with pytest.raises(UserError, match=rf"^PyAV {av.__version__} .*pip install 'av>=17'$"):
-        open_video("clip.mp4")
+        read("clip.mp4")
 
 
 @pytest.mark.parametrize("decoder", ["auto", "decord", "pyav"])

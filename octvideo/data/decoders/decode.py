@@ -16,7 +16,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-import av
 import numpy as np
 
 from octvideo.data.decoders.decord import DecordReader, is_installed
@@ -24,7 +23,7 @@ from octvideo.data.decoders.image import FolderReader, ImageReader
 from octvideo.data.decoders.mp4 import is_plain_mp4
 from octvideo.data.decoders.pyav import PyAVReader, SequentialReader
 from octvideo.data.decoders.reader import DecodeError, Reader
-from octvideo.data.decoders.stream import PYAV
+from octvideo.data.decoders.stream import check_pyav
 from octvideo.data.decoders.torchcodec import TorchcodecReader, why_not
 from octvideo.data.media import is_image
 from octvideo.errors import UserError
@@ -135,8 +134,7 @@ def check_decoder(decoder: str) -> None:
     """
     if decoder not in DECODERS:
         raise ValueError(f"decoder {decoder!r} is not one of {', '.join(DECODERS)}")
-    if PYAV < 17:  # setup.py requires it, but any version can be installed by hand
-        raise UserError(f"PyAV {av.__version__} reads wrong colours or nothing; run: pip install 'av>=17'")
+    check_pyav()
     if decoder == "decord" and not is_installed():
         raise UserError("DATA.DECODER is decord, which is not installed; use auto or pyav")
     if decoder == "torchcodec" and (reason := why_not()):

@@ -15,6 +15,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from octvideo.data.decoders.reader import scaled_size
+from octvideo.errors import UserError
 
 __all__ = [
     "MESSAGES",
@@ -22,6 +23,7 @@ __all__ = [
     "Decoded",
     "Orientation",
     "Upright",
+    "check_pyav",
     "may_turn",
     "open_stream",
     "orientation",
@@ -37,6 +39,16 @@ _TURN = re.compile(rb"\x00\x00..?(?:\x06|\x4e\x01).{,999}?\x2f[\x03\x04]", re.DO
 MESSAGES = 4096  # bytes at the beginning of a packet that are searched for messages
 
 
+def check_pyav() -> None:
+    """Check the version of PyAV: setup.py requires it, but any can be installed by hand.
+
+    Raises:
+        UserError: it is too old.
+    """
+    if PYAV < 17:
+        raise UserError(f"PyAV {av.__version__} reads wrong colours or nothing; run: pip install 'av>=17'")
+
+
 def open_stream(
     source: str | bytes, *, threads: int = 1, **options: Any
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
@@ -50,7 +62,9 @@ def open_stream(
     Raises:
         ValueError: there is no video stream (the cover of an audio file is none), or FFmpeg has no decoder for it.
         OSError, av.FFmpegError: PyAV cannot open it.
+        UserError: see ``check_pyav``.
     """
+    check_pyav()
     if PYAV < 19:
         options["metadata_errors"] = "replace"  # text that is not UTF-8 is no error
     file = io.BytesIO(source) if isinstance(source, bytes) else source
