@@ -14,18 +14,18 @@ _LINES = 50  # of a log, over the whole work
 
 
 class Progress:
-    """A bar on a terminal, at most about fifty lines on stderr elsewhere. A context manager.
+    """A bar on a terminal, at most fifty lines on stderr elsewhere. A context manager.
 
     Args:
         what: the name of the work, such as ``test``.
         total: the number of steps.
         unit: what a step is, such as ``videos``.
-        every: steps between two lines; 0 for about fifty lines in all.
+        every: steps between two lines; 0 for at most fifty lines in all.
     """
 
     def __init__(self, what: str, total: int, unit: str = "", every: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, 0
-        self._every = every or max(1, total // _LINES)
+        self._every = every or max(1, -(-total // _LINES))
         self._shown = 0
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
