@@ -167,7 +167,7 @@ class Predictor:
                 parts.append(run.features(normalize_clips(views, self._mean, self._std)))
         vectors = torch.cat(parts) if per_window else torch.cat(parts).mean(0, keepdim=True)
         end = np.minimum(start + self.span, frames) if per_window else np.full(1, frames)
-        return Features(vectors.numpy(), start / fps, end / fps)
+        return Features(vectors.numpy(), video.seconds(start), video.seconds(end))
 
     def predict_frames(self, frames: np.ndarray | Tensor, top_k: int = 5) -> list[Prediction]:
         """Predict consecutive frames in memory: uint8 ``(T, H, W, 3)`` RGB, any T, at the video's own rate.

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from octvideo.cli import run as run_command
 from octvideo.cli.main import main
 from octvideo.engine.networks import load_network
 from octvideo.errors import UserError
+from octvideo.inference.overlay import VideoWriter
 from octvideo.models import build_model
 from octvideo.octave.complexity import count
 
@@ -117,6 +119,18 @@ def test_sheet_has_the_sampled_frames(counting: Path, sampling: str) -> None:
             assert np.diff(times) == pytest.approx([0.5, 0.5, 0.5])
     assert len({clip.cells[0].caption for clip in clips[:4]}) > 1, "the draws differ"
     assert [clip.cells[0].caption for clip in clips[4:]] != [clips[4].cells[0].caption] * 3
+
+
+def test_times_of_a_varying_rate(tmp_path: Path) -> None:
+    times = np.cumsum(np.where(np.arange(50) < 25, 0.04, 0.2))  # the brightness is the time, as above
+    path = tmp_path / "uneven.mp4"
+    with VideoWriter(path, Fraction(10)) as writer:
+        for time in times:
+            writer.write(np.full((96, 128, 3), round(20 + 30 * (time - times[0])), np.uint8), time)
+    cfg = small_cfg("DATA.NUM_FRAMES", "4", "DATA.SAMPLING_RATE", "5")
+    clips = [strip for strip in clip_sheet(path, cfg, "uneven.mp4")[1] if "crops" not in strip.heading]
+    for cell in (cell for strip in clips for cell in strip.cells):
+        assert (cell.image.mean() - 20) / 30 == pytest.approx(seconds(cell), abs=0.08)
 
 
 def test_sheet_shows_augmentation(counting: Path) -> None:

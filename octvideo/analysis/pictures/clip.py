@@ -28,11 +28,12 @@ _FRAMES = 8  # of a clip
 
 
 class Facts(NamedTuple):
-    """Frames, frames per second and times of a video, and one of the frames: uint8 ``(H, W, 3)``."""
+    """Frames, frames per second and times of a video, when each frame begins, and one frame: uint8 ``(H, W, 3)``."""
 
     frames: int
     fps: float
     times: np.ndarray | None
+    seconds: np.ndarray
     shown: np.ndarray
 
 
@@ -68,7 +69,7 @@ def clip_sheet(path: Path, cfg: CfgNode, name: str) -> tuple[str, list[Strip]]:
     with open_video(str(path), cfg.DATA.DECODER, fps=cfg.DATA.FPS) as video:
         frames, fps = len(video), video.fps
         middle = dataset.frame_numbers(frames, fps, video.times)[dataset.num_clips // 2, 0]
-        facts = Facts(frames, fps, video.times, video.frames([middle])[0])
+        facts = Facts(frames, fps, video.times, video.seconds(range(frames)), video.frames([middle])[0])
     height, width, _ = facts.shown.shape
     title = f"{name}: {frames} frames of {height} x {width}, {fps:.2f} per second, {frames / fps:.2f} s"
     return title, [*_training(path, cfg, facts), *_testing(dataset, views, facts)]
@@ -88,7 +89,7 @@ def _training(path: Path, cfg: CfgNode, facts: Facts) -> list[Strip]:
         frames = _pixels(augmentation.clips(clips, seeds), cfg)[0]
         numbers = dataset.frame_numbers((0, draw), facts.frames, facts.fps, facts.times)
         heading = f"training, draw {draw + 1}: {_size(frames)}"
-        strips.append(Strip(heading, _timed(frames, numbers, facts.fps)))
+        strips.append(Strip(heading, _timed(frames, facts.seconds[numbers])))
     return strips
 
 
@@ -101,7 +102,7 @@ def _testing(dataset: TestDataset, frames: Tensor, facts: Facts) -> list[Strip]:
     boxes = [Box(top, left, dataset.crop, dataset.crop) for top, left in places]
     middle = dataset.num_clips // 2
     crops = [
-        Cell(views[middle, crop, 0].numpy(), f"crop {crop + 1}, {_time(numbers[middle, 0], facts.fps)}")
+        Cell(views[middle, crop, 0].numpy(), f"crop {crop + 1}, {_time(facts.seconds[numbers[middle, 0]])}")
         for crop in range(dataset.num_crops)
     ]
     heading = f"testing, {dataset.num_crops} crop{'s' * (dataset.num_crops > 1)} of {dataset.crop} x {dataset.crop}"
@@ -110,7 +111,7 @@ def _testing(dataset: TestDataset, frames: Tensor, facts: Facts) -> list[Strip]:
     for clip in some(dataset.num_clips, _CLIPS):
         shown = views[clip, dataset.num_crops // 2]
         heading = f"testing, clip {clip + 1} of {dataset.num_clips}: {_size(shown)}"
-        strips.append(Strip(heading, _timed(shown, numbers[clip], facts.fps)))
+        strips.append(Strip(heading, _timed(shown, facts.seconds[numbers[clip]])))
     return strips
 
 
@@ -125,13 +126,13 @@ def _pixels(clips: Tensor, cfg: CfgNode) -> Tensor:
     return (255 * channels).round().clamp(0, 255).to(torch.uint8)
 
 
-def _timed(frames: Tensor, numbers: np.ndarray, fps: float) -> list[Cell]:
+def _timed(frames: Tensor, seconds: np.ndarray) -> list[Cell]:
     """Return the frames of a clip with their times, at most ``_FRAMES`` of them."""
-    return [Cell(frames[place].numpy(), _time(numbers[place], fps)) for place in some(len(frames), _FRAMES)]
+    return [Cell(frames[place].numpy(), _time(seconds[place])) for place in some(len(frames), _FRAMES)]
 
 
-def _time(number: int, fps: float) -> str:
-    return f"{number / fps:.2f} s"
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s"
 
 
 def _size(frames: Tensor) -> str:

@@ -45,7 +45,7 @@ def _strip(video: Tested, run: Run) -> Strip:
         with open_video(video.path, run.cfg.DATA.DECODER, fps=run.cfg.DATA.FPS) as opened:
             numbers = some(len(opened), _FRAMES)
             frames = opened.frames(numbers)
-            cells = [Cell(frame, f"{number / opened.fps:.2f} s") for number, frame in zip(numbers, frames)]
+            cells = [Cell(frame, f"{time:.2f} s") for time, frame in zip(opened.seconds(numbers), frames)]
     except DecodeError as error:
         return Strip("\n".join([*lines[:2], f"{lines[2]}: no picture ({error.reason})"]), [])
     return Strip("\n".join(lines), cells)

@@ -74,6 +74,13 @@ class Video:
     def __len__(self) -> int:
         return len(self._reader)
 
+    def seconds(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return when frames begin, in seconds from the first one: float ``(n,)``. ``len`` as an index is the end."""
+        times = self._reader.times
+        if times is None:
+            return np.asarray(indices) / self.fps
+        return (np.append(times, times[-1] + 1 / self.fps) - times[0])[np.asarray(indices)]
+
     def frames(
         self, indices: Sequence[int] | np.ndarray, transform: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> np.ndarray:
