@@ -22,7 +22,7 @@ def show(
     *,
     compact: bool = False,
 ) -> None:
-    """Print an answer.
+    """Print an answer, in one write: a reader of its first line (``| head -1``) may be gone before a second one.
 
     Args:
         record: what JSON says before it, such as the name of the video.
@@ -39,8 +39,6 @@ def show(
         found_text = " | ".join(f"{label} {100 * score:.1f} %" for label, score in predictions)
         print(title, f"not sure (closest: {found_text})" if sure is False else found_text, flush=True)
     else:
-        print(title)
-        if sure is False:
-            print(f"  not sure (closest: {predictions[0].label})")
-        for label, score in predictions:
-            print(f"  {100 * score:5.1f} %  {'#' * round(20 * score):20}  {label}", flush=True)
+        lines = [title, f"  not sure (closest: {predictions[0].label})"] if sure is False else [title]
+        lines += [f"  {100 * score:5.1f} %  {'#' * round(20 * score):20}  {label}" for label, score in predictions]
+        print("".join(f"{line}\n" for line in lines), end="", flush=True)

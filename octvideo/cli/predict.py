@@ -70,13 +70,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write the segments of one video with their times to FILE.csv, FILE.json or FILE.png",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per video (per prediction with --webcam)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object per video (per prediction with --webcam); those of a minute or more get segments",
+    )
     parser.add_argument("--top-k", type=positive_int, default=5, metavar="K", help="predictions shown (5)")
     parser.add_argument(
         "--every",
         type=positive_int,
         metavar="N",
-        help="frames between predictions over time; default: a quarter of a window for a timeline, else half of one",
+        help="frames between predictions over time; default: a quarter of a window for segments, else half of one",
     )
     parser.add_argument(
         "--features",
@@ -105,6 +109,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--features needs --backend torch: the other backends return logits only")
     if arguments.features:
         arguments.backend = "torch"
+    over_time = arguments.output or arguments.timeline or (arguments.json and not arguments.features)
+    if arguments.every and not (over_time or arguments.per_window or arguments.webcam):
+        parser.error("--every goes with --json, --output, --timeline, --per-window or --webcam")
     if arguments.per_window and not arguments.features:
         parser.error("--per-window goes with --features")
     return arguments
@@ -238,7 +245,7 @@ def _predict_file(
     predictions = predictor.predict_views(clips, arguments.top_k)
     sure = predictor.is_sure(predictions)
     record: dict[str, object] = {"video": source, "model": predictor.name}
-    if output is None and arguments.timeline is None:
+    if not _is_over_time(path, source, predictor, arguments):
         show(record, source, predictions, sure, arguments.json)
         return
     from octvideo.inference.annotated_video import annotate_video
@@ -253,6 +260,16 @@ def _predict_file(
     if output is not None:
         annotate_video(path, output, timeline, predictor, top_k=arguments.top_k)
         print(f"{source}: annotated video in {output}", file=sys.stderr)
+
+
+def _is_over_time(path: Path, source: str, predictor: Predictor, arguments: argparse.Namespace) -> bool:
+    """Tell whether a video gets segments. They need every frame, so short videos get them only if asked for."""
+    if arguments.output is not None or arguments.timeline is not None:
+        return True
+    from octvideo.data.media import is_image
+    from octvideo.inference.timeline import is_long
+
+    return arguments.json and not is_image(source) and (bool(arguments.every) or is_long(path, predictor))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ __all__ = [
     "Segment",
     "Timeline",
     "find_segments",
+    "is_long",
     "predict_timeline",
     "score_steps",
     "show_progress",
@@ -50,7 +51,7 @@ __all__ = [
 # Chosen by benchmarks/timeline.py.
 _SMOOTHING = 3  # steps that a moving average of the scores covers
 _SHORTEST = 3  # steps of a segment
-_LONG = 60  # seconds of a video from which progress is shown
+_LONG = 60  # seconds of a video from which one answer says little, and progress is shown
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,16 @@ def predict_timeline(source: str | Path, predictor: Predictor, *, every: int | N
     scores = smooth(scores, _SMOOTHING)
     segments = find_segments(times, scores, predictor.classes, predictor.threshold)
     return Timeline(predictor.classes, every, times, scores, segments)
+
+
+def is_long(source: str | Path, predictor: Predictor) -> bool:
+    """Tell whether a video file or a folder of frames takes a minute or longer, or does not say how long it is.
+
+    Raises:
+        UserError: the video cannot be read.
+    """
+    with FrameReader(str(source), folder_fps=predictor.folder_fps) as reader:
+        return not 0 < reader.duration < _LONG
 
 
 def score_steps(source: str | Path, predictor: Predictor, every: int) -> tuple[np.ndarray, np.ndarray]:

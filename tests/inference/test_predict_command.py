@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,18 @@ def test_one_video(checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.
     assert _probe(output) == (32, 30.0, (910, 618)), "twice as large, and a band with the strip"
     assert run(main, arguments[:-2]) == 0
     assert record["predictions"][0]["label"] in capsys.readouterr().out
+
+
+def test_an_answer_is_one_write(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """Else ``| head -1`` may end the command before it has written its files."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    with reader, writer:
+        arguments = [data / CLIP, "--checkpoint", checkpoint, "--output", tmp_path / "o.mp4"]
+        command = [sys.executable, "-u", ROOT / "demo" / "predict.py", *arguments]
+        assert subprocess.run(command, stdout=writer).returncode == 0
+        writer.close()
+        writes = list(iter(lambda: reader.recv(1 << 16), b""))
+    assert len(writes) == 1 and writes[0].count(b"\n") == 6 and (tmp_path / "o.mp4").is_file()
 
 
 def test_a_read_only_output_ends_in_one_line(checkpoint: Path, data: Path, tmp_path: Path) -> None:

@@ -149,6 +149,33 @@ def test_command_writes_the_timeline(
         assert picture.format == "PNG" and picture.width == 990
 
 
+@pytest.mark.parametrize(("seconds", "every"), [(59, None), (59, 20), (60, None)])
+def test_json_has_segments_of_long_videos(
+    seconds: int,
+    every: int | None,
+    checkpoint: Path,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = make_video(tmp_path / "slow.mp4", np.zeros((seconds, 64, 64, 3), np.uint8), fps=1)
+    arguments = [str(path), "--json", "--checkpoint", str(checkpoint), "--views", "1"]
+    assert run(main, [*arguments, *(["--every", str(every)] if every else [])]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if seconds < 60 and not every:
+        assert "segments" not in found
+    else:
+        assert (found["segments"][0]["start"], found["segments"][-1]["end"]) == (0, seconds)
+
+
+def test_json_of_a_picture_has_no_segments(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
+    assert run(main, [str(tmp_path / "picture.png"), "--json", "--every", "1", "--checkpoint", str(checkpoint)]) == 0
+    assert "segments" not in json.loads(capsys.readouterr().out)
+
+
 def test_annotated_video_has_a_moving_cursor(
     checkpoint: Path, joined: tuple[Path, list[float]], tmp_path: Path
 ) -> None:
