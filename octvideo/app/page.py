@@ -85,5 +85,5 @@ def serve(page: Any, host: str, port: int) -> None:
             ssr_mode=False,
             footer_links=[],
         )
-    except OSError:  # Gradio's message has advice of its own
+    except OSError:  # Gradio's message names a variable that octvideo does not read
         raise UserError(f"--port {port}: cannot be used; choose another") from None
