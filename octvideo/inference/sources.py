@@ -6,6 +6,7 @@ These readers deliver frames in order, as cameras and streams do. Clips of files
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -261,4 +262,6 @@ def _frame_rate(stream: av.VideoStream, live: bool) -> Fraction:
 
 def _reason(error: BaseException) -> str:
     """Return the reason in an error; FFmpeg calls our own timeout an exit."""
-    return f"no data for {_TIMEOUT:.0f} s" if isinstance(error, av.error.ExitError) else reason_of(error)
+    if isinstance(error, av.error.ExitError):
+        return f"no data for {_TIMEOUT:.0f} s"
+    return "another program uses it" if getattr(error, "errno", None) == errno.EBUSY else reason_of(error)

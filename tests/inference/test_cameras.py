@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import sys
+import termios
 from pathlib import Path
 
 import av
@@ -56,6 +60,32 @@ def test_a_lost_camera_is_given_up(jpegs: list[bytes], impatient: None, later: t
             for frame in reader:
                 frames.append(frame)
     assert len(frames) >= 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a device of Linux")
+def test_a_busy_camera_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A terminal stands for the camera: where it is in exclusive use, it answers as a camera does, but not to root."""
+    master, terminal = os.openpty()
+    device = os.ttyname(terminal)
+    fcntl.ioctl(terminal, termios.TIOCEXCL)
+    os.chmod(device, 0o666)
+    monkeypatch.setattr(sources, "_device", lambda number: (device, "v4l2"))
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(OSError, match="busy"):
+            os.open(device, os.O_RDWR)
+        assert run(main, ["--webcam", "0"]) == 2
+    finally:
+        os.seteuid(user)
+        os.close(master)
+        os.close(terminal)
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == (
+        f"error: --webcam 0: {device}: cannot be opened as a video (another program uses it); "
+        "pass the number of another camera, or the URL of a stream\n"
+    )
 
 
 def test_a_lost_camera_leaves_the_recording(
