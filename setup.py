@@ -31,7 +31,9 @@ setup(
         'decord>=0.6; platform_machine == "x86_64" and sys_platform != "darwin" or platform_machine == "AMD64"',
         # The fastest runtime on a CPU: 180 MB installed. `--backend auto` does without where there is no wheel.
         'openvino>=2024.4; platform_machine in "x86_64 AMD64 aarch64 arm64"',
-        "av>=17",  # older ones turn BT.709 and full range into RGB with BT.601's matrix
+        # 16 turns BT.709 and full range into RGB with BT.601's matrix, 17.0 crashes where it opens MPEG program streams
+        # with options. octvideo/data/decoders/stream.py has the same number.
+        "av>=17.1",
         "fvcore>=0.1.5.post20221221",
         "yacs>=0.1.8",
         "submitit>=1.5",

@@ -20,7 +20,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from octvideo.benchmarking.timing import hardware
     from octvideo.data.decoders import decord, stream, torchcodec
 
-    works = {"decord": decord.is_installed(), "pyav": stream.PYAV >= 17, "torchcodec": not torchcodec.why_not()}
+    works = {
+        "decord": decord.is_installed(),
+        "pyav": stream.PYAV >= stream.OLDEST_PYAV,
+        "torchcodec": not torchcodec.why_not(),
+    }
     machine = hardware()
     rows = {
         **{name: next((found.version for found in Distribution.discover(name=name)), "-") for name in _PACKAGES},

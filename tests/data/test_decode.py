@@ -52,9 +52,10 @@ def test_a_forked_process_reads_after_its_parent(tmp_path, make_video):
 
 
 @pytest.mark.parametrize("read", [open_video, FrameReader])
-def test_an_old_pyav_is_refused(monkeypatch, read):
-    monkeypatch.setattr("octvideo.data.decoders.stream.PYAV", 16)
-    with pytest.raises(UserError, match=rf"^PyAV {av.__version__} .*pip install 'av>=17'$"):
+@pytest.mark.parametrize("version", [(16, 1), (17, 0)])
+def test_an_old_pyav_is_refused(monkeypatch, read, version):
+    monkeypatch.setattr("octvideo.data.decoders.stream.PYAV", version)
+    with pytest.raises(UserError, match=rf"^PyAV {av.__version__} .*pip install 'av>=17.1'$"):
         read("clip.mp4")
 
 

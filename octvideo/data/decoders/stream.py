@@ -19,6 +19,7 @@ from octvideo.errors import UserError
 
 __all__ = [
     "MESSAGES",
+    "OLDEST_PYAV",
     "PYAV",
     "Decoded",
     "Orientation",
@@ -30,7 +31,8 @@ __all__ = [
     "pixel_aspect",
 ]
 
-PYAV = int(av.__version__.split(".")[0])  # the version
+PYAV = tuple(map(int, av.__version__.split(".")[:2]))  # the version
+OLDEST_PYAV = (17, 1)
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 _BAD_IN_A_ROW = 250  # packets that cannot be decoded, after which the rest is given up: ten seconds
 _WIDEST_PIXEL = 10  # a header that says more is wrong
@@ -45,8 +47,8 @@ def check_pyav() -> None:
     Raises:
         UserError: it is too old.
     """
-    if PYAV < 17:
-        raise UserError(f"PyAV {av.__version__} reads wrong colours or nothing; run: pip install 'av>=17'")
+    if PYAV < OLDEST_PYAV:
+        raise UserError(f"PyAV {av.__version__} reads wrong colours or crashes; run: pip install 'av>=17.1'")
 
 
 def open_stream(
@@ -65,7 +67,7 @@ def open_stream(
         UserError: see ``check_pyav``.
     """
     check_pyav()
-    if PYAV < 19:
+    if PYAV < (19,):
         options["metadata_errors"] = "replace"  # text that is not UTF-8 is no error
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     if isinstance(file, str) and os.path.isfile(file):
