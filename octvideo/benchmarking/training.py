@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice, repeat
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ from octvideo.engine.preparation import ClipPreparation
 from octvideo.engine.trainer import StepStats, Trainer, TrainSettings
 from octvideo.models.build import num_classes
 
-__all__ = ["train"]
+__all__ = ["engine_steps", "train"]
 
 _LR = 1e-6  # the frames are noise, and the loss must stay finite
 _STEPS = 4  # in a round
@@ -64,14 +65,7 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
             variants[f"{kind} from videos"] = _Variant(steps, partial(_clips, cfg, steps))
     for variant in variants.values():
         variant.steps(repeat(batch), 1)  # warms up
-    seconds = interleaved(variants, rounds)
-    clips = cfg.TRAIN.BATCH_SIZE
-    report = Report(
-        [
-            {"name": name, "seconds": value, "clips_per_s": clips / value, **variants[name].figures()}
-            for name, value in seconds.items()
-        ]
-    )
+    report = Report(_results(variants, rounds, cfg.TRAIN.BATCH_SIZE))
     pairs = [("octave", "vanilla")]
     for kind in engines:
         pairs += [(kind, f"{kind} bare loop"), (f"{kind} bare loop again", f"{kind} bare loop")]
@@ -79,6 +73,32 @@ def train(cfg: CfgNode, rounds: int, *, from_videos: bool = False) -> Report:
         report.compare(*pair)
         report.compare(*pair, by="processor_seconds")
     return report
+
+
+def engine_steps(cfgs: Mapping[str, CfgNode], rounds: int) -> list[dict[str, Any]]:
+    """Time optimiser steps of several networks on a batch in memory, in turn; the results are like those of ``train``.
+
+    Args:
+        cfgs: configurations by the name for their results.
+        rounds: see ``interleaved``.
+    """
+    variants = {}
+    for name, cfg in cfgs.items():
+        device, batch = resolve_device(cfg.DEVICE), _noise(cfg)
+        model = on_device(cfg, device)
+        steps = _engine(cfg, device, model, build_optimizer(cfg, model))
+        steps(repeat(batch), 1)  # warms up
+        variants[name] = _Variant(steps, partial(repeat, batch))
+    return _results(variants, rounds, next(iter(cfgs.values())).TRAIN.BATCH_SIZE)
+
+
+def _results(variants: Mapping[str, _Variant], rounds: int, clips: int) -> list[dict[str, Any]]:
+    """Time the variants in turn; ``clips`` are those of a step."""
+    seconds = interleaved(variants, rounds)
+    return [
+        {"name": name, "seconds": value, "clips_per_s": clips / value, **variants[name].figures()}
+        for name, value in seconds.items()
+    ]
 
 
 class _Variant:

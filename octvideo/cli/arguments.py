@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "add_config_arguments",
+    "alpha_keys",
     "model_name",
     "nonnegative_int",
     "path_arg",
@@ -25,6 +26,15 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     """
     parser.add_argument("--cfg", required=required, help="a configuration: path, or bare name below configs/")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
+
+
+def alpha_keys(text: str) -> list[str]:
+    """Parse ``A`` or ``AxM``, like 0.125x16, into keys and values: low channels in multiples of M, without it of 1."""
+    alpha, _, multiple = text.partition("x")
+    try:
+        return ["OCTAVE.ALPHA", str(float(alpha)), "OCTAVE.MULTIPLE", str(int(multiple or 1))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0.25 or 0.125x16") from None
 
 
 def model_name(text: str) -> str:

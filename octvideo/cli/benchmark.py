@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octvideo.cli.arguments import model_name, positive_int
+from octvideo.cli.arguments import alpha_keys, model_name, positive_int
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 from octvideo.models.zoo import config_file, weights_file
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha",
         action="append",
         default=[],
-        type=_alpha,
+        type=alpha_keys,
         metavar="A[xM]",
         help="forward: OCTAVE.ALPHA A with OCTAVE.MULTIPLE M, like 0.125x16; may be repeated",
     )
@@ -68,15 +68,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="configuration keys to change")
     return parser
-
-
-def _alpha(text: str) -> list[str]:
-    """Parse ``A`` or ``AxM`` into keys and values."""
-    alpha, _, multiple = text.partition("x")
-    try:
-        return ["OCTAVE.ALPHA", str(float(alpha)), "OCTAVE.MULTIPLE", str(int(multiple or 1))]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 0.25 or 0.125x16") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

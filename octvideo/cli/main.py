@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train on a folder of your own videos, and report",
     "run-net": "train and test a configuration",
     "complexity": "parameters and multiply-adds of a configuration; the paper's tables",
+    "compare": "train and test twins over alphas and seeds, and write one table",
     "predict": "predict the actions in videos, cameras and streams",
     "app": "the same in a browser",
     "export": "write a trained network as ONNX, OpenVINO or a torch.export program",

@@ -19,6 +19,7 @@ from octvideo.plotting import drawing, line_style, shortened, to_png
 __all__ = ["Result", "draw_comparison", "read_results"]
 
 _COLUMNS = ("model", "alpha", "gflops", "top1")
+_Point = tuple[float, float]  # alpha and multiply-adds: the same alpha may be rounded to other multiples of channels
 _LONGEST = 60  # letters of a network's name
 
 
@@ -86,29 +87,29 @@ def _row(row: dict[str, str], place: str) -> Result:
 
 def draw_comparison(results: Iterable[Result]) -> bytes:
     """Return a PNG: a line per network, a point per alpha; the mean over runs with their standard deviation."""
-    networks: dict[str, dict[float, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    networks: dict[str, dict[_Point, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        networks[result.model][result.alpha].append(result)
+        networks[result.model][result.alpha, result.gflops].append(result)
     names = [shortened(name, _LONGEST) for name in networks]
     with drawing(names) as plt:
         figure, panel = plt.subplots(figsize=(6.5, 4.6), layout="constrained")
-        for number, (name, alphas) in enumerate(zip(names, networks.values())):
-            _draw_line(panel, dict(sorted(alphas.items())), {**line_style(number), "label": name})
+        for number, (name, points) in enumerate(zip(names, networks.values())):
+            _draw_line(panel, dict(sorted(points.items())), {**line_style(number), "label": name})
         panel.margins(x=0.15, y=0.12)
         panel.set(xlabel="multiply-adds of one clip, billions", ylabel="top-1, %: mean and standard deviation")
         figure.legend(loc="outside upper left", ncols=2 if max(map(len, names)) < 40 else 1)
         return to_png(figure)
 
 
-def _draw_line(panel: Any, alphas: Mapping[float, Sequence[Result]], look: Mapping[str, Any]) -> None:
+def _draw_line(panel: Any, points: Mapping[_Point, Sequence[Result]], look: Mapping[str, Any]) -> None:
     """Draw a network: each run as a dot, their means as a line with error bars."""
-    x = [mean(run.gflops for run in runs) for runs in alphas.values()]
-    y = [mean(run.top1 for run in runs) for runs in alphas.values()]
-    spread = [stdev(run.top1 for run in runs) if len(runs) > 1 else math.nan for runs in alphas.values()]
+    x = [gflops for _, gflops in points]
+    y = [mean(run.top1 for run in runs) for runs in points.values()]
+    spread = [stdev(run.top1 for run in runs) if len(runs) > 1 else math.nan for runs in points.values()]
     panel.errorbar(x, y, yerr=spread, **look, linewidth=1.4, markersize=5, capsize=3)
-    dots = [run for runs in alphas.values() for run in runs]
+    dots = [run for runs in points.values() for run in runs]
     panel.plot([run.gflops for run in dots], [run.top1 for run in dots], ".", color=look["color"], alpha=0.4)
     page = dict(facecolor="white", edgecolor="none", alpha=0.8, pad=1)
-    for (alpha, runs), place in zip(alphas.items(), zip(x, y)):
+    for ((alpha, _), runs), place in zip(points.items(), zip(x, y)):
         text = f"α {alpha:g}" + (f", N = {len(runs)}" if len(runs) > 1 else "")
         panel.annotate(text, place, (7, 5), textcoords="offset points", fontsize=7, bbox=page)
