@@ -105,6 +105,12 @@ SECTIONS = (
         "30 views of rendered actions, which `make quickstart` makes; it also trains Oct-I3D. `python "
         "benchmarks/time_direction.py` trains Oct-C2D too ([time_direction.md](time_direction.md)).",
     ),
+    (
+        "Hard rendered set",
+        "hard",
+        "octvideo compare --cfg CONFIG --alphas 0 0.25x8 0.5x16 OUTPUT_DIR output/NAME",
+        "2 views of the videos that [compare.md](compare.md#on-rendered-videos) makes.",
+    ),
 )
 
 

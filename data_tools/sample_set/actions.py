@@ -1,8 +1,9 @@
-"""The actions of the sample set: how a pose follows from time.
+"""The actions of the sample sets: how a pose follows from time.
 
 Periodic actions last for the whole video. One-shot actions go from one pose to another with a hold at both ends.
 ``stand_up`` and ``arms_close`` are ``sit_down`` and ``arms_open`` with time mirrored about the middle of the video,
-camera shake included. They show the same pictures equally often and differ only in the order of the frames.
+camera shake included. They show the same pictures equally often and differ only in the order of the frames. So do
+``lower_arms``, ``walk_backwards`` and ``circle_arms_back`` of the hard set.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from data_tools.sample_set.figures import Limb, Pose
 
-__all__ = ["ACTIONS", "Action", "Motion", "make_motion"]
+__all__ = ["ACTIONS", "ALL_ACTIONS", "Action", "Motion", "make_motion"]
 
 Quirks = tuple[float, float, float]  # the manner of this performance, each in [-1, 1]
 PoseOf = Callable[[float, Quirks], Pose]
@@ -134,6 +135,58 @@ def _clap(phase: float, q: Quirks) -> Pose:
     return Pose(_both(arm), _STANCE)
 
 
+def _raise_arms(s: float, q: Quirks) -> Pose:
+    arm = _blend(_idle(q), Limb(168 + 8 * q[0], 8 + 5 * q[1], 6, 0), s)
+    return Pose(_both(arm), _STANCE, lean=_mix(3, -4, s))
+
+
+def _circle_arms(phase: float, q: Quirks) -> Pose:
+    arm = Limb(360 * phase, 8 + 5 * q[0], 8 + 5 * q[1], 0)
+    return Pose(_both(arm), _STANCE, lean=2 + 2 * q[2])
+
+
+def _bow(phase: float, q: Quirks) -> Pose:
+    return Pose(_both(_idle(q)), _STANCE, lean=_mix(2, 62 + 10 * q[0], _wave_of(phase)))
+
+
+def _punch(phase: float, q: Quirks) -> Pose:
+    guard, strike = Limb(30 + 8 * q[0], 10, 100 + 10 * q[1], -12), Limb(84 + 8 * q[2], 6, 4, -8)
+    arms = tuple(_blend(guard, strike, _wave_of(at) ** 2) for at in (phase, phase + 0.5))
+    return Pose((arms[0], arms[1]), (Limb(14, 5, -10, -2), Limb(-14, 5, -8, -2)), lean=6)
+
+
+def _run(phase: float, q: Quirks) -> Pose:
+    stride = 40 + 6 * q[0]
+
+    def leg(at: float) -> Limb:
+        return Limb(stride * sin(2 * pi * at) + 10, 2, -18 - 76 * max(0.0, cos(2 * pi * at)) ** 1.2, -1)
+
+    def arm(at: float) -> Limb:
+        return Limb(-38 * sin(2 * pi * at), 8, 80 + 10 * q[1], -4)
+
+    legs = (leg(phase), leg(phase + 0.5))
+    return Pose((arm(phase), arm(phase + 0.5)), legs, lean=10 + 4 * q[2], lift=0.03 * abs(sin(2 * pi * phase)))
+
+
+def _march(phase: float, q: Quirks) -> Pose:
+    def leg(at: float) -> Limb:
+        w = max(0.0, sin(2 * pi * at))
+        return Limb(2 + (66 + 10 * q[0]) * w, 3, -5 - (72 + 8 * q[1]) * w, -1)
+
+    def arm(at: float) -> Limb:
+        return Limb(-(28 + 8 * q[2]) * sin(2 * pi * at), 7, 24, -2)
+
+    return Pose((arm(phase), arm(phase + 0.5)), (leg(phase), leg(phase + 0.5)), lean=1)
+
+
+def _hop(phase: float, q: Quirks) -> Pose:
+    rise = sin(2 * pi * phase)
+    crouch = max(0.0, -rise)
+    leg = Limb(4 + 34 * crouch, 4, -6 - 58 * crouch, -2)
+    arm = _idle(q)._replace(flex=10 - 30 * crouch + 20 * max(0.0, rise))
+    return Pose(_both(arm), _both(leg), lean=3 + 14 * crouch, lift=(0.1 + 0.03 * q[0]) * max(0.0, rise))
+
+
 ACTIONS: dict[str, Action] = {
     "arms_close": Action(_arms_open, (0, 35), mirrored=True),
     "arms_open": Action(_arms_open, (0, 35)),
@@ -145,6 +198,20 @@ ACTIONS: dict[str, Action] = {
     "stand_up": Action(_sit, (45, 88), mirrored=True, seat=True),
     "walk": Action(_walk, (50, 88), rate=(0.8, 1.3), travel=(0.0, 0.5)),
     "wave": Action(_wave, (0, 35), rate=(1.2, 2.2)),
+}
+# Those of the hard set.
+ALL_ACTIONS: dict[str, Action] = {
+    **ACTIONS,
+    "bow": Action(_bow, (25, 80), rate=(0.6, 1.0)),
+    "circle_arms": Action(_circle_arms, (25, 88), rate=(0.7, 1.2)),
+    "circle_arms_back": Action(_circle_arms, (25, 88), rate=(0.7, 1.2), mirrored=True),
+    "hop": Action(_hop, (0, 88), rate=(1.1, 1.7)),
+    "lower_arms": Action(_raise_arms, (0, 88), mirrored=True),
+    "march": Action(_march, (25, 88), rate=(0.8, 1.3)),
+    "punch": Action(_punch, (25, 80), rate=(0.9, 1.5)),
+    "raise_arms": Action(_raise_arms, (0, 88)),
+    "run": Action(_run, (50, 88), rate=(1.2, 1.8), travel=(0.0, 0.5)),
+    "walk_backwards": Action(_walk, (50, 88), rate=(0.8, 1.3), travel=(0.0, 0.5), mirrored=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""Render and encode a video of the sample set from its seeds."""
+"""Render and encode a video of the sample sets from its seeds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from data_tools.sample_set.actions import ACTIONS, make_motion
+from data_tools.sample_set.actions import ALL_ACTIONS, make_motion
 from data_tools.sample_set.figures import Camera, draw_figure, joints_of, make_body
+from data_tools.sample_set.hard import Filming, make_filming
 from data_tools.sample_set.scenery import Light, draw_seat, draw_shadow, make_background, make_light
 from octvideo.files import atomic_write
 
@@ -25,7 +26,8 @@ _OVERSAMPLING = 2  # frames are drawn larger and averaged down: smooth edges
 class Clip:
     """A video: its frames before encoding follow from these values.
 
-    ``figure`` and ``take`` are seeds. A figure has the same body and clothes in every video.
+    ``figure`` and ``take`` are seeds. A figure has the same body and clothes in every video. A ``hard`` one is filmed
+    by a moving camera, with people behind the figure and things in front of it.
     """
 
     action: str
@@ -33,13 +35,14 @@ class Clip:
     take: tuple[int, ...]
     size: int
     frames: int
+    hard: bool = False
 
 
 def clean_frames(clip: Clip) -> Iterator[Image.Image]:
     """The frames before light and noise: RGB pictures, ``size`` x ``size``."""
     rng = np.random.default_rng(clip.take)
     body = make_body(np.random.default_rng(clip.figure))
-    action = ACTIONS[clip.action]
+    action = ALL_ACTIONS[clip.action]
     side = clip.size * _OVERSAMPLING
     margin = side // 16  # which camera shake can bring into the picture
     background = make_background(side + 2 * margin, [body.shirt, body.trousers, body.skin], rng)
@@ -52,10 +55,17 @@ def clean_frames(clip: Clip) -> Iterator[Image.Image]:
     mirror, chair = rng.uniform() < 0.5, rng.uniform() < 0.6
     red, green, blue = rng.integers(40, 200, 3).tolist()
     motion = make_motion(action, clip.frames, FPS, rng)
-    for pose, shake in zip(motion.poses, motion.shake):
+    filming: Filming | None = None
+    if clip.hard:
+        filming = make_filming(side, clip.frames, FPS, np.random.default_rng((*clip.take, 2)))
+        yaw += filming.turn
+        tilt, scale, x, floor = filming.tilt, filming.scale, filming.x, filming.floor
+    for number, (pose, shake) in enumerate(zip(motion.poses, motion.shake)):
         dx, dy = (round(scale * offset) for offset in shake)
         image = background.crop((margin - dx, margin - dy, margin - dx + side, margin - dy + side))
         camera = Camera(yaw, tilt, distance, scale, x + dx, floor + dy)
+        if filming:
+            filming.draw_people(image, number, (dx, dy))
         joints = joints_of(body, pose)
         feet = [joints[f"{name}_ankle"] for name in ("left", "right")]
         spots = [camera.project((fx * body.height, 0.0, (fz + 0.03) * body.height))[:2] for fx, _, fz in feet]
@@ -63,7 +73,7 @@ def clean_frames(clip: Clip) -> Iterator[Image.Image]:
         if action.seat:
             draw_seat(image, body, camera, chair, (red, green, blue))
         draw_figure(image, body, joints, camera)
-        small = image.reduce(_OVERSAMPLING)
+        small = filming.shoot(image, number, clip.size) if filming else image.reduce(_OVERSAMPLING)
         yield small.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else small
 
 

@@ -1,6 +1,7 @@
-"""Renders a small set of real .mp4 files: people-like figures doing ten actions, for the quickstart and the tests.
+"""Renders a set of real .mp4 files: people-like figures doing ten actions, for the quickstart and the tests.
 
-Two pairs of actions differ only in the direction of time. Training and validation share no figure.
+Two pairs of actions differ only in the direction of time. Training and validation share no figure. With --hard there
+are twenty actions, five such pairs, other people, things in front of the figure and a moving camera.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from data_tools.sample_set.actions import ACTIONS
+from data_tools.sample_set.actions import ACTIONS, ALL_ACTIONS
 from data_tools.sample_set.clips import FPS, Clip, render
 from octvideo.cli.arguments import nonnegative_int, path_arg
 from octvideo.errors import UserError
@@ -26,18 +27,20 @@ TAKES = 2  # videos of each figure in each action
 _SPLITS = ("train", "val")
 
 
-def plan(train_per_class: int, val_per_class: int, size: int, frames: int, seed: int) -> dict[str, Clip]:
+def plan(
+    train_per_class: int, val_per_class: int, size: int, frames: int, seed: int, hard: bool = False
+) -> dict[str, Clip]:
     """Return all videos, by their path below the output folder.
 
     The seed of a figure includes the number of its split, so the splits share no figure.
     """
     clips = {}
     for split, count in enumerate((train_per_class, val_per_class)):
-        for number, action in enumerate(ACTIONS):
+        for number, action in enumerate(ALL_ACTIONS if hard else ACTIONS):
             for take in range(count):
                 figure = take // TAKES
                 path = f"{_SPLITS[split]}/{action}/{_SPLITS[split]}{figure:03d}_{take % TAKES}.mp4"
-                clips[path] = Clip(action, (seed, split, figure), (seed, split, number, take), size, frames)
+                clips[path] = Clip(action, (seed, split, figure), (seed, split, number, take), size, frames, hard)
     return clips
 
 
@@ -83,7 +86,7 @@ def make(output: Path, clips: dict[str, Clip], settings: dict[str, int], workers
 
 
 def _write_lists(output: Path, clips: dict[str, Clip]) -> None:
-    write_text(output / "classes.txt", "\n".join(ACTIONS) + "\n")
+    write_text(output / "classes.txt", "\n".join(dict.fromkeys(clip.action for clip in clips.values())) + "\n")
     with (output / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split", "figure", "frames", "fps"])
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=80, help="height and width, pixels, even (default 80)")
     parser.add_argument("--frames", type=int, default=40, help=f"length of a video at {FPS} frames per second")
     parser.add_argument("--seed", type=nonnegative_int, default=0)
+    parser.add_argument("--hard", action="store_true", help="twenty actions that are harder to tell apart")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--force", action="store_true", help="remove an earlier sample set from the folder first")
     args = parser.parse_args(argv)
@@ -112,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.force and (args.output / MARKER).is_file():
         shutil.rmtree(args.output)
     settings = {name: getattr(args, name) for name in ("train_per_class", "val_per_class", "size", "frames", "seed")}
+    if args.hard:  # a set that was made before there was this option does not record it
+        settings["hard"] = True
     clips = plan(**settings)
     made = make(args.output, clips, settings, args.workers)
-    print(f"{args.output}: {len(clips)} videos of {len(ACTIONS)} actions {'made' if made else 'exist already'}")
+    actions = len({clip.action for clip in clips.values()})
+    print(f"{args.output}: {len(clips)} videos of {actions} actions {'made' if made else 'exist already'}")
     return 0

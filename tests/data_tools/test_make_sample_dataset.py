@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from processes import ROOT, environment
 
-from data_tools.sample_set.actions import ACTIONS, make_motion
+from data_tools.sample_set.actions import ACTIONS, ALL_ACTIONS, make_motion
 from data_tools.sample_set.clips import FPS, Clip, clean_frames, recorded_frames
 from data_tools.sample_set.figures import joints_of, make_body
 from data_tools.sample_set.make_sample_dataset import MARKER, plan
@@ -131,13 +131,13 @@ def test_clips_see_most_of_the_transition(action: str) -> None:
         assert all(np.linalg.norm(path[start] - path[start + 28]) > 0.5 * whole for start in range(12))
 
 
-@pytest.mark.parametrize("action", [name for name, action in ACTIONS.items() if action.rate])
+@pytest.mark.parametrize("action", [name for name, action in ALL_ACTIONS.items() if action.rate])
 def test_periodic_actions_never_stop(action: str) -> None:
     """Every half of a video has enough movement to recognise the action."""
     for seed in range(10):
         rng = np.random.default_rng(seed)
         body = make_body(rng)
-        poses = make_motion(ACTIONS[action], 40, FPS, rng).poses
+        poses = make_motion(ALL_ACTIONS[action], 40, FPS, rng).poses
         path = np.array([list(joints_of(body, pose).values()) for pose in poses])
         for start in (0, 10, 20):
             assert np.ptp(path[start : start + 20], axis=0).max() > 0.08
@@ -145,7 +145,7 @@ def test_periodic_actions_never_stop(action: str) -> None:
 
 def test_figures_stand_and_hold_together() -> None:
     rng = np.random.default_rng(0)
-    for action in ACTIONS.values():
+    for action in ALL_ACTIONS.values():
         body = make_body(rng)
         for pose in make_motion(action, 40, FPS, rng).poses[::5]:
             joints = {name: np.array(at) for name, at in joints_of(body, pose).items()}
@@ -158,6 +158,37 @@ def test_figures_stand_and_hold_together() -> None:
                 assert np.linalg.norm(joints[f"{side}_{a}"] - joints[f"{side}_{b}"]) == pytest.approx(length)
             if action.seat:
                 assert joints["pelvis"][1] > body.shin, "sinks through the seat"
+
+
+def test_hard_set_has_twenty_actions(tmp_path: Path) -> None:
+    output, options = tmp_path / "set", {**TINY, "train_per_class": 1, "val_per_class": 1}
+    done = call(output, "--hard", workers=2, **options)
+    assert done.returncode == 0 and "40 videos of 20 actions made" in done.stdout, done.stderr
+    assert sorted((output / "classes.txt").read_text().split()) == sorted(ALL_ACTIONS)
+    clips = plan(**options, hard=True)
+    assert {str(path.relative_to(output)) for path in output.rglob("*.mp4")} == set(clips)
+    name = "val/punch/val000_0.mp4"
+    assert distance(output / name, clips[name]) < ENCODING
+    done = call(output, **options)
+    assert done.returncode == 2 and "made with other settings" in done.stderr
+
+
+def test_hard_videos_hide_no_action() -> None:
+    """What is around the figure depends on the take, not on the action: two actions of a take share it."""
+    first, second = (
+        stack(recorded_frames(Clip(action, (0, 1), (0, 2), 48, 12, hard=True))) for action in ("march", "punch")
+    )
+    differs = (first != second).any((0, 3))
+    assert 0.02 < differs.mean() < 0.9 and not differs[0].any()
+
+
+def test_hard_camera_moves() -> None:
+    moved = []
+    for take in range(6):
+        frames = stack(clean_frames(Clip("clap", (0, 1), (0, take), 48, 40, hard=True))).astype(int)
+        assert np.array_equal(frames, stack(clean_frames(Clip("clap", (0, 1), (0, take), 48, 40, hard=True))))
+        moved.append(np.abs(frames[0, :, 0] - frames[20, :, 0]).mean())
+    assert max(moved) > 3, "the left edge shows the same throughout"
 
 
 def test_clothes_and_rooms_differ() -> None:
