@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
+
+from octvideo.parts import Part
 
 __all__ = [
     "add_config_arguments",
     "alpha_keys",
+    "add_part_arguments",
+    "core_count",
     "model_name",
     "nonnegative_int",
     "path_arg",
@@ -17,6 +22,13 @@ __all__ = [
     "probability",
     "share",
 ]
+
+
+def core_count() -> int:
+    """Return the number of cores that this process may use: those of its SLURM task, or all."""
+    if text := os.environ.get("SLURM_CPUS_PER_TASK"):
+        return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -35,6 +47,25 @@ def alpha_keys(text: str) -> list[str]:
         return ["OCTAVE.ALPHA", str(float(alpha)), "OCTAVE.MULTIPLE", str(int(multiple or 1))]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 0.25 or 0.125x16") from None
+
+
+def add_part_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add ``--part`` and ``--merge``, with which several tasks share long work; ``octvideo submit`` passes them."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="do a part of the work, as task I of N; I/N%%M: M of them run at once and share limits",
+    )
+    group.add_argument("--merge", action="store_true", help="do nothing but merge the results of all parts")
+
+
+def _part(text: str) -> Part:
+    try:
+        return Part.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def model_name(text: str) -> str:
