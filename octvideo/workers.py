@@ -34,7 +34,7 @@ import torch
 
 from octvideo.signals import undisturbed_children
 
-__all__ = ["WorkerProcess", "WorkerFailed", "as_completed", "in_worker", "map_in_workers"]
+__all__ = ["WorkerProcess", "WorkerFailed", "as_completed", "in_worker", "map_ahead", "map_in_workers"]
 
 T = TypeVar("T")
 _CAN_FORK = hasattr(os, "fork")  # not on Windows
@@ -144,6 +144,35 @@ def map_in_workers(
         while given in done:
             yield done.pop(given)
             given += 1
+
+
+def map_ahead(
+    function: Callable[[Any], T], items: Sequence[Any], *, workers: int, timeout: float
+) -> Iterator[T | WorkerFailed]:
+    """Yield what ``map_in_workers`` does; while the caller uses a result, the children work on the next ``workers``.
+
+    No more results than these are kept, however large they are.
+    """
+    if not _CAN_FORK:
+        yield from map(function, items)
+        return
+    guards = [WorkerProcess(function, timeout) for _ in range(min(workers, len(items)))]
+    try:
+        for guard, item in zip(guards, items):
+            guard.send(item)
+        for number in range(len(items)):
+            guard = guards[number % len(guards)]
+            result: T | WorkerFailed
+            try:
+                result = guard.receive()
+            except WorkerFailed as error:
+                result = error
+            if number + len(guards) < len(items):
+                guard.send(items[number + len(guards)])
+            yield result
+    finally:
+        for guard in guards:
+            guard.close()
 
 
 def as_completed(

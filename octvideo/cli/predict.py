@@ -18,6 +18,7 @@ from octvideo.cli.answers import show
 from octvideo.cli.arguments import path_arg, positive_int, positive_number
 from octvideo.cli.network_options import add_model_arguments, predictor_from
 from octvideo.cli.predict_live import predict_live
+from octvideo.cli.predict_many import add_many_arguments, check_many_arguments, predict_into_file
 from octvideo.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from octvideo.inference.features import AddFeatures
     from octvideo.inference.videos import Video
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -47,14 +48,15 @@ def _timeline_file(text: str) -> Path:
     return path
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options; end the program where they do not go together."""
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0; 2 if something could not be predicted.",
     )
     parser.add_argument(
-        "source", nargs="*", metavar="VIDEO|FOLDER|URL|GLOB", help="videos; a quoted GLOB such as 'clips/**/*.mp4'"
+        "source", nargs="*", metavar="VIDEO|FOLDER|LIST|URL|GLOB", help="videos; a quoted GLOB such as 'clips/**/*.mp4'"
     )
     parser.add_argument(
         "--webcam",
@@ -94,7 +96,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=positive_int, metavar="N", help="with --webcam: stop after N frames")
     parser.add_argument("--max-seconds", type=positive_number, metavar="S", help="with --webcam: stop after S seconds")
     add_model_arguments(parser)
+    add_many_arguments(parser)
     arguments = parser.parse_args(argv)
+    check_many_arguments(parser, arguments)
     if "" in (*arguments.source, arguments.webcam):
         parser.error("the name of the video is empty")
     if bool(arguments.source) == (arguments.webcam is not None):
@@ -123,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: bad weights, configuration or output; a camera cannot be opened.
     """
-    arguments = _parse(argv)
+    arguments = parse(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: no partial file is left
     try:
         if arguments.webcam is not None:
@@ -141,6 +145,8 @@ def _predict_videos(arguments: argparse.Namespace) -> int:
     videos, failed = _find(arguments)
     if not videos:
         return 2
+    if arguments.output_jsonl:
+        return predict_into_file(arguments, [video.name for video in videos], failed, predictor_from)
     total = len(videos) + failed
     if arguments.timeline:
         _check_timeline(arguments.timeline, videos)
@@ -187,11 +193,14 @@ def _find(arguments: argparse.Namespace) -> tuple[list[Video], int]:
     """Return the videos, each once, and the number of arguments that are none, which are reported."""
     from octvideo.inference.videos import find_videos
 
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
     videos: dict[str, Video] = {}
     failed = 0
     for name in arguments.source:
         try:
-            for video in find_videos(name, arguments.output, lambda text: print(text, file=sys.stderr)):
+            for video in find_videos(name, arguments.output, say, arguments.root):
                 videos.setdefault(os.path.abspath(video.name), video)
         except UserError as error:
             failed += 1

@@ -51,6 +51,7 @@ class Predictor:
 
     Attributes:
         backend: what runs the network, and why, such as ``"openvino (converted before)"``.
+        device: of PyTorch; the CPU for other backends.
         name: name of the network.
         classes: class names, in the network's order, without ``other`` (``octvideo/inference/confidence.py``).
         threshold: see above; None: there is none.
@@ -104,7 +105,7 @@ class Predictor:
             settings.DATA.FPS,
         )
         self._batch, self._average = settings.TEST.MAX_VIEWS, settings.TEST.AVERAGE
-        self._device, self._model = where, None
+        self.device, self._model = where, None
         self._run: Runner
         if isinstance(network, ExportedNetwork):
             self._run, self.backend = network.run, f"openvino ({network.precision}, exported)"
@@ -209,7 +210,7 @@ class Predictor:
             return self._run
         if self._model is None:
             raise UserError("features need --backend torch: other backends return logits only")
-        return TorchRunner(fold_batch_norm(self._model).to(self._device), self._device)
+        return TorchRunner(fold_batch_norm(self._model).to(self.device), self.device)
 
     @contextlib.contextmanager
     def _open(self, path: str | Path) -> Iterator[Video]:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from octvideo.data.index import read_index
 from octvideo.data.media import frame_folders, frames_in, is_video, list_suffixes, passed_over_text, scan_folder
+from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
 from octvideo.inference.sources import is_url
 
-__all__ = ["Video", "find_videos", "is_single", "output_files"]
+__all__ = ["Video", "find_videos", "is_list", "is_single", "output_files"]
+
+_LISTS = (".csv", ".list", ".lst", ".tsv", ".txt")
 
 
 class Video(NamedTuple):
@@ -30,12 +34,19 @@ class Video(NamedTuple):
 
 
 def is_single(name: str) -> bool:
-    """Tell whether an argument names one video, not a folder or a glob. A folder of frames is a video."""
-    return is_url(name) or bool(frames_in(name)) or not (os.path.isdir(name) or _is_glob(name))
+    """Tell whether an argument names one video, not a list, a folder or a glob. A folder of frames is a video."""
+    return is_url(name) or bool(frames_in(name)) or not (os.path.isdir(name) or _is_glob(name) or is_list(name))
 
 
-def find_videos(name: str, without: Path | None = None, say: Callable[[str], object] = lambda _: None) -> list[Video]:
-    """Return the videos of an argument: a file, a URL, a folder to search, or a glob.
+def is_list(name: str) -> bool:
+    """Tell whether an argument names a list of videos, see ``octvideo.data.lists``."""
+    return os.path.splitext(name)[1].lower() in _LISTS and os.path.isfile(name)
+
+
+def find_videos(
+    name: str, without: Path | None = None, say: Callable[[str], object] = lambda _: None, root: str = ""
+) -> list[Video]:
+    """Return the videos of an argument: a file, a URL, a list, a folder to search, or a glob.
 
     A glob means the video files and folders that match it; ``**`` matches any number of folders.
 
@@ -43,6 +54,7 @@ def find_videos(name: str, without: Path | None = None, say: Callable[[str], obj
         name: the argument.
         without: a folder to leave out of searches, such as that of the results.
         say: called with a line about the files that are passed over.
+        root: folder of the relative paths of a list; "" is the list's own.
 
     Raises:
         UserError: there is none.
@@ -51,6 +63,13 @@ def find_videos(name: str, without: Path | None = None, say: Callable[[str], obj
         return [Video(name, Path(Path(unquote(urlsplit(name).path)).name or "video"))]
     if frames_in(name):
         return [Video(name, Path(Path(name).name))]
+    if is_list(name):
+        if is_sharded(name):
+            raise UserError(f"{name}: these are tar shards; pass the list that they were made from")
+        index = read_index(name, root=root)
+        paths = [index.path(number) for number in range(len(index))]
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        return [Video(path, Path(os.path.relpath(path, common))) for path in paths]
     if is_single(name):
         if not os.path.exists(name):
             raise UserError(f"{name}: no such file; give the path of a video, a folder or a URL")
