@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
@@ -13,14 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from octvideo.cli import to_json
-from octvideo.cli.arguments import path_arg, positive_int, positive_number
+from octvideo.cli.arguments import add_part_arguments, core_count, path_arg, positive_int, positive_number
 from octvideo.errors import UserError
 from octvideo.progress import Progress
 
 __all__ = ["main"]
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options; end the program where they do not go together."""
     parser = argparse.ArgumentParser(
         prog="check-videos",
         description=__doc__.split(": ", 1)[1],
@@ -34,14 +34,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=positive_int,
-        default=os.cpu_count() or 1,
+        default=core_count(),
         metavar="N",
         help="processes; default: one per core",
     )
     parser.add_argument("--timeout", type=positive_number, default=120.0, metavar="S", help="time limit per file (120)")
     parser.add_argument(
         "--report",
-        type=Path,
+        type=path_arg,
         metavar="FILE",
         help="write one row per file (.csv or .jsonl); unchanged files that it has already are not decoded again",
     )
@@ -49,7 +49,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--clean-list", type=Path, metavar="FILE", help="write a copy of the list without the files that do not decode"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object per file on stdout")
-    return parser.parse_args(argv)
+    add_part_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if (arguments.part or arguments.merge) and not arguments.report:
+        parser.error("--part and --merge need --report, which the parts share")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: no such list or folder, no videos in it, a report or a list that cannot be written.
     """
-    arguments = _parse(argv)
+    arguments = parse(argv)
     if arguments.report is not None and arguments.report.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"--report {arguments.report}: give a name that ends in .csv or .jsonl")
     if arguments.report is not None and arguments.clean_list == arguments.report:
@@ -75,9 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     readable: set[str] = set()
     with ExitStack() as stack:
-        report = stack.enter_context(CheckReport(arguments.report))
+        report = stack.enter_context(CheckReport(arguments.report, arguments.part))
+        if arguments.merge:
+            rows = report.merge(source.paths)
+        else:
+            rows = report.check(source.paths, arguments.workers, arguments.timeout)
         progress = stack.enter_context(Progress("checked", len(source.paths), "videos"))
-        for checked in report.check(source.paths, arguments.workers, arguments.timeout):
+        for checked in rows:
             counts[checked.status] += 1
             progress.update(text=f"{counts.total() - counts[OK]} do not decode")
             if checked.status == OK:
@@ -87,11 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif checked.error:
                 _print(f"{checked.path}: {checked.error}")
         known = report.reused
-    if arguments.clean_list:
+    if arguments.clean_list and not arguments.part:
         kept = "".join(f"{line}\n" for line, path in source.lines if path is None or path in readable)
         write_text(arguments.clean_list, kept)
     print(
-        f"{len(source.paths)} videos checked in {time.monotonic() - start:.1f} s: {counts[OK]} ok, {counts[BROKEN]} "
+        f"{counts.total()} videos checked in {time.monotonic() - start:.1f} s: {counts[OK]} ok, {counts[BROKEN]} "
         f"broken, {counts[UNFINISHED]} not finished by a decoder; {known} taken from the report",
         file=sys.stderr if arguments.json else sys.stdout,
     )

@@ -244,6 +244,18 @@ def test_interrupted_check_is_resumed(folder, tmp_path, capsys):
     assert len(rows_of(report)) == 8 and not list(tmp_path.glob("*.part"))
 
 
+def test_parts_merge_to_the_same_report(folder, tmp_path):
+    names = ["--report", str(tmp_path / "all.csv"), "--clean-list", str(tmp_path / "all.txt")]
+    assert main([str(folder), *names]) == 0
+    names = ["--report", str(tmp_path / "parts.csv"), "--clean-list", str(tmp_path / "parts.txt")]
+    for part in ("3/3", "1/3", "2/3"):
+        assert main([str(folder), *names, "--part", part]) == 0
+        assert run(main, [str(folder), *names, "--merge"]) == (0 if part == "2/3" else 2)
+    assert (tmp_path / "parts.csv").read_text() == (tmp_path / "all.csv").read_text()
+    assert (tmp_path / "parts.txt").read_text() == (tmp_path / "all.txt").read_text()
+    assert len(list(tmp_path.iterdir())) == 4 + len([folder])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,11 +8,11 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import Any
 
 from octvideo.data.checking.video import UNFINISHED, Checked, check_video, stamp
 from octvideo.data.index import read_index
@@ -20,7 +20,9 @@ from octvideo.data.lists import format_row, is_comment
 from octvideo.data.media import frame_folders, is_video, list_suffixes, passed_over_text, scan_folder
 from octvideo.data.shards import is_sharded
 from octvideo.errors import UserError
-from octvideo.files import discard, write_text
+from octvideo.files import write_text
+from octvideo.parts import Part
+from octvideo.records import Record
 from octvideo.workers import WorkerFailed, map_in_workers
 
 __all__ = ["CheckReport", "Source", "read_source"]
@@ -115,30 +117,26 @@ class CheckReport:
 
     Args:
         path: .csv or .jsonl; None for no file.
+        part: check a part of the videos, and leave ``FILE`` to a check of all; see ``Record``.
 
     Raises:
         UserError: the file is not a report, or cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.reused = path, 0
+    def __init__(self, path: Path | None, part: Part | None = None) -> None:
+        self.path, self.reused, self._part = path, 0, part
         self._known: dict[str, Checked] = {}
         self._rows: list[Checked] = []
-        self._journal: IO[str] | None = None
+        self._record: Record | None = None
         if path is None:
             return
-        self._part = path.with_name(f"{path.name}.part")
-        with _writing(path):
-            if path.is_dir():
-                raise IsADirectoryError(0, "it is a folder")
+        with _option():
             if path.is_file():
                 self._add_known(_from_json(path) if _is_json(path) else _from_csv(path))
-            if self._part.is_file():
-                self._add_known(_from_json(self._part))
-            self._journal = self._part.open("a", encoding="utf-8", buffering=1)
-            self._journal.write("\n")  # ends a line that an interruption cut
+            self._record = Record(path, "path", part, keep=None).__enter__()
+            self._add_known(_checked(self._record))
 
-    def _add_known(self, rows: Iterator[Checked]) -> None:
+    def _add_known(self, rows: Iterable[Checked]) -> None:
         self._known.update((row.path, row) for row in rows)
 
     def __enter__(self) -> CheckReport:
@@ -147,16 +145,28 @@ class CheckReport:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.path is None or self._journal is None:
+        if self.path is None or self._record is None:
             return
-        with _writing(self._part) if kind is None else contextlib.suppress(OSError):
-            self._journal.close()
-        if kind is None:
+        self._record.__exit__(kind, error, traceback)
+        if kind is None and self._part is None:
             write_text(self.path, "".join(map(_json_line, self._rows)) if _is_json(self.path) else _as_csv(self._rows))
-            discard(self._part)
+            self._record.discard()
+
+    def merge(self, paths: Sequence[str]) -> Iterator[Checked]:
+        """Yield the results that parts have found, in order.
+
+        Raises:
+            UserError: one is missing.
+        """
+        assert self._record is not None
+        self._record.require(paths)
+        self._rows = [self._known[path] for path in paths]
+        self.reused = len(self._rows)
+        yield from self._rows
 
     def check(self, paths: Sequence[str], workers: int, timeout: float) -> Iterator[Checked]:
         """Yield the result of each file, in order, from ``workers`` processes with ``timeout`` seconds per file."""
+        paths = [path for path in paths if self._part is None or self._part.has(path)]
         known = [self._known_result(path) for path in paths]
         self.reused = sum(row is not None for row in known)
         todo = [path for path, row in zip(paths, known) if row is None]
@@ -165,9 +175,9 @@ class CheckReport:
             if row is None:
                 result = next(results)
                 row = _unfinished(path, result) if isinstance(result, WorkerFailed) else result
-                if self._journal is not None:
-                    with _writing(self._part):
-                        self._journal.write(_json_line(row))
+                if self._record is not None:
+                    with _option():
+                        self._record.add(asdict(row))
             self._rows.append(row)
             yield row
 
@@ -179,11 +189,12 @@ class CheckReport:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _option() -> Iterator[None]:
+    """Name the option in errors."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"--report {path}: cannot be written ({error.strerror}); choose another place") from None
+    except UserError as error:
+        raise UserError(f"--report {str(error).removeprefix('--report ')}") from None
 
 
 def _unfinished(path: str, lost: WorkerFailed) -> Checked:
@@ -213,8 +224,14 @@ def _from_json(file: Path) -> Iterator[Checked]:
     if lines and not lines[0].startswith('{"path": '[: len(lines[0])]):
         raise _not_a_report(file)
     for line in lines:
-        with contextlib.suppress(ValueError, TypeError):
-            yield Checked(**json.loads(line))
+        with contextlib.suppress(ValueError):
+            yield from _checked([json.loads(line)])
+
+
+def _checked(rows: Iterable[dict[str, Any]]) -> Iterator[Checked]:
+    for row in rows:
+        with contextlib.suppress(TypeError):  # of another version
+            yield Checked(**row)
 
 
 def _from_csv(file: Path) -> Iterator[Checked]:
