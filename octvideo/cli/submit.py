@@ -8,15 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from octvideo.cli.arguments import add_config_arguments, nonnegative_int, path_arg, positive_int
+from octvideo.cli.arguments import add_config_arguments, nonnegative_int, positive_int
+from octvideo.cli.submit_options import add_job_arguments, import_cluster, resources_from
 from octvideo.config import CfgNode, load_cfg
 from octvideo.errors import UserError
 
 __all__ = ["main"]
 
+_EPILOG = "Other long commands: octvideo submit [--tasks N] -- COMMAND ...; see octvideo submit -- --help"
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="submit", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="submit", description=__doc__.split(": ", 1)[1], epilog=_EPILOG)
     add_config_arguments(parser, required=True)
     parser.add_argument("--nodes", type=positive_int, required=True, metavar="N")
     parser.add_argument(
@@ -26,12 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="G",
         help="one task per GPU; 0: one CPU task per node",
     )
-    parser.add_argument("--cpus-per-task", type=positive_int, metavar="C", help="default: NUM_WORKERS + 1")
-    parser.add_argument(
-        "--timeout", type=positive_int, default=60, metavar="MINUTES", help="then the job is requeued and resumes (60)"
-    )
-    for name in ("partition", "qos", "account", "constraint", "mem"):
-        parser.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
+    add_job_arguments(parser, cpus="NUM_WORKERS + 1", folder="OUTPUT_DIR/slurm")
     parser.add_argument(
         "--alphas",
         "--array",
@@ -39,10 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A",
         help="a sweep as one array job: one run per alpha, in OUTPUT_DIR/alpha-A",
     )
-    parser.add_argument("--folder", type=path_arg, metavar="DIR", help="the job's files; default: OUTPUT_DIR/slurm")
-    parser.add_argument("--wait", action="store_true", help="wait for the end; exit code 1 if a job failed")
     parser.add_argument("--tail", action="store_true", help="wait, and show the output of rank 0")
-    parser.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")
     return parser
 
 
@@ -72,40 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: a wrong configuration, no SLURM, a job that is refused.
     """
-    args = _parser().parse_intermixed_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--" in words and not any(word.startswith("--cfg") for word in words[: words.index("--")]):
+        from octvideo.cli import submit_command
+
+        return submit_command.main(words[: words.index("--")], words[words.index("--") + 1 :])
+    args = _parser().parse_intermixed_args(words)
     # KEY VALUE pairs that follow the alphas are not alphas.
     alphas = list(itertools.takewhile(_is_number, args.alphas or []))
     if args.alphas and not alphas:
         raise UserError(f"--alphas {args.alphas[0]}: it must be a number, like 0.125")
     overrides = [*(args.alphas or [])[len(alphas) :], *args.overrides]
     cfgs = _sweep(args.cfg, alphas, overrides)
-    try:
-        from octvideo.cluster.follow import failure_reason, follow
-        from octvideo.cluster.slurm import Resources, submit
-    except ImportError:
-        raise UserError("submitit is not installed; install it with: pip install submitit") from None
-
-    resources = Resources(
-        nodes=args.nodes,
-        gpus_per_node=args.gpus_per_node,
-        cpus_per_task=args.cpus_per_task,
-        timeout=args.timeout,
-        partition=args.partition,
-        qos=args.qos,
-        account=args.account,
-        constraint=args.constraint,
-        mem=args.mem,
-    )
+    follow, slurm = import_cluster("follow"), import_cluster("slurm")
+    resources = resources_from(args, nodes=args.nodes, gpus_per_node=args.gpus_per_node)
     folder = args.folder or Path(load_cfg(args.cfg, overrides).OUTPUT_DIR) / "slurm"
-    jobs = submit(cfgs, resources, folder, args.cluster)
+    jobs = slurm.submit(cfgs, resources, folder, args.cluster)
     for job, cfg in zip(jobs, cfgs):
         print(f"job {job.job_id}: files in {folder}, results in {cfg.OUTPUT_DIR}", flush=True)
     if not (args.wait or args.tail):
         return 0
-    states = follow(jobs, args.tail)
+    states = follow.follow(jobs, args.tail)
     failed = False
     for job in jobs:
-        reason = failure_reason(job, states[job.job_id])
+        reason = follow.failure_reason(job, states[job.job_id])
         if reason is None:
             print(f"job {job.job_id}: done")
         else:

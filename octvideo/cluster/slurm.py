@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,7 @@ from octvideo.engine.ranks import torchrun_variables
 from octvideo.errors import UserError
 from octvideo.signals import StopOnSignal, Stopped
 
-__all__ = ["Job", "Resources", "submit"]
+__all__ = ["Job", "Resources", "make_executor", "refusals", "remove_earlier_result", "submit"]
 
 _GRACE = 60  # seconds for a step and its checkpoint once SLURM has announced the end
 _SIGNAL_DELAY = 120  # seconds before the end at which SLURM announces it
@@ -55,7 +55,7 @@ class Job:
             UserError: as ``run_experiment``.
         """
         environment = submitit.JobEnvironment()
-        _remove_earlier_result(environment.paths.result_pickle)
+        remove_earlier_result(environment.paths.result_pickle)
         os.environ.update(task_variables(environment))
         # Torch takes seconds to import, and is not needed to submit.
         from octvideo.engine.experiment import run_experiment
@@ -114,7 +114,7 @@ class _StopThenRequeue:
         sys.exit(1)
 
 
-def _remove_earlier_result(result: Path) -> None:
+def remove_earlier_result(result: Path) -> None:
     """Remove the result that this task left when it was stopped. Submitit fails on one that is partly written."""
     for path in (result, result.with_name(f"{result.name}.save_tmp")):
         path.unlink(missing_ok=True)
@@ -174,31 +174,53 @@ def submit(
     for cfg in cfgs:
         if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % tasks:
             raise UserError(f"TRAIN.BATCH_SIZE is {cfg.TRAIN.BATCH_SIZE}: it must be divisible by the {tasks} tasks")
-    missing = [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]
-    if cluster == "slurm" and missing:
-        raise UserError(f"{missing[0]} is not on the PATH: submit from a SLURM login node, or use --cluster local")
     if cluster == "local" and resources.nodes > 1:
         raise UserError(f"--nodes {resources.nodes}: --cluster local has one node; use --nodes 1")
-    # The job must import this package wherever it was submitted from; sbatch passes the environment on.
-    root = str(Path(__file__).resolve().parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     texts = [cfg.dump() for cfg in cfgs]
-    try:
-        executor = _executor(resources, folder, cluster, loaders=max(cfg.NUM_WORKERS for cfg in cfgs))
-        # Submitit prints what sbatch has printed, and raises it too.
-        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+    with refusals(folder, cluster):
+        loaders = max(cfg.NUM_WORKERS for cfg in cfgs)
+        executor = make_executor(resources, folder, cluster, cpus=loaders + 1)
+        with executor.batch():
             jobs = [executor.submit(Job(text)) for text in texts]
         for job, text in zip(jobs, texts):
             (folder / f"{job.job_id}_config.yaml").write_text(text, encoding="utf-8")
+    return jobs
+
+
+@contextlib.contextmanager
+def refusals(folder: Path, cluster: str) -> Iterator[None]:
+    """Turn what prevents a submission into a UserError, and make jobs import this package.
+
+    Raises:
+        UserError: there is no SLURM, it refuses the job, or the folder cannot be written.
+    """
+    missing = [tool for tool in ("sbatch", "srun") if shutil.which(tool) is None]
+    if cluster == "slurm" and missing:
+        raise UserError(f"{missing[0]} is not on the PATH: submit from a SLURM login node, or use --cluster local")
+    # The job must import this package wherever it was submitted from; sbatch passes the environment on.
+    root = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    try:
+        # Submitit prints what sbatch has printed, and raises it too.
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     except OSError as error:
         raise UserError(f"--folder {folder}: cannot be written ({error.strerror}); choose another one") from None
     except FailedJobError as error:
         lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
         raise UserError(f"sbatch refused the job: {'; '.join(lines)}") from None
-    return jobs
 
 
-def _executor(resources: Resources, folder: Path, cluster: str, loaders: int) -> submitit.AutoExecutor:
+def make_executor(resources: Resources, folder: Path, cluster: str, *, cpus: int, **more: Any) -> submitit.AutoExecutor:
+    """Return what submits jobs.
+
+    Args:
+        resources: of each job.
+        folder: of the jobs' files.
+        cluster: ``"slurm"`` or ``"local"``.
+        cpus: of a task, where ``resources`` does not say it.
+        more: further parameters of submitit.
+    """
     # An announcement that comes before submitit handles it would kill Python. If it is ignored, SIGTERM follows.
     announcement = submitit.JobEnvironment.USR_SIG
     python = f'sh -c \'trap "" {announcement}; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
@@ -208,7 +230,7 @@ def _executor(resources: Resources, folder: Path, cluster: str, loaders: int) ->
         nodes=resources.nodes,
         tasks_per_node=max(1, resources.gpus_per_node),
         gpus_per_node=resources.gpus_per_node or None,
-        cpus_per_task=resources.cpus_per_task or loaders + 1,
+        cpus_per_task=resources.cpus_per_task or cpus,
         timeout_min=resources.timeout,
         slurm_partition=resources.partition,
         slurm_qos=resources.qos,
@@ -219,5 +241,6 @@ def _executor(resources: Resources, folder: Path, cluster: str, loaders: int) ->
         slurm_setup=[f'echo "{START_MARK} $SLURM_JOB_NODELIST at $(date +%FT%T)" >&2'],
         # By default the other tasks continue when one fails, and they would wait for it.
         slurm_srun_args=["--kill-on-bad-exit=1"],
+        **more,
     )
     return executor
