@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -60,6 +59,7 @@ class Record:
         self.file, self.key, self.part, self._keep = file, key, part, keep
         self._lines: dict[str, str] = {}  # text takes a tenth of the memory of the parsed line
         self._files = ExitStack()
+        self._merged: list[Path] = []
 
     @property
     def path(self) -> Path:
@@ -88,6 +88,7 @@ class Record:
             for path, place in self._parts().items():
                 if path != self.path and self.part is None:
                     self._lock(files.enter_context(path.open("rb")), path)
+                self._merged.append(path)
                 if self.part is None or place is None or place[1] != self.part.total or place[0] == self.part.number:
                     self._read(path)
             self._cut()
@@ -96,7 +97,7 @@ class Record:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._files.close()
-        if self.path.exists() and not self.path.stat().st_size:
+        if self.path != self.file and self.path.exists() and not self.path.stat().st_size:
             discard(self.path)
 
     def _lock(self, file: IO[bytes], path: Path) -> None:
@@ -192,7 +193,6 @@ class Record:
             file.writelines(f"{self._lines[key]}\n" for key in keys)
 
     def discard(self) -> None:
-        """Remove what runs have appended to; ``FILE`` has it all."""
-        with contextlib.suppress(OSError):
-            for path in self._parts():
-                discard(path)
+        """Remove what this run and earlier ones have appended to; ``FILE`` has it all."""
+        for path in self._merged:
+            discard(path)

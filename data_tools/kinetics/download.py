@@ -32,6 +32,7 @@ from pathlib import Path
 from data_tools.kinetics.media import MediaError, require_video, transcode
 from data_tools.kinetics.reports import Report, Result, exclusive
 from data_tools.kinetics.sources import LocalFiles, NotFetched, Source, check_template
+from octvideo.cli.arguments import add_part_arguments
 from octvideo.data.annotations import Segment, clip_name, read_annotations
 from octvideo.errors import UserError
 from octvideo.files import replace_durably, writing
@@ -106,7 +107,7 @@ class Downloader:
 
 def note(report: Report, clip: str, segment: Segment, result: Result) -> None:
     """Write a clip's line of the report."""
-    report.add(clip, result, time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **segment._asdict())
+    report.note(clip, result, time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **segment._asdict())
 
 
 def choose(
@@ -176,7 +177,8 @@ def byte_count(text: str) -> float:
     return float(text[:-1] if factor > 1 else text) * factor
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="CSV", help="official file: train, val or test")
@@ -208,6 +210,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--report", type=Path, metavar="FILE", help="JSON lines (default: OUTPUT/report.jsonl)")
     add("--cookies", type=Path, metavar="FILE", help="cookies in Netscape format, as browsers export them")
     add("--yt-dlp-args", default="", metavar="ARGS", help="further arguments of yt-dlp, as one quoted word")
+    add_part_arguments(parser)
     args = parser.parse_args(argv)
     for name, low in (("workers", 1), ("rate", 0), ("limit_rate", 0), ("retries", 0), ("backoff", 0), ("give_up", 0)):
         if not getattr(args, name) >= low:
@@ -216,12 +219,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"--timeout is {args.timeout}: it must be above 0")
     if not (args.yt_dlp or args.url_template):
         raise UserError("no source: give --yt-dlp or --url-template")
+    if args.part:  # the limits are those of all tasks that run at once
+        args.rate /= args.part.at_once
+        args.limit_rate /= args.part.at_once
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Download the missing clips."""
-    args = _parse(argv)
+    args = parse(argv)
     segments = read_annotations(args.annotations)
     for segment in segments:
         clip_path(segment, args.flat)  # raises before anything is downloaded
@@ -230,8 +236,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from octvideo.workers import WorkerFailed, as_completed
 
     report_path = args.report or args.output / "report.jsonl"
-    with exclusive(args.output) as partial, Report(report_path) as report:
-        todo, done = choose(segments, args.output, report, flat=args.flat, again=args.retry_unavailable)
+    with exclusive(args.output, args.part) as partial, Report(report_path, args.part) as report:
+        clips = {clip_path(segment, args.flat): segment for segment in segments}
+        report.order = list(clips)
+        todo: dict[str, Segment] = {}
+        if args.merge:
+            report.require(report.order)
+            done = clips
+        else:
+            mine = [segment for clip, segment in clips.items() if args.part is None or args.part.has(clip)]
+            todo, done = choose(mine, args.output, report, flat=args.flat, again=args.retry_unavailable)
         work, jobs = Downloader(source, args.output, partial, args.trim), list(todo.items())
         results = as_completed(work, jobs, workers=args.workers, timeout=_LONGEST_SECTION if args.yt_dlp else math.inf)
         counts: Counter[str] = Counter()

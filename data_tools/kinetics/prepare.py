@@ -22,6 +22,7 @@ from typing import Any
 
 from data_tools.kinetics.media import MediaError, transcode
 from data_tools.kinetics.reports import Report, Result, exclusive
+from octvideo.cli.arguments import add_part_arguments, core_count
 from octvideo.data.media import scan_folder
 from octvideo.errors import UserError
 from octvideo.files import discard, replace_durably, writing
@@ -112,7 +113,8 @@ def is_done(clip: str, source: Path, output: Path, known: dict[str, Any]) -> boo
     return target.is_file() and target.stat().st_size == known["bytes"]
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--input", type=Path, required=True, metavar="DIR", help="folder with videos, at any depth")
@@ -122,10 +124,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--gop", type=int, default=16, metavar="N", help="frames from one key frame to the next (default 16)")
     add("--crf", type=int, default=20, metavar="N", help="x264's quality, 0 (best) to 51 (default 20)")
     add("--preset", choices=PRESETS, default="veryfast", help="x264's effort (default veryfast)")
-    add(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes (default: one per core)"
-    )
+    add("--workers", type=int, default=core_count(), metavar="N", help="worker processes (default: one per core)")
     add("--report", type=Path, metavar="FILE", help="JSON lines (default: OUTPUT/report.jsonl)")
+    add_part_arguments(parser)
     args = parser.parse_args(argv)
     for name, low, high in (("short_side", 16, 8192), ("gop", 1, 10000), ("crf", 0, 51), ("workers", 1, 4096)):
         if not low <= getattr(args, name) <= high:
@@ -138,16 +139,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare the missing videos."""
-    args = _parse(argv)
+    args = parse(argv)
     from octvideo.workers import WorkerFailed, as_completed  # loads torch, which takes seconds
 
     settings = {name: getattr(args, name) for name in ("short_side", "upscale", "gop", "crf", "preset")}
     clips = find_videos(args.input, args.output)
     report_path = args.report or args.output / "report.jsonl"
-    with exclusive(args.output) as partial, Report(report_path) as report:
+    with exclusive(args.output, args.part) as partial, Report(report_path, args.part) as report:
+        report.order = clips
         if any(line.get("settings") != settings for line in report):
             raise UserError(f"{report_path}: of a run with other settings; choose another --output")
-        todo = [clip for clip in clips if not is_done(clip, args.input, args.output, report.get(clip))]
+        todo: list[str] = []
+        if args.merge:
+            report.require(clips)
+        else:
+            clips = [clip for clip in clips if args.part is None or args.part.has(clip)]
+            todo = [clip for clip in clips if not is_done(clip, args.input, args.output, report.get(clip))]
         work, counts = Preparer(args.input, args.output, partial, settings), Counter[str]()
         results = as_completed(work, todo, workers=args.workers, timeout=math.inf)
         try:
@@ -155,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for number, made in results:
                     clip = todo[number]
                     result, values = (Result("failed", str(made)), {}) if isinstance(made, WorkerFailed) else made
-                    report.add(clip, result, **values, settings=settings)
+                    report.note(clip, result, **values, settings=settings)
                     counts[result.status] += 1
                     progress.update(text=f"{counts['failed']} failed")
         finally:

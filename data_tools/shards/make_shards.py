@@ -31,17 +31,19 @@ from data_tools.kinetics.reports import Report, Result, exclusive
 from data_tools.shards.index import index_shards
 from data_tools.shards.plan import Plan, make_plan
 from data_tools.shards.tar_samples import scan_shard
-from octvideo.cli.arguments import nonnegative_int, path_arg, positive_int
+from octvideo.cli.arguments import add_part_arguments, nonnegative_int, path_arg, positive_int
 from octvideo.data.index import read_index
 from octvideo.data.media import is_media
 from octvideo.data.shards import SHARD_INDEX, Member, is_sharded, read_header, write_shards
 from octvideo.data.video_index import VideoIndex
 from octvideo.errors import UserError
-from octvideo.files import discard, replace_durably, writing
+from octvideo.files import discard, replace_durably, write_text, writing
+from octvideo.parts import Part
 from octvideo.progress import Progress
 from octvideo.workers import WorkerFailed, as_completed
 
 _LEFT_OUT = "left_out.jsonl"
+_PLAN = Path(".partial", "plan")  # the digest of the plan of an unfinished run
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,15 @@ class Packer:
                 writer.write({**sample, suffix: data})
         return failed
 
-    def pack_all(self, report: Report, workers: int) -> None:
-        """Write the shards that do not exist yet, and report the videos that cannot be read.
+    def pack_all(self, report: Report, workers: int, part: Part | None) -> None:
+        """Write the shards of a part that do not exist yet, and report the videos that cannot be read.
 
         Raises:
             UserError: a shard cannot be written.
         """
-        todo = [shard for shard, name in enumerate(self.names()) if not (self.output / name).exists()]
+        first, step = (part.number - 1, part.total) if part else (0, 1)
+        mine = range(first, len(self.plan.shards), step)
+        todo = [shard for shard in mine if not (self.output / self.names()[shard]).exists()]
         results = as_completed(self.pack, todo, workers=workers, timeout=math.inf)
         try:
             with closing(results), Progress("packing", len(todo), "shards") as progress:
@@ -107,12 +111,12 @@ class Packer:
                     if isinstance(failed, WorkerFailed):
                         raise UserError(f"{self.output / name}: cannot be written ({failed}); run the command again")
                     for path, reason in failed:
-                        report.add(path, Result("failed", reason))
+                        report.note(path, Result("failed", reason))
                     with writing(self.output / name):
                         replace_durably(self.partial / name, self.output / name)
                     progress.update()
         finally:
-            for unfinished in self.partial.glob("*.tar"):
+            for unfinished in self.partial.rglob("*.tar"):
                 discard(unfinished)
 
     def members(self, report: Report, workers: int) -> tuple[list[Member], dict[str, int]]:
@@ -142,40 +146,72 @@ def _printable(path: str) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def make(index: VideoIndex, output: Path, *, max_size: int, max_count: int, seed: int | None, workers: int) -> str:
+def make(
+    index: VideoIndex,
+    output: Path,
+    *,
+    max_size: int,
+    max_count: int,
+    seed: int | None,
+    workers: int,
+    part: Part | None = None,
+    merge: bool = False,
+) -> str:
     """Pack the videos of ``index`` into the folder ``output``; return a summary, one line.
 
+    Args:
+        index: the videos.
+        output: the folder.
+        max_size, max_count, seed: see ``make_plan``, which every part makes alike.
+        workers: processes.
+        part: pack only the shards of a part, and leave the index to ``merge``.
+        merge: pack nothing; all shards must be there.
+
     Raises:
-        UserError: the folder has other content or cannot be written, or no video can be read.
+        UserError: the folder has other content or cannot be written, no video can be read, or a shard is missing.
     """
-    with exclusive(output) as partial:
+    with exclusive(output, part) as partial:
         plan = make_plan(index, max_size, max_count, seed, workers)
         if not plan.shards:
             number, reason = next(iter(plan.left_out.items()))
             raise UserError(f"{index.path(number)}: {reason}; none of the {len(index)} videos can be read")
-        if _is_done(output, partial, plan.digest):
+        if _is_done(output, plan.digest):
             return f"{output}: {_count(plan)} exist already"
-        (partial / "plan").write_text(plan.digest, encoding="utf-8")
-        with Report(output / _LEFT_OUT) as report:
-            for number, reason in plan.left_out.items():
-                report.add(_printable(index.path(number)), Result("failed", reason))
-            packer = Packer(plan, output, partial)
-            packer.pack_all(report, workers)
+        write_text(output / _PLAN, plan.digest)
+        packer = Packer(plan, output, partial)
+        with Report(output / _LEFT_OUT, part) as report:
+            if merge:
+                _require(output, packer.names())
+            if part is None:
+                for number, reason in plan.left_out.items():
+                    report.note(_printable(index.path(number)), Result("failed", reason))
+            packer.pack_all(report, workers, part)
+            if part is not None:
+                return f"{output}: part {part.number} of {part.total} is done"
             members, sizes = packer.members(report, workers)
             failed = [row["clip"] for row in report]
         if not failed:
             (output / _LEFT_OUT).unlink()
         write_shards(output / SHARD_INDEX, members, sizes, plan.classes, plan.digest)
-        (partial / "plan").unlink()
+        (output / _PLAN).unlink()
     text = f"{output}: {len(members)} videos in {len(sizes)} shards, {sum(sizes.values()) / 1e6:.1f} MB"
     return f"{text}; {len(failed)} could not be read -> {output / _LEFT_OUT}" if failed else text
+
+
+def _require(output: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (output / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{output}: {len(missing)} of {len(names)} shards are missing, {missing[0]} for one: a task has not "
+            "finished its part; run or submit the same command again, which packs what is missing"
+        )
 
 
 def _count(plan: Plan) -> str:
     return f"{sum(map(len, plan.shards))} videos in {len(plan.shards)} shards"
 
 
-def _is_done(output: Path, partial: Path, digest: str) -> bool:
+def _is_done(output: Path, digest: str) -> bool:
     """Tell whether all shards of this plan exist; refuse a folder with other content."""
     other = f"{output}: has shards of another list, of files that have changed, or with other settings; "
     if (output / SHARD_INDEX).exists():
@@ -183,10 +219,12 @@ def _is_done(output: Path, partial: Path, digest: str) -> bool:
         if header.get("plan") != digest:
             raise UserError(f"{other}choose another --output")
         return all((output / name).is_file() for name in header["shards"])
-    if (partial / "plan").exists():
-        if (partial / "plan").read_text(encoding="utf-8") != digest:
+    # Before the plan, which another part may just write: what it makes next is not foreign.
+    foreign = any(path != output / _PLAN.parent for path in output.iterdir())
+    if (output / _PLAN).exists():
+        if (output / _PLAN).read_text(encoding="utf-8") != digest:
             raise UserError(f"{other}they are unfinished: remove the folder, or choose another --output")
-    elif any(path != partial for path in output.iterdir()):
+    elif foreign:
         raise UserError(f"{output}: has files that this command did not make; choose an empty or new --output")
     return False
 
@@ -199,8 +237,8 @@ def _size(text: str) -> int:
     return size
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Pack a list, or index existing shards."""
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", help="list with one `path label` per line, or folder of class folders")
@@ -224,7 +262,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--label", default="cls", help="--index-only: member with the label: cls (default), json.ENTRY, ..."
     )
     parser.add_argument("--workers", type=positive_int, default=4, help="worker processes (default 4)")
+    add_part_arguments(parser)
     args = parser.parse_args(argv)
+    if args.index_only and (args.part or args.merge):
+        parser.error("--part and --merge go with --list")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pack a list, or index existing shards."""
+    args = parse(argv)
     if args.index_only:
         print(index_shards(args.index_only, args.output, classes=args.classes, label=args.label, workers=args.workers))
     else:
@@ -232,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--list {args.list}: this is an index of shards already")
         index = read_index(args.list, root=args.root, classes_file=args.classes)
         settings = dict(max_size=args.max_size, max_count=args.max_count, seed=args.shuffle, workers=args.workers)
-        print(make(index, args.output, **settings))
-    print(f"train with: DATA.TRAIN {shlex.quote(str(args.output))}")
+        print(make(index, args.output, **settings, part=args.part, merge=args.merge))
+    if not args.part:
+        print(f"train with: DATA.TRAIN {shlex.quote(str(args.output))}")
     return 0

@@ -20,7 +20,7 @@ from PIL import Image
 from processes import ROOT, environment
 from video_server import VideoServer
 
-from data_tools.kinetics.download import main
+from data_tools.kinetics.download import main, parse
 from data_tools.kinetics.media import MediaError, require_video, transcode
 from data_tools.kinetics.sources import fill
 from data_tools.kinetics.web import classify
@@ -320,6 +320,26 @@ def test_report_is_repaired_or_refused(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{report}:1" in error
     assert report.read_text() == "my notes\n"
+
+
+def test_parts_share_clips_and_rates(
+    server: VideoServer, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"id{number}" for number in range(9)]
+    server.files = dict.fromkeys(names[1:], video.read_bytes())
+    server.faults = {names[0]: ["404"]}
+    csv, output, address = write_csv(tmp_path / "a.csv", names), tmp_path / "out", server.url + "/{youtube_id}.mp4"
+    for number in (3, 1):
+        assert download(csv, output, address, "--part", f"{number}/3") == 0
+    assert download(csv, output, address, "--merge") == 2
+    assert "have no result yet" in capsys.readouterr().err
+    assert download(csv, output, address, "--part", "2/3") == 0 and download(csv, output, address, "--merge") == 0
+    assert list(statuses(output).items()) == [(clip(name), "gone" if name == names[0] else "ok") for name in names]
+    assert sorted(name for name, *_ in server.requests) == names, "each clip is fetched once"
+    assert sorted(path.name for path in output.iterdir()) == ["air drumming", "report.jsonl"]
+    limits = ["--annotations", str(csv), "--output", str(output), "--yt-dlp", "--rate", "12", "--limit-rate", "1M"]
+    args = parse([*limits, "--part", "2/8%4"])
+    assert (args.rate, args.limit_rate) == (3, 1 << 18), "of 8 tasks 4 run at once"
 
 
 def test_second_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,20 @@ def made(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
 
 
+def test_parts_prepare_each_video_once(tree: Path, tmp_path: Path) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert prepare(tree, whole, "--short-side", "48") == 0
+    for number in (1, 2):
+        assert prepare(tree, output, "--short-side", "48", "--part", f"{number}/2") == 0
+    before = made(output)
+    assert prepare(tree, output, "--short-side", "48", "--merge") == 0
+    assert made(output) == before and set(before) == PREPARED
+    rows = [read_report(folder / "report.jsonl").items() for folder in (whole, output)]
+    first, again = ([(clip, line["status"], line.get("frames")) for clip, line in each] for each in rows)
+    assert first == again and len(first) == 4, "in the order of the folder"
+    assert sorted(path.name for path in output.iterdir()) == ["a", "a b", "report.jsonl"]
+
+
 def test_only_changed_videos_are_prepared_again(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     assert prepare(tree, output, "--short-side", "48") == 0

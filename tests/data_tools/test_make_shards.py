@@ -89,6 +89,19 @@ def test_same_list_gives_same_bytes(listed):
     assert first == again and len(first) == 6
 
 
+def test_parts_make_the_same_bytes(listed, capsys):
+    (listed.parent / "v" / "clip 3.MKV").unlink()
+    whole = content(pack(listed, "--max-count", "4"))
+    for part in ("2/3", "1/3"):
+        folder = pack(listed, "--max-count", "4", "--part", part, output="t")
+    with pytest.raises(UserError, match="1 of 5 shards are missing, 000002.tar for one"):
+        pack(listed, "--max-count", "4", "--merge", output="t")
+    pack(listed, "--max-count", "4", "--part", "3/3", output="t")
+    assert "part 3 of 3 is done" in capsys.readouterr().out
+    pack(listed, "--max-count", "4", "--merge", output="t")
+    assert content(folder) == whole and len(whole) == 7
+
+
 def test_finished_folder_is_kept(listed, capsys):
     folder = pack(listed)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
@@ -208,7 +221,7 @@ def test_full_disk_leaves_whole_shards(listed, monkeypatch, capsys):
     fsync, calls = os.fsync, iter(range(100))
 
     def full(file):
-        if next(calls) == 2:
+        if next(calls) == 4:  # after the plan and a shard
             raise OSError(28, "No space left on device")
         return fsync(file)
 
