@@ -1,10 +1,13 @@
-"""Writes lists for training and testing from the CSV files of Kinetics and a folder of videos.
+"""Writes lists for training and testing from the official files of a data set and a folder of videos.
 
-    python data_tools/make_lists.py --annotations train.csv val.csv --videos DIR --output DIR
+    python data_tools/make_lists.py --annotations train.csv val.csv --videos DIR --output DIR       (Kinetics)
+    python data_tools/make_lists.py --annotations FOLDER [--split 2] --videos DIR --output DIR
+        (FOLDER has the official files of UCF-101, HMDB-51 or Something-Something v2; their test split is val.csv)
 
-Videos are found by name, in any folders below DIR: ``ID_000417_000427.mp4``, ``ID_417_427.mp4`` or ``ID.mp4``, with
-any suffix of a video. If an ID has several segments, ``ID.mp4`` is used only if its folders (the class, with blanks or
-underscores; train, val or test) fit exactly one of them.
+The videos of Kinetics are found by name, in any folders below DIR: ``ID_000417_000427.mp4``, ``ID_417_427.mp4`` or
+``ID.mp4``, with any suffix of a video. If an ID has several segments, ``ID.mp4`` is used only if its folders (the
+class, with blanks or underscores; train, val or test) fit exactly one of them. Videos of the other sets have the names
+of the official files, with any suffix of a video.
 
 Writes ``train.csv``, ``val.csv``, ``test.csv`` (``path,label``, the path relative to ``--videos``) for the splits of
 the CSV files, ``classes.txt``, ``missing_train.csv`` and so on (the rows without a video, as annotations with the
@@ -14,8 +17,6 @@ reason) and ``not_listed.txt`` (the videos without a row). Every row is in a lis
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import re
 import shlex
@@ -25,16 +26,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from octvideo.cli.arguments import path_arg
+from data_tools.lists.make_official import make_official
+from data_tools.lists.writing import NO_FILE, create_folder, split_report, write_table
+from octvideo.cli.arguments import path_arg, positive_int
 from octvideo.data.annotations import Segment, clip_name, read_annotations
 from octvideo.data.index import class_number, read_classes, read_index
 from octvideo.data.lists import format_row, write_lines
 from octvideo.data.media import scan_folder
 from octvideo.errors import UserError
-from octvideo.files import writing
 
 SHIPPED = ("kinetics400_classes.txt", "kinetics600_classes.txt")
-NO_FILE, AMBIGUOUS, UNCLEAN = "no file", "several segments of this id", "not in the clean list"
+AMBIGUOUS, UNCLEAN = "several segments of this id", "not in the clean list"
 _SPLIT = re.compile(r"(?:^|[_-])(train|val|test)(?:[_-]|$)")  # train, train_256, videos_val
 
 
@@ -137,22 +139,12 @@ def _clean(file: Path, videos: Path) -> set[str]:
     }
 
 
-def _csv_line(cells: Sequence[object]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
-
-
 def _write_missing(file: Path, missing: Sequence[tuple[Segment, str]]) -> None:
-    if not missing:
-        with writing(file):
-            file.unlink(missing_ok=True)  # of an earlier run with fewer videos
-        return
-    lines = [_csv_line(["label", "youtube_id", "time_start", "time_end", "split", "reason"])]
+    rows = []
     for segment, reason in missing:
         times = [int(time) if time.is_integer() else time for time in (segment.start, segment.end)]
-        lines.append(_csv_line([segment.label or "", segment.youtube_id, *times, segment.split, reason]))
-    write_lines(file, lines)
+        rows.append([segment.label or "", segment.youtube_id, *times, segment.split, reason])
+    write_table(file, ["label", "youtube_id", "time_start", "time_end", "split", "reason"], rows)
 
 
 class Lists:
@@ -200,10 +192,7 @@ def make(
         )
     if not any(lists.lines.values()):
         raise UserError(f"{clean_list}: none of the {len(lists.used)} videos found is in it; check --clean-list")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be created ({error.strerror}); choose another --output") from None
+    create_folder(output)
     splits = dict.fromkeys(segment.split for segment in segments)
     for split in splits:
         if lists.lines[split]:
@@ -217,22 +206,11 @@ def make(
     known = {stem for segment in segments for stem in _stems(segment) if stem in stems} if stems else stems
     unknown = sum(_stem(path) not in known for path in unlisted)
     return [
-        *(_split_report(split, lists.lines[split], lists.missing[split], output) for split in splits),
+        *(split_report(split, lists.lines[split], lists.missing[split], output) for split in splits),
         f"videos: {len(lists.used) + len(unlisted)} in the folder, {unknown} not in the CSV, "
         f"{len(unlisted) - unknown} further copies or of an id with several segments -> {output}/not_listed.txt",
         *_warnings(rows, segments, lists.elsewhere),
     ]
-
-
-def _split_report(split: str, found: list[str], missing: list[tuple[Segment, str]], output: Path) -> str:
-    text = f"{split}: {len(found) + len(missing)} rows, {len(found)} found"
-    text += f" -> {output / split}.csv" if found else " (no list is written)"
-    if missing:
-        reasons = ", ".join(
-            f"{reason} {count}" for reason, count in Counter(reason for _, reason in missing).most_common()
-        )
-        text += f"; {len(missing)} missing ({reasons}) -> {output}/missing_{split}.csv"
-    return text
 
 
 def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]) -> list[str]:
@@ -254,7 +232,10 @@ def _warnings(rows: list[Segment], segments: list[Segment], elsewhere: list[str]
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the lists; print a report and the keys to train with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="CSV", help="all splits together")
+    parser.add_argument(
+        "--annotations", type=Path, nargs="+", required=True, metavar="CSV|FOLDER", help="all splits together"
+    )
+    parser.add_argument("--split", type=positive_int, default=1, help="of UCF-101 and HMDB-51: 1, 2 or 3 (default 1)")
     parser.add_argument("--videos", type=path_arg, required=True, help="folder with the videos, at any depth")
     parser.add_argument("--output", type=path_arg, required=True, help="folder for the lists")
     parser.add_argument(
@@ -262,7 +243,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--clean-list", type=Path, help="file of paths: list only these videos")
     args = parser.parse_args(argv)
-    for line in make(args.annotations, args.videos, args.output, args.classes, args.clean_list):
+    if len(args.annotations) == 1 and args.annotations[0].is_dir():
+        if args.classes or args.clean_list:
+            parser.error("--classes and --clean-list go with the CSV files of Kinetics")
+        report = make_official(args.annotations[0], args.split, args.videos, args.output)
+    else:
+        report = make(args.annotations, args.videos, args.output, args.classes, args.clean_list)
+    for line in report:
         print(line)
     keys = {"DATA.ROOT": args.videos.resolve()}
     keys |= {f"DATA.{split.upper()}": args.output / f"{split}.csv" for split in ("train", "val", "test")}
