@@ -25,6 +25,7 @@ __all__ = ["Record"]
 
 _PART = re.compile(r"part(?:-(\d+)-of-(\d+))?")
 _PATIENCE = 5.0  # seconds in which the workers of a killed process end, which have its locks too
+_LONG_PATIENCE = 600.0  # the same for a job that SLURM has requeued: its lost node may not know that yet
 
 
 class Record:
@@ -101,7 +102,8 @@ class Record:
             discard(self.path)
 
     def _lock(self, file: IO[bytes], path: Path) -> None:
-        end = time.monotonic() + _PATIENCE
+        requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        end = time.monotonic() + (_LONG_PATIENCE if requeued else _PATIENCE)
         while fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

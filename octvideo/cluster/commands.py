@@ -27,6 +27,7 @@ from octvideo.parts import Part
 __all__ = ["Task", "run_here", "submit_command"]
 
 _ATTEMPTS = 3  # starts of a command that is killed, as where memory runs out for a moment
+_GRACE = 10.0  # seconds in which a command ends after SIGTERM; its record does not need them
 _KILLS = ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # which no scheduler sends to one process
 
 
@@ -75,14 +76,23 @@ def _run(words: Sequence[str], cpus: int, output: IO[bytes] | None = None, stop:
             stop.add(process)
         try:
             code = process.wait()
-        finally:
-            process.terminate()  # where an exception, such as that of a requeued job, ends the wait
-            process.wait()
+        except BaseException:  # such as that of a requeued job
+            _end(process)
+            raise
         if code >= 0 or signal.Signals(-code).name not in _KILLS or (stop is not None and stop.asked):
             break
         again = "; it starts again" if attempt < _ATTEMPTS else ""
         print(f"{signal.Signals(-code).name} has ended {shlex.join(words)}{again}", file=sys.stderr, flush=True)
     return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class _Stop:

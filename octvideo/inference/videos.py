@@ -76,21 +76,21 @@ def find_videos(
         return [Video(name, Path(Path(name).name))]
     passed_over: Counter[str] = Counter()
     if os.path.isdir(name):
-        root = Path(name)
-        found = [root / path for path in scan_folder(root, passed_over=passed_over)]
+        top = Path(name)
+        found = [top / path for path in scan_folder(top, passed_over=passed_over)]
         if not found:
-            found = [root / path for path in frame_folders(root)]
+            found = [top / path for path in frame_folders(top)]
             passed_over.clear()
     else:
-        root, found = _fixed_part(name), _matches(name)
-    if without is not None and without.resolve() != root.resolve():
+        top, found = _fixed_part(name), _matches(name)
+    if without is not None and without.resolve() != top.resolve():
         found = [path for path in found if not path.parent.resolve().is_relative_to(without.resolve())]
     if not found:
         what = "no video file matches this glob" if _is_glob(name) else "no video files in this folder"
         raise UserError(f"{name}: {what} (looked for {list_suffixes()})")
     if passed_over:
         say(f"{name}: {passed_over_text(passed_over)}")
-    return [Video(str(path), path.relative_to(root)) for path in found]
+    return [Video(str(path), path.relative_to(top)) for path in found]
 
 
 def _is_glob(name: str) -> bool:

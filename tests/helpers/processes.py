@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +16,14 @@ HELPERS = ROOT / "tests" / "helpers"
 def environment() -> dict[str, str]:
     """Return the environment of a process that uses this clone, whatever is installed, and one thread."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def until(condition: Callable[[], object], complaint: str, seconds: float = 240) -> None:
+    """Wait for the condition."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, complaint
+        time.sleep(0.02)
 
 
 def start(arguments: list[str], processes: int = 1) -> subprocess.Popen[str]:

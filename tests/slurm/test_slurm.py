@@ -12,12 +12,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import until
 from slurm_cluster import CPUS, NODES, Cluster
 
 pytestmark = pytest.mark.slurm
@@ -123,14 +122,6 @@ def continue_tasks(tasks: list[int]) -> None:
     """End the pause of ``pause_at``."""
     for task in tasks:
         os.kill(task, signal.SIGCONT)
-
-
-def until(condition: Callable[[], bool], complaint: str, seconds: float = 240) -> None:
-    """Wait for the condition."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, complaint
-        time.sleep(0.02)
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
