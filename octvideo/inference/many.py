@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING
 
 from octvideo.errors import UserError, one_line
 from octvideo.files import atomic_write
-from octvideo.inference.sources import local_copy
 from octvideo.parts import Part
 from octvideo.progress import Progress
 from octvideo.records import Record
-from octvideo.workers import map_ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +106,10 @@ def _predict(
 ) -> None:
     if not todo:
         return
+    # They load torch, which takes seconds and is not needed to merge.
+    from octvideo.inference.sources import local_copy
+    from octvideo.workers import map_ahead
+
     predictor = make_predictor(next((row["backend"] for row in record), None))
     facts = {"model": predictor.name, "backend": predictor.backend.split()[0], "run": run}
 
