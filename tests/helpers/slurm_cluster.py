@@ -20,6 +20,7 @@ from pathlib import Path
 PACKAGES = "slurmctld slurmd slurm-client munge"
 # A node's name becomes MASTER_ADDR and must resolve: addresses do so without an entry in the hosts file.
 NODES = ("127.0.0.2", "127.0.0.3")
+ROOT = Path(__file__).resolve().parents[2]
 CPUS = 2  # of a node, whatever the machine has
 
 _CONFIG = """
@@ -185,6 +186,34 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         self._daemons.clear()
+
+
+def sbatch(cluster: Cluster, script: str, folder: Path, *arguments: str) -> str:
+    """Submit a copy of an example for nodes without GPUs; return the number of the job."""
+    lines = (ROOT / "examples" / "slurm" / script).read_text().splitlines(keepends=True)
+    copy = folder / script
+    copy.write_text("".join(line for line in lines if not line.startswith("#SBATCH --gpus")))
+    command = folder / "bin" / "octvideo"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m octvideo "$@"\n')
+    command.chmod(0o755)
+    python = Path(sys.executable).parent
+    variables = {"PATH": f"{command.parent}:{python}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "GPUS": "1"}
+    done = subprocess.run(
+        [
+            "sbatch",
+            "--parsable",
+            *arguments[: arguments.index("--")],
+            str(copy),
+            *arguments[arguments.index("--") + 1 :],
+        ],
+        env={**os.environ, **cluster.environment, **variables, "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def _free_ports(count: int) -> list[int]:

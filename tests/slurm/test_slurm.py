@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import until
-from slurm_cluster import CPUS, NODES, Cluster
+from slurm_cluster import CPUS, NODES, Cluster, sbatch
 
 pytestmark = pytest.mark.slurm
 
@@ -309,6 +309,31 @@ def test_allocation_is_a_single_process(cluster: Cluster, tmp_path: Path) -> Non
     assert (tmp_path / "batch.txt").read_text() == alone
     shell = cluster.run("script", "-qec", f"srun --pty {' '.join(size)} {script}", "/dev/null", check=False)
     assert "this is one process in the shell of srun --pty" in shell.stdout, shell.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("script", ["train.sbatch", "train_torchrun.sbatch"])
+def test_example_trains_on_two_nodes(
+    cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path, script: str
+) -> None:
+    data = ["DATA.TRAIN", str(video_folder / "train"), "DATA.VAL", str(video_folder / "val"), "TEST.ENABLE", "False"]
+    size = [f"--nodes={len(NODES)}", "--ntasks-per-node=1", f"--cpus-per-task={CPUS}", "--time=30"]
+    words = ["--cfg", "small.yaml", *SMALL, *data, "OUTPUT_DIR", str(tmp_path / "out")]
+    job = sbatch(cluster, script, tmp_path, *size, "--", *words)
+
+    def state() -> str:
+        return cluster.run("scontrol", "show", "job", job).stdout
+
+    log, weights = tmp_path / "out" / "log.jsonl", tmp_path / "out" / "checkpoints" / "last.pt"
+    if script == "train.sbatch":
+        until(lambda: log.is_file() and '"step": 3' in log.read_text(), "the run does not start")
+        cluster.run("scancel", "--signal=TERM", job)  # as before the time limit
+        until(lambda: "Restarts=1" in state(), "the job is not requeued")
+    until(lambda: re.search("JobState=(COMPLETED|FAILED)", state()), "the job does not end", 400)
+    [output] = tmp_path.glob("octvideo-*.log")
+    assert "JobState=COMPLETED" in state(), output.read_text()
+    assert "2 process(es) on cpu" in output.read_text()
+    assert equal(torch.load(weights, weights_only=True)["model"], undisturbed.weights())
 
 
 @pytest.mark.parametrize(

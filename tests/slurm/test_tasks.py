@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from processes import ROOT, environment, until
-from slurm_cluster import NODES, Cluster
+from slurm_cluster import NODES, Cluster, sbatch
 
 pytestmark = pytest.mark.slurm
 
@@ -139,3 +139,23 @@ def test_nothing_is_lost_or_twice(
     assert lost and sum(restarts(task) for task in where) > len(lost), "one was preempted, and those of a node requeued"
     names = [json.loads(line)["video"] for line in file.read_text().splitlines()]
     assert len(names) == len(set(names)) == VIDEOS
+
+
+@pytest.mark.full
+def test_example_predicts_without_submit(
+    cluster: Cluster, archive: Path, checkpoint: Path, whole: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.jsonl"
+    _, *arguments = words(archive, checkpoint, file)
+    job = sbatch(cluster, "predict.sbatch", tmp_path, "--array=1-3%2", "--cpus-per-task=1", "--", *arguments)
+    parts = [tmp_path / f"out.jsonl.part-{number}-of-3" for number in (1, 2, 3)]
+    until(lambda: parts[0].exists(), "the first task does not start")
+    cluster.run("scancel", "--signal=USR2", "--batch", f"{job}_1")  # as before the time limit
+    until(lambda: "Restarts=1" in cluster.run("scontrol", "show", "job", f"{job}_1").stdout, "it is not requeued")
+    until(
+        lambda: cluster.run("squeue", "--noheader", f"--jobs={job}", check=False).stdout == "", "the tasks do not end"
+    )
+    merge = [sys.executable, "-m", "octvideo", "predict", *arguments, "--merge"]
+    done = subprocess.run(merge, env=environment(), cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert file.read_bytes() == whole
