@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from octvideo.inference.features import AddFeatures
     from octvideo.inference.videos import Video
 
-__all__ = ["main", "parse"]
+__all__ = ["find", "main", "parse"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict_videos(arguments: argparse.Namespace) -> int:
     from octvideo.inference.sources import local_copy
 
-    videos, failed = _find(arguments)
+    videos, failed = find(arguments)
     if not videos:
         return 2
     if arguments.output_jsonl:
@@ -189,7 +189,7 @@ def _ahead(function: Callable[[S], T], items: Sequence[S]) -> Iterator[Callable[
         yield results.popleft().result
 
 
-def _find(arguments: argparse.Namespace) -> tuple[list[Video], int]:
+def find(arguments: argparse.Namespace) -> tuple[list[Video], int]:
     """Return the videos, each once, and the number of arguments that are none, which are reported."""
     from octvideo.inference.videos import find_videos
 

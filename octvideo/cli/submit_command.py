@@ -120,14 +120,18 @@ def _resolve(command: Sequence[str], on_gpu: bool, here: bool) -> tuple[list[str
 def _pinned(parsed: argparse.Namespace, on_gpu: bool, here: bool) -> list[str]:
     """Return the options that make all tasks of ``predict`` compute alike: backend and device.
 
-    A network that OpenVINO runs is converted here, once for all tasks. The precision is that of the backend, and the
-    batch is the configuration's.
+    They are what one process would choose. A network that OpenVINO runs is converted here, once for all tasks. The
+    precision is that of the backend, and the batch is the configuration's.
     """
-    from octvideo.cli.predict import predictor_from
+    from octvideo.cli.network_options import predictor_from
+    from octvideo.cli.predict import find
 
+    videos, _ = find(parsed)
+    if not videos:
+        raise UserError(f"predict {' '.join(parsed.source)}: no video to predict")
     if not here:  # this may be a login node, whose devices say nothing of the tasks'
         parsed.device = "cuda" if on_gpu else "cpu" if parsed.device == "auto" else parsed.device
         if parsed.device != "cpu":
             return ["--device", parsed.device, "--backend", "torch" if parsed.backend == "auto" else parsed.backend]
-    predictor = predictor_from(parsed, float("inf"))
+    predictor = predictor_from(parsed, len(videos))
     return ["--device", predictor.device.type, "--backend", predictor.backend.split()[0]]

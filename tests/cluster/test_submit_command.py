@@ -38,12 +38,12 @@ def alone(*arguments: object) -> None:
 
 def test_predict_has_the_bytes_of_one_process(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     words = ["predict", videos, "--checkpoint", checkpoint, "--views", "2"]
-    done = submit("--tasks", "3", "--at-once", "2", "--", *words, "--output-jsonl", tmp_path / "tasks.jsonl")
+    done = submit("--tasks", "2", "--", *words, "--output-jsonl", tmp_path / "tasks.jsonl")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "task 2 of 3: done" in done.stdout and "9 videos, 1 of them could not be predicted" in done.stderr
-    alone("-m", "octvideo", *words, "--backend", "openvino", "--output-jsonl", tmp_path / "alone.jsonl")
+    assert "task 2 of 2: done" in done.stdout and "9 videos, 1 of them could not be predicted" in done.stderr
+    alone("-m", "octvideo", *words, "--output-jsonl", tmp_path / "alone.jsonl")
     assert (tmp_path / "tasks.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
-    assert (tmp_path / "tasks.jsonl.tasks" / "task_3.log").is_file()
+    assert (tmp_path / "tasks.jsonl.tasks" / "task_2.log").is_file()
 
 
 @pytest.mark.full
@@ -130,6 +130,7 @@ def test_script_for_sbatch(videos: Path, checkpoint: Path, tmp_path: Path) -> No
         (["nowhere/make_shards.py"], "nowhere/make_shards.py: no such file"),
         (["predict", "a.mp4"], "predict: give --output-jsonl FILE, which the tasks share"),
         (["check-videos", "folder"], "check-videos: give --report FILE"),
+        (["predict", "nowhere.csv", "--output-jsonl", "o.jsonl"], "predict nowhere.csv: no video to predict"),
         (["predict", "a.mp4", "--output-jsonl", "o.jsonl", "--part", "1/2"], "--part and --merge: submit passes these"),
         ([], "no command follows --"),
     ],
@@ -140,7 +141,7 @@ def test_refusals_are_one_line(
     monkeypatch.chdir(ROOT)
     assert run(main, ["--tasks", "2", "--cluster", "local", "--", *words]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and message in error
+    assert message in error.splitlines()[-1] and "Traceback" not in error
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
