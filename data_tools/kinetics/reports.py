@@ -55,16 +55,16 @@ class Report(Record):
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        super().__exit__(kind, error, traceback)
-        if self.part is not None:
-            return
         try:
-            known = [row["clip"] for row in self]
-            self.write(dict.fromkeys([*(clip for clip in self.order if clip in self), *known]))
-            self.discard()
+            if self.part is None:
+                known = [row["clip"] for row in self]
+                self.write(dict.fromkeys([*(clip for clip in self.order if clip in self), *known]))
+                self.discard()
         except UserError:
             if kind is None:
                 raise  # else the error that ends the run matters; the appended lines are whole
+        finally:
+            super().__exit__(kind, error, traceback)
 
     def note(self, clip: str, result: Result, **values: Any) -> None:
         """Append the line of a job.

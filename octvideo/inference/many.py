@@ -81,7 +81,7 @@ def predict_many(
             if row.get("run") != run:
                 raise UserError(
                     f"{file}: has predictions of another network or with other options ({row[record.key]} for one); "
-                    f"choose another name, or remove it and {record.path.name}"
+                    f"choose another name, or remove it and {file.name}.part*"
                 )
         mine = [name for name in videos if part is None or part.has(name)]
         if merge:
@@ -113,15 +113,14 @@ def _predict(
     predictor = make_predictor(next((row["backend"] for row in record), None))
     facts = {"model": predictor.name, "backend": predictor.backend.split()[0], "run": run}
 
-    def read(name: str) -> Tensor | Exception:
+    def read(name: str) -> Tensor | UserError:
+        path = name
         try:
-            with local_copy(name) as path:
-                try:
-                    return predictor.read(path)
-                except UserError as error:  # it names the copy
-                    return UserError(str(error).replace(str(path), name))
-        except (UserError, MemoryError, RuntimeError) as error:
-            return error
+            with local_copy(name) as copy:
+                path = str(copy)
+                return predictor.read(copy)
+        except Exception as error:  # decoders raise errors of many kinds; all of them cost this video only
+            return UserError(one_line(error).replace(path, name))
 
     with Progress("predict", total) as progress:
         progress.update(total - len(todo))

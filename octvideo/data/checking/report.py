@@ -147,10 +147,13 @@ class CheckReport:
     ) -> None:
         if self.path is None or self._record is None:
             return
-        self._record.__exit__(kind, error, traceback)
-        if kind is None and self._part is None:
-            write_text(self.path, "".join(map(_json_line, self._rows)) if _is_json(self.path) else _as_csv(self._rows))
-            self._record.discard()
+        try:
+            if kind is None and self._part is None:
+                lines = "".join(map(_json_line, self._rows)) if _is_json(self.path) else _as_csv(self._rows)
+                write_text(self.path, lines)
+                self._record.discard()
+        finally:
+            self._record.__exit__(kind, error, traceback)
 
     def merge(self, paths: Sequence[str]) -> Iterator[Checked]:
         """Yield the results that parts have found, in order.
