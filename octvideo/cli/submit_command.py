@@ -33,6 +33,8 @@ _COMMANDS = {
     "check-videos": _Command("octvideo.cli.check_videos", "report"),
 }
 _SCRIPTS = {
+    "predict.py": _COMMANDS["predict"],
+    "verify_videos.py": _COMMANDS["check-videos"],
     "kinetics_download.py": _Command("data_tools.kinetics.download", "output"),
     "kinetics_prepare.py": _Command("data_tools.kinetics.prepare", "output"),
     "make_shards.py": _Command("data_tools.shards.make_shards", "output"),
@@ -112,7 +114,7 @@ def _resolve(command: Sequence[str], on_gpu: bool, here: bool) -> tuple[list[str
     result = getattr(parsed, form.result)
     if result is None:
         raise UserError(f"{name}: give --{form.result.replace('_', '-')} FILE, which the tasks share")
-    if name == "predict":
+    if form is _COMMANDS["predict"]:
         rest = [*rest, *_pinned(parsed, on_gpu, here)]
     return [*words, *rest], result
 

@@ -163,12 +163,13 @@ def run_here(words: Sequence[str], tasks: int, at_once: int, cpus: int, folder: 
     """
     stop = _Stop()
 
-    def run(number: int) -> int:
+    def run(number: int) -> None:
         log = folder / f"task_{number + 1}.log"
+        if stop.asked:
+            return
         with log.open("ab") as output:
-            code = 0 if stop.asked else _run(with_part(words, number, tasks, at_once), cpus, output, stop)
+            code = _run(with_part(words, number, tasks, at_once), cpus, output, stop)
         print(f"task {number + 1} of {tasks}: {f'exit code {code}, see {log}' if code else 'done'}", flush=True)
-        return code
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
