@@ -110,7 +110,7 @@ def _resolve(command: Sequence[str], on_gpu: bool, here: bool) -> tuple[list[str
         raise UserError(f"{name}: cannot be shared by tasks; {_FORMS}")
     parsed = import_module(form.module).parse(rest)
     if parsed.part or parsed.merge:
-        raise UserError("--part and --merge: submit passes these itself; leave them out")
+        raise UserError("--part and --merge: submit passes these; leave them out")
     result = getattr(parsed, form.result)
     if result is None:
         raise UserError(f"{name}: give --{form.result.replace('_', '-')} FILE, which the tasks share")

@@ -57,12 +57,19 @@ class Task:
         code = _run(self.words, int(os.environ.get("SLURM_CPUS_PER_TASK") or 1))
         if code:
             time.sleep(2)  # a signal that has ended the command may be about to requeue this job
-            raise UserError(f"exit code {code}: {shlex.join(self.words)}; its messages are above")
+            reason = _last_error(environment.paths.stderr) if code == 2 else f"exit code {code}"
+            raise UserError(f"{reason} ({shlex.join(self.words)})")
         return 0
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Return what runs when the job is requeued: the same."""
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _last_error(log: Path) -> str:
+    """Return the last error that a command has printed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), str(log))
 
 
 def _run(words: Sequence[str], cpus: int, output: IO[bytes] | None = None, stop: _Stop | None = None) -> int:

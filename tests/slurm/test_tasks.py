@@ -142,6 +142,28 @@ def test_nothing_is_lost_or_twice(
 
 
 @pytest.mark.full
+def test_lost_task_is_named_and_done_again(
+    cluster: Cluster, archive: Path, checkpoint: Path, whole: bytes, tmp_path: Path
+) -> None:
+    """The task itself is killed, not only its command: SLURM does not requeue it, and nothing is merged."""
+    file = tmp_path / "out.jsonl"
+    process = submit(cluster, "--tasks", "3", "--", *words(archive, checkpoint, file))
+    until(lambda: len(commands(file)) == 3, "the tasks do not start")
+    command = commands(file)[2]
+    os.kill(command, signal.SIGSTOP)
+    os.kill(int(Path(f"/proc/{command}/stat").read_text().rsplit(")", 1)[1].split()[1]), signal.SIGKILL)
+    os.kill(command, signal.SIGKILL)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 1 and not file.exists(), out + err
+    assert "_1 failed: Killed" in err and f"{file}: " in err and "have no result yet" in err
+    folder = tmp_path / "out.jsonl.tasks"
+    again = submit(cluster, "--tasks", "2", "--", *words(archive, checkpoint, file))
+    out, err = again.communicate(timeout=400)
+    assert again.returncode == 0, out + err
+    assert file.read_bytes() == whole and sorted(tmp_path.iterdir()) == [file, folder]
+
+
+@pytest.mark.full
 def test_example_predicts_without_submit(
     cluster: Cluster, archive: Path, checkpoint: Path, whole: bytes, tmp_path: Path
 ) -> None:
