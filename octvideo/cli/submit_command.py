@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from octvideo.cli.arguments import core_count, nonnegative_int, positive_int
+from octvideo.cli.arguments import core_count, positive_int
 from octvideo.cli.submit_options import add_job_arguments, import_cluster, resources_from
 from octvideo.errors import UserError
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", type=positive_int, default=8, metavar="N", help="tasks that share the work (8)")
     parser.add_argument("--at-once", type=positive_int, metavar="M", help="tasks that run at the same time; default: N")
-    parser.add_argument("--gpus-per-task", type=nonnegative_int, default=0, metavar="G", help="default: 0")
+    parser.add_argument("--gpus-per-task", type=int, default=0, choices=(0, 1), help="default: 0")
     add_job_arguments(parser, cpus="1; on this machine its cores divided by M", folder="RESULT.tasks")
     return parser
 

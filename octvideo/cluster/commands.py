@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -148,7 +149,8 @@ def submit_command(
         with executor.batch():
             jobs = [executor.submit(Task(with_part(words, number, tasks, at_once))) for number in range(tasks)]
         array = jobs[0].job_id.split("_")[0]
-        executor = make_executor(resources, folder, "slurm", cpus=1, slurm_dependency=f"afterany:{array}", **more)
+        on_cpu = replace(resources, gpus_per_node=0)
+        executor = make_executor(on_cpu, folder, "slurm", cpus=1, slurm_dependency=f"afterany:{array}", **more)
         return [*jobs, executor.submit(Task(with_part(words, tasks, tasks, at_once)))]
 
 

@@ -120,6 +120,7 @@ def test_script_for_sbatch(videos: Path, checkpoint: Path, tmp_path: Path) -> No
     for flag in "array=0-63%16 gpus-per-node=1 cpus-per-task=4 partition=gpu time=90 requeue".split():
         assert f"#SBATCH --{flag}\n" in script
     assert script.count("#SBATCH --dependency=afterany:4711\n") == 1
+    assert script.count("gpus-per-node") == 1, "the merge needs no GPU"
 
 
 @pytest.mark.parametrize(
