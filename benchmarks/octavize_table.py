@@ -1,6 +1,6 @@
 """Octavize networks of torchvision, timm and PyTorchVideo: writes the table of docs/octavize.md.
 
-    python benchmarks/octavize_table.py [--alpha 0.25] [NAME ...]
+    python benchmarks/octavize_table.py [--alpha 0.25] [--further] [NAME ...]
 
 The networks are on the meta device, so nothing is computed. A convolution that reads or writes a pair counts as octave,
 also in squeeze-and-excitation. Pairs are merged by convolutions that read a pair and write a tensor, and, in brackets,
@@ -25,7 +25,8 @@ IMAGE = (3, 224, 224)
 
 
 def _tv(name: str) -> nn.Module:
-    return torchvision.models.get_model(name, weights=None)
+    backbone = {"weights_backbone": None} if name.startswith("fcn") else {}
+    return torchvision.models.get_model(name, weights=None, **backbone)
 
 
 def _hub(name: str) -> nn.Module:
@@ -47,6 +48,25 @@ NETWORKS: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
     ("PyTorchVideo", "r2plus1d_r50", _hub, (3, 16, 224, 224)),
     *(("timm", name, timm.create_model, IMAGE) for name in ("resnet26d", "seresnet50", "resnetv2_50")),
 ]
+# Networks that the tests do not have, from other families.
+FURTHER: list[tuple[str, str, Callable[[str], nn.Module], tuple[int, ...]]] = [
+    *(
+        ("torchvision", name, _tv, IMAGE)
+        for name in (
+            "googlenet vgg16_bn squeezenet1_1 shufflenet_v2_x1_0 mobilenet_v3_large efficientnet_v2_s convnext_tiny "
+            "fcn_resnet50"
+        ).split()
+    ),
+    ("torchvision", "inception_v3", _tv, (3, 299, 299)),
+    ("torchvision", "swin3d_t", _tv, (3, 8, 224, 224)),
+    ("PyTorchVideo", "mvit_base_16x4", _hub, (3, 16, 224, 224)),
+    *(
+        ("timm", name, timm.create_model, IMAGE)
+        for name in (
+            "res2net50_26w_4s resnest26d dpn68 hrnet_w18 ese_vovnet19b_dw rexnet_100 cspresnet50 repvgg_a2 nfnet_l0"
+        ).split()
+    ),
+]
 
 
 def main() -> None:
@@ -54,10 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these networks")
     parser.add_argument("--alpha", type=float, default=0.25)
+    parser.add_argument("--further", action="store_true", help="the networks that the tests do not have")
     args = parser.parse_args()
     print("| library | network | input | G multiply-adds | octave | | convolutions octave | merged by |")
     print("|---|---|---|---|---|---|---|---|")
-    for library, name, build, shape in NETWORKS:
+    for library, name, build, shape in FURTHER if args.further else NETWORKS:
         if not args.names or name in args.names:
             model = build(name).to("meta")
             x: Any = torch.empty(1, *shape, device="meta")
