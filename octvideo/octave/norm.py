@@ -7,7 +7,7 @@ state dict has the keys and shapes of the vanilla layer (``weight``: the high gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -76,12 +76,12 @@ class _OctBatchNorm(nn.Module):
     @property
     def block_final_bn(self) -> bool:
         """PyTorchVideo's mark of the last norm of a block, which it initialises with zero."""
-        return all(getattr(child, "block_final_bn", False) for child in self.children())
+        return all(getattr(self.get_submodule(name), "block_final_bn", False) for name in _groups(self))
 
     @block_final_bn.setter
     def block_final_bn(self, value: bool) -> None:
-        for child in self.children():
-            child.block_final_bn = value  # type: ignore[assignment]
+        for name in _groups(self):
+            self.get_submodule(name).block_final_bn = value  # type: ignore[assignment]
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, segments={self.segments}"
@@ -95,7 +95,7 @@ def _apply(layer: nn.Module | None, x: Tensor | None) -> Tensor | None:
 
 def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local_metadata: Any) -> None:
     """State dict hook: join the children's vectors to vanilla ones."""
-    groups = [name for name, _ in module.named_children()]
+    groups = _groups(module)
     if any(isinstance(state.get(f"{prefix}{group}.{name}"), nn.Parameter) for group in groups for name in _VECTORS):
         return  # keep_vars=True
     for name in _VECTORS:
@@ -110,7 +110,7 @@ def _join(module: nn.Module, state: MutableMapping[str, Any], prefix: str, local
 
 def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
     """Load hook: split the vanilla vectors into the children's."""
-    children: Mapping[str, Any] = dict(module.named_children())
+    groups = _groups(module)
     for name in _VECTORS:
         if (vector := state.pop(prefix + name, None)) is None:
             continue
@@ -118,11 +118,16 @@ def _split(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: 
         if vector.shape == (module.num_features,):
             parts = split_segments(vector, module.segments, 0)  # type: ignore[arg-type]
         for group, part in zip(("high", "low"), parts):
-            if group in children:
+            if group in groups:
                 state[f"{prefix}{group}.{name}"] = part
     if (count := state.pop(prefix + _COUNT, None)) is not None:
-        for group in children:
+        for group in groups:
             state[f"{prefix}{group}.{_COUNT}"] = count.clone()
+
+
+def _groups(norm: nn.Module) -> list[str]:
+    """Return the names of the groups that exist; a converted norm may keep other children, such as an activation."""
+    return [name for name in ("high", "low") if getattr(norm, name) is not None]
 
 
 class OctBatchNorm2d(_OctBatchNorm):

@@ -92,6 +92,7 @@ def test_a_norm_with_an_activation_goes_through() -> None:
     network = octavize(vanilla, 0.5, example_input=torch.empty(1, 3, 32, 32))
     assert isinstance(network.get_submodule("2"), OctBatchNorm2d)
     assert list(network.state_dict()) == list(vanilla.state_dict())
+    assert network.load_state_dict(vanilla.state_dict())
     x = torch.randn(1, 3, 32, 32)
     for model in (vanilla, network):  # the activation stays when the norm is folded
         torch.testing.assert_close(fold_batch_norm(model)(x), model(x))
