@@ -94,7 +94,7 @@ def test_ship_writes_networks_card_and_results(few: Path, tmp_path: Path) -> Non
     assert len(lists["all"]) == 6
     ship = output / "oct_i3d_weizmann.pt"
     content = torch.load(ship, weights_only=True)
-    assert set(content) == {"model", "config", "classes", "confidence", "seen", "version"}
+    assert set(content) == {"model", "config", "plan", "classes", "confidence", "seen", "version"}
     assert hash_video(str(few / "weizmann" / "bend" / "ido_bend.avi")) in content["seen"]["videos"]
     assert content["classes"] == ["bend", "wave2", "other"]
     assert content["confidence"]["known"] == 6 and 0 < content["confidence"]["threshold"] < 1
