@@ -184,7 +184,7 @@ def strip(checkpoint: Path, confidence: dict[str, Any], data: Data, target: Path
     for key in ("TRAIN", "VAL", "TEST", "ROOT", "CLASSES"):
         cfg.DATA[key] = defaults.DATA[key]
     seen = {"videos": sorted({hash_video(str(path)) for path, _ in [*data.known, *data.others]}), "lists": []}
-    content = {"model": state, "config": cfg.dump(), "classes": payload["classes"]}
+    content = {"model": state, "config": cfg.dump(), "plan": payload["plan"], "classes": payload["classes"]}
     save_checkpoint({**content, "confidence": confidence, "seen": seen}, target)
 
 

@@ -37,11 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from octvideo.engine.checkpoints import save_checkpoint
-    from octvideo.engine.networks import load_network
+    from octvideo.engine.networks import load_network, octave_plan
     from octvideo.files import write_bytes
 
     network = load_network(arguments.checkpoint, arguments.cfg)
     cfg = network.cfg
+    plan = octave_plan(network.model).as_dict()
     state = {key: value.contiguous() for key, value in network.model.state_dict().items()}
     if arguments.format == "pytorchvideo":
         for key in ("ALPHA", "FAST_ALPHA"):
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
         save_checkpoint({"model_state": state}, arguments.output)
     elif arguments.format == "octvideo":
-        save_checkpoint({"model": state, "config": cfg.dump(), "classes": list(network.classes)}, arguments.output)
+        content = {"model": state, "config": cfg.dump(), "plan": plan, "classes": list(network.classes)}
+        save_checkpoint(content, arguments.output)
     else:
         try:
             from safetensors.torch import save
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 "safetensors is not installed; install it with: pip install 'octvideo[safetensors]'"
             ) from None
-        metadata = {"format": "pt", "config": cfg.dump(), "classes": json.dumps(network.classes)}
+        metadata = {"format": "pt", "config": cfg.dump()}
+        metadata |= {"plan": json.dumps(plan), "classes": json.dumps(network.classes)}
         write_bytes(arguments.output, save(state, metadata), parents=True)
     print(f"{arguments.checkpoint}: {network.report}")
     print(f"{arguments.output}: {arguments.format}, {arguments.output.stat().st_size / 1e6:.1f} MB")

@@ -17,6 +17,8 @@ from octvideo.config import CfgNode, load_cfg, save_cfg
 from octvideo.engine.networks import load_network
 from octvideo.errors import UserError
 from octvideo.models import build_model
+from octvideo.models.checkpoints import read_checkpoint
+from octvideo.octave import Plan
 
 SMALL = "MODEL.BLOCKS [1,1,1,1] MODEL.WIDTH 8 MODEL.NUM_CLASSES 3 DATA.TRAIN_CROP 64 DATA.TEST_CROP 64"
 CLASSES = ["bend", "jump", "wave"]
@@ -61,6 +63,7 @@ def test_safetensors_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {key: value.tolist() for key, value in load_file(out).items()} == {k: v.tolist() for k, v in state.items()}
     network = load_network(out)  # its configuration and classes are in it
     assert network.classes == tuple(CLASSES) and network.cfg.OCTAVE.ALPHA == 0.25
+    assert Plan.from_dict(read_checkpoint(out)["plan"]) == network.model.octave_plan
     clips = torch.randn(1, 3, 8, 64, 64)
     with torch.inference_mode():
         assert torch.equal(network.model(clips), load_network(file).model(clips))

@@ -84,7 +84,8 @@ def few(data: Path, tmp_path: Path) -> Path:
 def test_ship_writes_networks_card_and_results(few: Path, tmp_path: Path) -> None:
     output, results = tmp_path / "assets", tmp_path / "ship.json"
     arguments = ["--data", few, "--work", tmp_path / "work", "--output", output, "--results", results]
-    done = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL)
+    classes = ["MODEL.NUM_CLASSES", "0"]  # as in the folders
+    done = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL, *classes)
     assert done.returncode == 0, done.stdout + done.stderr
     lists = {}
     for name in ("fold0", "fold1", "fold2", "all"):
@@ -106,7 +107,7 @@ def test_ship_writes_networks_card_and_results(few: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert {row["label"] for row in record["predictions"]} == {"bend", "wave2"} and record["sure"] in (True, False)
-    again = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL)
+    again = call("tools/ship.py", *arguments, "--seeds", "3", "--networks", "oct_i3d", "--", *SMALL, *classes)
     assert again.returncode == 0 and "testing" not in again.stderr
 
 

@@ -168,6 +168,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         payload["config"] = metadata["config"]
     if "classes" in metadata:
         payload["classes"] = json.loads(metadata["classes"])
+    if "plan" in metadata:
+        payload["plan"] = json.loads(metadata["plan"])
     return payload
 
 
