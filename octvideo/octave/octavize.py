@@ -88,7 +88,8 @@ def octavize(
     given = _usual_input(root) if example_input is None else example_input
     dry, inputs, before = _run_dry(root, given if isinstance(given, tuple) else (given,))
     found = Found(Plan()) if alpha == 0 else _find_plan(root, dry, inputs, alpha, multiple)
-    exchange(root, found.plan)
+    if alpha > 0 or not hasattr(root, "octave_plan"):  # at alpha 0 a network keeps the plan that it has
+        exchange(root, found.plan)
     after = _multiply_adds(_copy_to(_device(dry), root), inputs)
     report = [LayerRow(name, "merge", share, 0.0, 0, 0) for name, share in found.merged.items()]
     modules = dict(root.named_modules())

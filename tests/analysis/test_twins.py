@@ -45,7 +45,7 @@ def error_of(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
-    """Start the command in a process group of its own."""
+    """Start the command in a new process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "octvideo", "compare", *command],
         env=environment(),

@@ -64,6 +64,9 @@ def test_copies_carry_the_plan() -> None:
 def test_an_octave_network_is_not_octavized_again() -> None:
     with pytest.raises(ValueError, match="an octave network already: pass the vanilla one"):
         octavize(build("i3d", 0.25)[0], 0.5)
+    network, clips = build("i3d", 0.25)
+    same = octavize(network, 0)
+    assert same.octave_plan == network.octave_plan and torch.equal(same(clips), network(clips))
 
 
 def test_weights_of_another_plan_are_told() -> None:
