@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from octvideo.cli.arguments import add_config_arguments, alpha_keys, nonnegative_int, positive_int
+from octvideo.cli.submit_options import add_job_arguments, import_cluster, resources_from
 from octvideo.config import CfgNode, load_cfg, with_overrides
 from octvideo.engine.ranks import find_place
 from octvideo.errors import UserError
@@ -39,14 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     job = parser.add_argument_group("on SLURM")
     job.add_argument("--submit", action="store_true", help="run what is left as one array job")
-    job.add_argument("--wait", action="store_true", help="wait for the end of the jobs, then write the table")
     job.add_argument("--nodes", type=positive_int, default=1, metavar="N", help="of each run (1)")
     job.add_argument("--gpus-per-node", type=nonnegative_int, metavar="G", help="0: one CPU task per node")
-    job.add_argument("--cpus-per-task", type=positive_int, metavar="C", help="default: NUM_WORKERS + 1")
-    job.add_argument("--timeout", type=positive_int, default=60, metavar="MINUTES", help="then a run is requeued (60)")
-    for name in ("partition", "qos", "account", "constraint", "mem"):
-        job.add_argument(f"--{name}", metavar=name[0].upper(), help="as for sbatch")
-    job.add_argument("--cluster", default="slurm", choices=("slurm", "local"), help="local: on this machine")
+    add_job_arguments(job, cpus="NUM_WORKERS + 1", folder="OUTPUT_DIR/slurm")
     return parser
 
 
@@ -75,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_model(runs[0])  # finds an alpha that the network cannot have before the first training
     left = [cfg for runs in cfgs.values() for cfg in runs if unfinished(cfg) is not None]
     if left and args.submit:
-        if not _run_jobs(left, args, Path(base.OUTPUT_DIR) / "slurm"):
+        if not _run_jobs(left, args, Path(args.folder or Path(base.OUTPUT_DIR) / "slurm")):
             return 1
         if not args.wait:
             print("run the same command again when the jobs have ended: it writes the table")
@@ -143,21 +139,15 @@ def _run_here(cfgs: Sequence[CfgNode]) -> int:
 
 def _run_jobs(cfgs: Sequence[CfgNode], args: argparse.Namespace, folder: Path) -> bool:
     """Submit the runs as one array job. With ``--wait`` wait for them, and return whether all are done."""
-    try:
-        from octvideo.cluster.follow import failure_reason, follow
-        from octvideo.cluster.slurm import Resources, submit
-    except ImportError:
-        raise UserError("submitit is not installed; install it with: pip install submitit") from None
-
-    sbatch = {name: getattr(args, name) for name in ("partition", "qos", "account", "constraint", "mem")}
-    resources = Resources(args.nodes, args.gpus_per_node, args.cpus_per_task, args.timeout, **sbatch)
-    jobs = submit(cfgs, resources, folder, args.cluster)
+    follow = import_cluster("follow")
+    resources = resources_from(args, nodes=args.nodes, gpus_per_node=args.gpus_per_node)
+    jobs = import_cluster("slurm").submit(cfgs, resources, folder, args.cluster)
     for job, cfg in zip(jobs, cfgs):
         print(f"job {job.job_id}: files in {folder}, results in {cfg.OUTPUT_DIR}", flush=True)
     if not args.wait:
         return True
-    states = follow(jobs, tail=False)
-    reasons = {job.job_id: failure_reason(job, states[job.job_id]) for job in jobs}
+    states = follow.follow(jobs, tail=False)
+    reasons = {job.job_id: follow.failure_reason(job, states[job.job_id]) for job in jobs}
     for job_id, reason in reasons.items():
         if reason is not None:
             print(f"error: job {job_id} failed: {reason}; see {folder}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Options of jobs that both forms of ``submit`` have."""
+"""Options of jobs, which both forms of ``submit`` and ``compare`` have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["add_job_arguments", "import_cluster", "resources_from"]
 _SBATCH = ("partition", "qos", "account", "constraint", "mem")
 
 
-def add_job_arguments(parser: argparse.ArgumentParser, *, cpus: str, folder: str) -> None:
+def add_job_arguments(parser: argparse._ActionsContainer, *, cpus: str, folder: str) -> None:
     """Add the options; ``cpus`` and ``folder`` name two defaults."""
     parser.add_argument("--cpus-per-task", type=positive_int, metavar="C", help=f"default: {cpus}")
     parser.add_argument(
