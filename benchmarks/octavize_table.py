@@ -1,4 +1,4 @@
-"""Octavize networks of torchvision, timm and PyTorchVideo: writes the table of docs/octavize.md.
+"""Octavize networks of torchvision, timm and PyTorchVideo: prints the figures of docs/octavize.md.
 
     python benchmarks/octavize_table.py [--alpha 0.25] [--further] [NAME ...]
 
