@@ -150,12 +150,18 @@ def _as_text(found: dict[str, Any]) -> str:
         "",
     ]
     columns = [key for key in found["results"][0] if key != "name"]
-    lines.append(f"{'':26s}" + "".join(f"{column:>16s}" for column in columns))
+    first = max(len(result["name"]) for result in found["results"])
+    widths = [max(14, len(column)) for column in columns]
+    lines.append(" " * first + "".join(f"  {column:>{width}}" for column, width in zip(columns, widths)))
     for result in found["results"]:
-        lines.append(f"{result['name']:26s}" + "".join(f"{result[column]:16.4g}" for column in columns))
-    lines += ["", "ratio of seconds"]
-    lines += [f"  {name:48s}{value:8.2f}" for name, value in found["ratio"].items()]
+        cells = (f"  {result[column]:>{width}.4g}" for column, width in zip(columns, widths))
+        lines.append(f"{result['name']:{first}}" + "".join(cells))
+    lines += ["", "ratio of seconds", *_pairs_as_text(found["ratio"], ".2f")]
     if "memory" in found:
-        lines += ["", "memory"]
-        lines += [f"  {name:48s}{value:8.3g}" for name, value in found["memory"].items()]
+        lines += ["", "memory", *_pairs_as_text(found["memory"], ".3g")]
     return "\n".join(lines)
+
+
+def _pairs_as_text(values: dict[str, float], form: str) -> list[str]:
+    width = max(map(len, values), default=0)
+    return [f"  {name:{width}}{value:10{form}}" for name, value in values.items()]

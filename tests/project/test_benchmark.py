@@ -86,6 +86,13 @@ def test_forward_on_exported_runtimes() -> None:
             assert results[f"{kind} {runtime}"]["gflops"] == results[f"{kind} conv3d"]["gflops"]
 
 
+def test_table_separates_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, ["forward", "--alpha", "0.5x4", "--rounds", "1", *SMALL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["seconds", "processor_seconds", "clips_per_s", "gflops", "params_m"]
+    assert all(len(line) == len(lines[3]) for line in lines[4 : lines.index("ratio of seconds") - 1])
+
+
 def test_train_compares_with_a_bare_loop(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(capsys, "train", *SMALL)
     pairs, names = ["octave / vanilla"], []
