@@ -29,7 +29,7 @@ class Assumptions:
     node_gbytes_per_s: float = 25.0  # network of a node: 200 Gbit/s
     gpu_gbytes_per_s: float = 300.0  # between the GPUs of a node: NVLink, per direction
     latency_us: float = 10.0  # of a step of the ring
-    decode_core_ms: float = 65.0  # one core, a training clip of 8 x 8 frames: 62 to decode (docs/kinetics.md), crop
+    decode_core_ms: float = 65.0  # one core, a training clip of 8 x 8 frames: 62 to decode (docs/loading.md), crop
     cores_per_gpu: int = 8
     file_mbytes: float = 1.3  # a Kinetics video of 10 s, short side 256 to 340
     test_videos: int = 19_881
