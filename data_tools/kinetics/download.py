@@ -5,7 +5,7 @@ Sources, one of:
   --url-template URL     a web server (http, https), or a local mirror (file:// or a path). Fields: {youtube_id},
                          {label}, {split}, {start} and {end} (seconds; {start:06d} has six digits), {name} (the
                          clip's file name). Without a field, /{label}/{name} is added. With --trim the files there
-                         are whole videos.
+                         are whole videos, and /{youtube_id}.mp4 is added.
   both                   yt-dlp, with the pages that the template gives
 
 Files are written to OUTPUT/LABEL/ID_000010_000020.mp4 (without labels, or with --flat, to OUTPUT/). To resume, run the
