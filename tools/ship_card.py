@@ -96,6 +96,6 @@ _LIMITS = """
   the same actions elsewhere are mostly "not sure". Nothing here measures how often.
 - Other things were tested with surveillance cameras and with few clips of other kinds. A clip that resembles the
   scene may get a sure and wrong label.
-- They are there to show that everything works. Train your own for use. `docs/inference.md` says how to give it
+- They are there to show that everything works. Train your own for use. `docs/own_videos.md` says how to give it
   the class `other`.
 """
