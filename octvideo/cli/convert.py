@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from octvideo.cli.arguments import path_arg
 from octvideo.errors import UserError
@@ -42,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     network = load_network(arguments.checkpoint, arguments.cfg)
     cfg = network.cfg
-    plan = octave_plan(network.model).as_dict()
+    about: dict[str, Any] = {"plan": octave_plan(network.model).as_dict(), "classes": list(network.classes)}
+    if network.threshold is not None:
+        about["confidence"] = {"threshold": network.threshold}
+    if network.seen is not None:
+        about["seen"] = network.seen
     state = {key: value.contiguous() for key, value in network.model.state_dict().items()}
     if arguments.format == "pytorchvideo":
         for key in ("ALPHA", "FAST_ALPHA"):
@@ -53,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
         save_checkpoint({"model_state": state}, arguments.output)
     elif arguments.format == "octvideo":
-        content = {"model": state, "config": cfg.dump(), "plan": plan, "classes": list(network.classes)}
-        save_checkpoint(content, arguments.output)
+        save_checkpoint({"model": state, "config": cfg.dump(), **about}, arguments.output)
     else:
         try:
             from safetensors.torch import save
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "safetensors is not installed; install it with: pip install 'octvideo[safetensors]'"
             ) from None
         metadata = {"format": "pt", "config": cfg.dump()}
-        metadata |= {"plan": json.dumps(plan), "classes": json.dumps(network.classes)}
+        metadata |= {name: json.dumps(value) for name, value in about.items()}
         write_bytes(arguments.output, save(state, metadata), parents=True)
     print(f"{arguments.checkpoint}: {network.report}")
     print(f"{arguments.output}: {arguments.format}, {arguments.output.stat().st_size / 1e6:.1f} MB")

@@ -69,6 +69,17 @@ def test_safetensors_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert torch.equal(network.model(clips), load_network(file).model(clips))
 
 
+@pytest.mark.parametrize("target", ["safetensors", "octvideo"])
+def test_threshold_and_seen_videos_are_kept(tmp_path: Path, target: str) -> None:
+    _, file = saved(tmp_path, SMALL)
+    seen = {"videos": ["00f06e07020345c9"], "lists": []}
+    torch.save({**torch.load(file), "confidence": {"threshold": 0.25, "known": 16}, "seen": seen}, file)
+    out = tmp_path / f"out.{'pt' if target == 'octvideo' else target}"
+    main(["--checkpoint", str(file), "--format", target, "--output", str(out)])
+    network = load_network(out)
+    assert (network.threshold, network.seen) == (0.25, seen)
+
+
 def test_peer_checkpoint_becomes_octvideos(tmp_path: Path) -> None:
     cfg, file = saved(tmp_path, f"{SMALL} MODEL.ARCH slow")
     own = torch.load(file, weights_only=True)["model"]

@@ -166,10 +166,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         payload: dict[str, Any] = {"model": {key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
     if "config" in metadata:
         payload["config"] = metadata["config"]
-    if "classes" in metadata:
-        payload["classes"] = json.loads(metadata["classes"])
-    if "plan" in metadata:
-        payload["plan"] = json.loads(metadata["plan"])
+    for name in ("classes", "plan", "confidence", "seen"):
+        if name in metadata:
+            payload[name] = json.loads(metadata[name])
     return payload
 
 
