@@ -22,7 +22,7 @@ _MOST_LAYERS = 64  # a picture of more would be too tall
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="analyze-frequency",
+        prog="octvideo analyze-frequency",
         description=__doc__.split(": ", 1)[1],
         epilog="Writes frequency.csv and frequency.png. Exit code: 0; 2 if a file could not be read.",
     )

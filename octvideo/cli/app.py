@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: gradio is missing, the port is in use, bad weights or configuration.
     """
-    parser = argparse.ArgumentParser(prog="app.py", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="octvideo app", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=_port, default=7860)
     add_model_arguments(parser)

@@ -33,7 +33,7 @@ _NEEDS_DATA = ("data", "views", "end-to-end")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="benchmark",
+        prog="octvideo benchmark",
         description=__doc__.split(": ", 1)[1],
         epilog=_TEXT,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,7 +22,7 @@ __all__ = ["main"]
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options; end the program where they do not go together."""
     parser = argparse.ArgumentParser(
-        prog="check-videos",
+        prog="octvideo check-videos",
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0 if all files were checked, broken or not; 2 if the arguments are wrong.",
     )

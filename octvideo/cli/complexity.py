@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="complexity", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="octvideo complexity", description=__doc__.split(": ", 1)[1])
     add_config_arguments(parser)
     parser.add_argument("--table", type=int, help="a table of the paper: its figures and ours")
     parser.add_argument("--json", action="store_true", help="machine-readable")

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: bad weights or configuration, a file that cannot be written, weights that the target cannot hold.
     """
-    parser = argparse.ArgumentParser(prog="convert.py", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="octvideo convert", description=__doc__.split(": ", 1)[1])
     parser.add_argument(
         "--checkpoint",
         required=True,

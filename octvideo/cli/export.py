@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="export.py", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="octvideo export", description=__doc__.split(": ", 1)[1])
     parser.add_argument(
         "--model", type=model_name, metavar="NAME", help="a network by name, such as x3d_s, with its published weights"
     )

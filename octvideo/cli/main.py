@@ -25,8 +25,8 @@ COMMANDS = {
     "analyze-frequency": "Fourier energy of a network's feature maps by group",
     "visualize": "pictures of clips, feature maps, Grad-CAM, curves, comparisons and mistakes",
     "submit": "run on SLURM, long commands such as predict as many tasks",
-    "env": "versions, decoders and devices of this machine",
     "check-videos": "decode every video of a list to its end, and name the broken ones",
+    "env": "versions, decoders and devices of this machine, for a report of a problem",
 }
 
 

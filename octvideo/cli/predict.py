@@ -51,7 +51,7 @@ def _timeline_file(text: str) -> Path:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options; end the program where they do not go together."""
     parser = argparse.ArgumentParser(
-        prog="predict.py",
+        prog="octvideo predict",
         description=__doc__.split(": ", 1)[1],
         epilog="Exit code: 0; 2 if something could not be predicted.",
     )

@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 when the work is done, 128 + signal when a signal stopped it."""
-    parser = argparse.ArgumentParser(prog="run_net", description="Train and test a network as configured.")
+    parser = argparse.ArgumentParser(prog="octvideo run-net", description="Train and test a network as configured.")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--cfg", help="a configuration: path, or bare name below configs/")
     network.add_argument("--model", type=model_name, metavar="NAME", help="the configuration of a network by name")

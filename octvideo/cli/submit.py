@@ -19,7 +19,7 @@ _EPILOG = "Other long commands: octvideo submit [--tasks N] -- COMMAND ...; see 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="submit", description=__doc__.split(": ", 1)[1], epilog=_EPILOG)
+    parser = argparse.ArgumentParser(prog="octvideo submit", description=__doc__.split(": ", 1)[1], epilog=_EPILOG)
     add_config_arguments(parser, required=True)
     parser.add_argument("--nodes", type=positive_int, required=True, metavar="N")
     parser.add_argument(

@@ -44,8 +44,8 @@ _FORMS = "octvideo submit --tasks N -- COMMAND ...; the commands are " + ", ".jo
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="submit",
-        usage="submit [options] -- COMMAND ...",
+        prog="octvideo submit",
+        usage="octvideo submit [options] -- COMMAND ...",
         description="Share a long command among tasks on SLURM, or processes of this machine.",
         epilog=_FORMS,
     )

@@ -30,7 +30,7 @@ _WHATS = {
 def _parser() -> argparse.ArgumentParser:
     texts = "\n".join(f"  {name:10s}{text}" for name, text in _WHATS.items())
     parser = argparse.ArgumentParser(
-        prog="visualize",
+        prog="octvideo visualize",
         usage="%(prog)s WHAT [--help] ...",
         description=__doc__.split(": ", 1)[1],
         epilog=f"WHAT is one of\n{texts}\n\nEach writes one file and prints its path.",
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _parser_of(what: str) -> argparse.ArgumentParser:
     """Return the parser of what follows WHAT."""
-    parser = argparse.ArgumentParser(prog=f"visualize {what}", description=_WHATS[what])
+    parser = argparse.ArgumentParser(prog=f"octvideo visualize {what}", description=_WHATS[what])
     if what in ("clip", "cam", "features"):
         parser.add_argument("video", metavar="VIDEO", help="a file, a folder of numbered images or a URL")
     if what == "clip":
