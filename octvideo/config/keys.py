@@ -49,6 +49,11 @@ class Key(NamedTuple):
         return None
 
     @property
+    def bounds(self) -> str:
+        """What a valid number or list is; "" where ``octvideo.config.checks`` looks at the value."""
+        return "" if self.low is None else self._bounds(isinstance(self.default, list))
+
+    @property
     def _is_float(self) -> bool:
         return any(isinstance(number, float) for number in self._numbers(self.default))
 
