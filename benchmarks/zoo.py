@@ -71,45 +71,40 @@ OURS = {
 }
 
 # Heading, folder, command to train and test, text below the heading.
+_KINETICS = "octvideo run-net --cfg CONFIG DATA.TRAIN train.csv DATA.VAL val.csv OUTPUT_DIR output/NAME"
 SECTIONS = (
     (
         "Kinetics-400",
         "kinetics400",
-        "python tools/run_net.py --cfg CONFIG DATA.TRAIN train.csv DATA.VAL val.csv OUTPUT_DIR output/NAME",
-        "30 views. The published top-1 is that of the file that `pretrained` downloads. **On a CPU, start with "
-        "`x3d_s`**: it has the published accuracy of `i3d_r50` at a fourteenth of the multiply-adds.",
+        _KINETICS,
+        "30 views. The published top-1 is that of the file that `pretrained` downloads. On a CPU, start with `x3d_s`: "
+        "it has the published accuracy of `i3d_r50` at a fourteenth of the multiply-adds.",
     ),
-    (
-        "Kinetics-600",
-        "kinetics600",
-        "python tools/run_net.py --cfg CONFIG DATA.TRAIN train.csv DATA.VAL val.csv OUTPUT_DIR output/NAME",
-        "30 views. Weights of Kinetics-400 load, with a new head.",
-    ),
+    ("Kinetics-600", "kinetics600", _KINETICS, "30 views. Weights of Kinetics-400 load, with a new head."),
     (
         "ImageNet",
         "imagenet",
-        "python tools/run_net.py --cfg CONFIG DATA.TRAIN train DATA.VAL val OUTPUT_DIR output/NAME",
-        "One crop. The paper's ResNet-50 is a pre-activation one, `MODEL.ARCH resnet50_preact` "
-        "([image_networks.md](image_networks.md)); these are torchvision's.",
+        "octvideo run-net --cfg CONFIG DATA.TRAIN train DATA.VAL val OUTPUT_DIR output/NAME",
+        "One crop. The paper's ResNet-50 is `resnet50_preact`; `resnet50` is torchvision's "
+        "([image networks](image_networks.md)).",
     ),
     (
         "Weizmann",
         "weizmann",
         "python tools/weizmann.py --data DIR --cfg CONFIG",
-        "30 views, three folds of three persons; `make weizmann DATA=DIR` is the octave one.",
+        "30 views, three folds of three persons.",
     ),
     (
         "Quickstart",
         "quickstart",
-        "python tools/run_net.py --cfg CONFIG OUTPUT_DIR output/NAME",
-        "30 views of rendered actions, which `make quickstart` makes; it also trains Oct-I3D. `python "
-        "benchmarks/time_direction.py` trains Oct-C2D too ([time_direction.md](time_direction.md)).",
+        "octvideo run-net --cfg CONFIG OUTPUT_DIR output/NAME",
+        "30 views of the rendered actions of `make quickstart` ([time direction](time_direction.md)).",
     ),
     (
         "Hard rendered set",
         "hard",
         "octvideo compare --cfg CONFIG --alphas 0 0.25x8 0.5x16 OUTPUT_DIR output/NAME",
-        "2 views of the videos that [compare.md](compare.md#on-rendered-videos) makes.",
+        "2 views of the videos of `data_tools/make_sample_dataset.py --hard` ([compare](compare.md)).",
     ),
 )
 
@@ -164,7 +159,10 @@ def section(heading: str, folder: str, command: str, text: str) -> list[str]:
         columns = f"name | published top-1 | {columns}"
     return [
         f"## {heading}",
-        f"`{command}`. {text}",
+        text,
+        "```sh",
+        command,
+        "```",
         "",
         f"| {columns} |",
         f"|{'---|' * len(columns.split(' | '))}",
@@ -177,26 +175,29 @@ def weights_section() -> list[str]:
     """Return the lines about published weights."""
     lines = [
         "## Published weights",
-        "`TRAIN.CHECKPOINT` and `TEST.CHECKPOINT` take these by path or URL; what to set and how it was checked is in",
-        "[checkpoints.md](checkpoints.md). The published files themselves have not been loaded. A file loads at every",
-        "alpha; above 0 it is a warm start, not the same function. Only d-li14's and the authors' are octave, and",
-        "fit their own alpha. Those of images are inflated for video. Top-1 is what the file's own project says:",
-        "Kinetics-400, 30 views, or ImageNet, one crop.",
+        "`TRAIN.CHECKPOINT`, `TEST.CHECKPOINT` and `--checkpoint` take these files by path or URL.",
+        "[Checkpoints](checkpoints.md) says what to set, and how the loading was checked.",
+        "The published files themselves have not been loaded.",
+        "",
+        "- A vanilla file loads at every alpha. Above 0 it is a warm start: fine-tune.",
+        "- The files of d-li14 and of the paper's authors are octave, and fit their own alpha.",
+        "- Files of image networks are inflated for video.",
+        "- Top-1 is what the file's own project says: Kinetics-400 with 30 views, or ImageNet with one crop.",
         "",
         "| | from | file | `pretrained` | keys | top-1 |",
         "|---|---|---|---|---|---|",
     ]
     for number, weights in enumerate(WEIGHTS, 1):
-        address = weights.url or f"../octvideo/assets/{weights.name}"
+        file = f"[{weights.name}]({weights.url})" if weights.url else f"`octvideo/assets/{weights.name}`"
         tag = f"`{weights.tag}`" if weights.tag else ""
         keys = f"`{weights.keys}`" if weights.keys else ""
-        lines.append(f"| {number} | {weights.source} | [{weights.name}]({address}) | {tag} | {keys} | {weights.top1} |")
+        lines.append(f"| {number} | {weights.source} | {file} | {tag} | {keys} | {weights.top1} |")
     return [
         *lines,
         "",
-        "For mmaction2, timm and d-li14 the addresses are pages that link to the files; timm's is loaded by its path.",
-        "The authors publish other alphas and networks too ([checkpoints.md](checkpoints.md#the-authors-networks)).",
-        "The last two have seen all nine persons of Weizmann: they are there to predict with.",
+        "The addresses of mmaction2, timm and d-li14 are pages that link to the files. Load timm's by path.",
+        "The authors publish other alphas and networks too: [checkpoints](checkpoints.md).",
+        "The last two have seen all nine persons of Weizmann: use them to predict, not to measure.",
     ]
 
 
@@ -205,28 +206,35 @@ def as_page() -> str:
     lines = [
         "# Zoo",
         "",
-        "Use a network by its name; `octvideo.list_models()` has all of them:",
-        "```",
-        "octvideo predict clip.mp4 --model x3d_s",
+        "Use a network by its name. `octvideo.list_models()` returns all names.",
+        "```sh",
+        "octvideo predict clip.mp4 --model x3d_s  # downloads 30 MB once",
         "```",
         "```python",
-        'model = octvideo.create_model("oct_x3d_s", alpha=0.25, pretrained="k400", num_classes=10)',
-        'model = torch.hub.load("path/to/octvideo", "x3d_s", source="local", pretrained=True)',
+        "import octvideo",
+        "",
+        'assert "x3d_s" in octvideo.list_models()',
+        'network = octvideo.create_model("oct_x3d_s", alpha=0.25, num_classes=10)  # random weights',
         "```",
-        "- `--model` works in `predict`, `app`, `export`, `benchmark` and `run-net`. With `--checkpoint FILE` as well,",
-        "  the weights are those of the file.",
-        "- A file is downloaded once, into `~/.cache/torch/hub/checkpoints`. The SHA-256 of the first download is kept",
-        "  in `FILE.sha256` beside it; a later file must have the same.",
+        "",
+        '- `pretrained=True`, or a tag such as `pretrained="k400"`, loads published weights.',
+        '- `torch.hub.load("path/to/octvideo", "x3d_s", source="local")` takes the same arguments.',
+        "- `--model` works in `predict`, `app`, `export`, `benchmark`, `train` and `run-net`.",
+        "  With `--checkpoint FILE` the weights are those of the file.",
+        "- A file is downloaded once, into `~/.cache/torch/hub/checkpoints`. Its SHA-256 is kept in `FILE.sha256`;",
+        "  a later download must have the same.",
         "- Without a connection the error says where to put the file. `OCTVIDEO_WEIGHTS_URL` replaces",
         "  `https://dl.fbaipublicfiles.com`, for a mirror.",
-        "- The files are of vanilla networks. At alpha above 0 they are a warm start: fine-tune.",
         "- Downloads were tried on a local server with files of the same layout, not on the real one.",
         "",
-        "Written by `python benchmarks/zoo.py`. Costs are of one clip at the training size, as `tools/complexity.py`",
-        "counts them: billions of multiply-adds of convolutions and classifier, and with those of pooling. The",
-        'paper\'s top-1 has the number of its table ("Drop an Octave", Chen et al., ICCV 2019) and is from scratch',
-        "where nothing else is said. Ours are one run each. `CONFIG` is below `configs/`; the last column has numbers",
-        "of the last table.",
+        "## Columns",
+        "`python benchmarks/zoo.py` writes this page.",
+        "",
+        "- Costs: one clip at the training size, as `octvideo complexity` counts them. Multiply-adds are those of",
+        "  convolutions and classifier, then with pooling.",
+        "- Paper's top-1: with the number of its table (Drop an Octave, ICCV 2019); from scratch unless stated.",
+        "- Ours: one run each ([results](results.md)).",
+        "- `CONFIG` is below `configs/`. The last column has numbers of the last table.",
         "",
     ]
     for entry in SECTIONS:
