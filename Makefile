@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3.14 python3.1
 	$$p -c $(FITS) 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test test-full lint typecheck format weizmann clean
+.PHONY: help quickstart test test-full lint typecheck docs format weizmann clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ typecheck: $(VENV)/.installed-dev ## types
 	@echo "== mypy"
 	@$(BIN)/mypy || { echo "error: make typecheck: mypy found faults; see above"; exit 1; }
 
+docs: $(VENV)/.installed-dev ## the site, in docs/_build/html
+	@echo "== sphinx"
+	@$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html || { echo "error: make docs: see above"; exit 1; }
+
 format: $(VENV)/.installed-dev ## put the code into shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
@@ -51,7 +55,7 @@ weizmann: $(VENV)/.installed ## train and test the three Weizmann folds; DATA=fo
 
 # Only what these targets made: trained networks elsewhere in output/, and a VENV given by hand, stay.
 clean: ## remove .venv, caches, builds and output/quickstart
-	rm -rf .venv output/quickstart build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv output/quickstart build dist docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Where the venv cannot be made, its python goes, so that the next run tries again; nothing else is removed.

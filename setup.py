@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 KINETICS = ["yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 # data_tools/make_shards.py, and shards on other storages; some of these need a package more: s3fs, gcsfs, ...
 SHARDS = ["fsspec[http]>=2023.6", "webdataset>=0.2.86"]
+DOCS = ["sphinx>=8.1", "myst-parser>=4", "pydata-sphinx-theme>=0.16", "sphinx-copybutton>=0.5"]
 
 setup(
     name="octvideo",
@@ -53,16 +54,20 @@ setup(
         "window": ["opencv-python>=4.8"],
         # Each release fits one or two of PyTorch (0.17 was tried with 2.15); FFmpeg's shared libraries must be there.
         "torchcodec": ["torchcodec>=0.10"],
+        "docs": DOCS,
         "kinetics": KINETICS,
         "shards": SHARDS,
         "safetensors": ["safetensors>=0.4"],
         "wandb": ["wandb>=0.17"],
         "dev": [
+            *DOCS,
             *KINETICS,
             *SHARDS,
             "build",
             "hypothesis",
+            "ipykernel",
             "mypy>=1.10",
+            "nbclient>=0.10",
             "nncf>=2.14",
             "playwright>=1.49",  # drives the Chromium of the system
             "opencv-python>=4.8",
@@ -76,6 +81,7 @@ setup(
             "safetensors>=0.4",
             "setuptools>=77",
             "timm>=1.0",
+            "twine>=6",
             "types-PyYAML",
             "wandb>=0.17",
         ],

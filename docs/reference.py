@@ -30,6 +30,7 @@ GROUPS = {
     "SOLVER": "Optimizer",
     "TEST": "Testing",
 }
+MOST_CHOICES = 8  # of a key, in the table
 # Commands with further parsers: heading, arguments.
 FORMS = {
     "submit": {"octvideo submit": [], "octvideo submit -- COMMAND": ["--"]},
@@ -57,7 +58,8 @@ def configuration() -> str:
         "Each run writes its complete configuration to `OUTPUT_DIR/config.yaml`.",
         "",
         "```console",
-        "$ octvideo complexity --cfg oct_i3d_k400.yaml OCTAVE.ALPHA 0.25 DATA.NUM_FRAMES 16",
+        "$ octvideo complexity --cfg oct_i3d_k400.yaml \\",
+        "    OCTAVE.ALPHA 0.25 DATA.NUM_FRAMES 16",
         "one clip of 16 x 224 x 224, alpha 0.25",
         "params_m                  28.043",
         "gflops                    44.204",
@@ -72,8 +74,15 @@ def configuration() -> str:
         rows = [(name, key) for name, key in KEYS.items() if name.rpartition(".")[0] == group]
         lines += [f"## {heading}", "| key | default | valid | meaning |", "|---|---|---|---|"]
         lines += [f"| `{name}` | {_value(key.default)} | {_valid(key)} | {_text(key.comment)} |" for name, key in rows]
+        for name, key in rows:
+            if len(key.choices) > MOST_CHOICES:
+                lines += ["", f"`{name}` is one of {_choices(key)}."]
         lines += [""]
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _choices(key: Key) -> str:
+    return ", ".join(f"`{choice}`" for choice in key.choices)
 
 
 def _value(value: Any) -> str:
@@ -82,7 +91,7 @@ def _value(value: Any) -> str:
 
 def _valid(key: Key) -> str:
     if key.choices:
-        return ", ".join(f"`{choice}`" for choice in key.choices)
+        return _choices(key) if len(key.choices) <= MOST_CHOICES else "a name below the table"
     bounds = key.bounds.replace(f"{2**63 - 1:g}", "2^63 - 1").replace("[]", "`[]`")
     return {bool: "`True`, `False`", str: "text"}.get(type(key.default)) or bounds or "see meaning"
 
