@@ -208,7 +208,7 @@ def as_page() -> str:
         "",
         "Use a network by its name. `octvideo.list_models()` returns all names.",
         "```sh",
-        "octvideo predict clip.mp4 --model x3d_s  # downloads 30 MB once",
+        "octvideo predict clip.mp4 --model x3d_s  # downloads the weights once",
         "```",
         "```python",
         "import octvideo",
