@@ -1,10 +1,12 @@
 """The package: octvideo itself, and the configurations of ``configs/`` as ``octvideo.configs``."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (HERE / "octvideo" / "__init__.py").read_text(encoding="utf-8"))
 KINETICS = ["yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 # data_tools/make_shards.py, and shards on other storages; some of these need a package more: s3fs, gcsfs, ...
 SHARDS = ["fsspec[http]>=2023.6", "webdataset>=0.2.86"]
@@ -12,7 +14,7 @@ DOCS = ["sphinx>=8.1", "myst-parser>=4", "pydata-sphinx-theme>=0.16", "sphinx-co
 
 setup(
     name="octvideo",
-    version="0.1.0",
+    version=VERSION[1],
     description="Action recognition in video with 3D Octave Convolution, on PyTorchVideo",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

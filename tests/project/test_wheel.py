@@ -1,4 +1,4 @@
-"""The wheel, installed without a checkout, imports, finds its configurations and class names, and runs."""
+"""The sdist and the wheel build. Without a checkout the wheel finds its configurations and classes, and runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import octvideo
 
@@ -20,18 +22,29 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing of an earlier build gets in, and none is left in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, and the wheel that is built from it.
+
+    The source is a copy, so that nothing of an earlier build gets in, and none is left in the checkout.
+    """
+    folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
-    for name in ("octvideo", "configs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    ours = {line.split()[-1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("graft")}
+    for name in {"octvideo", *(name.split("/")[0] for name in ours)}:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, source)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return next(folder.glob("*.whl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """The wheel."""
+    return next(built.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +81,31 @@ def test_wheel_has_code_configs_and_assets(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in names)
 
 
+def test_sdist_has_tests_and_docs(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = (
+        "setup.py README.md CHANGELOG.md CITATION.cff hubconf.py Makefile tests/conftest.py docs/index.md docs/conf.py"
+    )
+    assert set(wanted.split()) <= names
+    assert "configs/kinetics400/oct_i3d_k400.yaml" in names and not any("__pycache__" in name for name in names)
+
+
+def test_twine_accepts_both(built: Path) -> None:
+    files = [str(path) for path in (*built.glob("*.whl"), *built.glob("*.tar.gz"))]
+    assert len(files) == 2
+    done = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_citation_has_the_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == octvideo.__version__ and "Drop an Octave" in citation["references"][0]["title"]
+    assert f"## {octvideo.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_metadata_has_version_and_pythons(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     text = archive.read(f"octvideo-{octvideo.__version__}.dist-info/METADATA").decode()
@@ -75,7 +113,7 @@ def test_metadata_has_version_and_pythons(wheel: Path) -> None:
     python = re.search(r"^Requires-Python: (.*)$", text, re.MULTILINE)
     assert python and python[1] == ">=3.10"  # no upper bound: it would refuse Pythons that work
     assert "\nRequires-Dist: av>=17.1\n" in text  # older ones read wrong colours, or crash
-    assert all(f"\nProvides-Extra: {extra}\n" in text for extra in ("export", "app", "dev"))
+    assert all(f"\nProvides-Extra: {extra}\n" in text for extra in ("export", "app", "docs", "dev"))
 
 
 def test_wheel_imports_from_anywhere(installed: Path, tmp_path: Path) -> None:
