@@ -152,7 +152,7 @@ def test_links_and_anchors_exist(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_scripts_commands_and_keys_exist(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
-    scripts = set(re.findall(r"(?<![\w/])(?:tools|demo|benchmarks|data_tools|examples)/\w+\.(?:py|ipynb)\b", text))
+    scripts = set(re.findall(r"(?<![\w/])(?:tools|demo|benchmarks|data_tools|examples)/[a-z]\w*\.(?:py|ipynb)\b", text))
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
     assert set(re.findall(r"(?:`|^|\$ |-- )octvideo ([a-z][a-z-]+)", text, re.MULTILINE)) <= set(COMMANDS)
     keys = set(re.findall(r"\b(?:MODEL|OCTAVE|DATA|TRAIN|SOLVER|TEST)\.[A-Z][A-Z0-9_.]*[A-Z0-9]\b", text))
