@@ -19,7 +19,7 @@ __all__ = ["quantise"]
 def quantise(model: Any, clips: Sequence[Tensor]) -> Any:
     """Return an ``openvino.Model`` whose convolutions compute in int8.
 
-    The first convolution and the classifier stay in float32: they cost little and lose most.
+    The first convolution and the classifier stay in float32: in int8 they lose most.
 
     Args:
         model: an ``openvino.Model``; it is left as it was.

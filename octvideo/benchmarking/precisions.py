@@ -22,6 +22,7 @@ from octvideo.engine.metrics import top_k_accuracy
 from octvideo.engine.networks import Network
 from octvideo.engine.tester import score_videos
 from octvideo.errors import UserError
+from octvideo.inference.confidence import answers
 from octvideo.progress import Progress
 
 __all__ = ["MOST_LOST", "fastest", "in_precision"]
@@ -54,7 +55,7 @@ def in_precision(network: Network, precision: str, calibrate: str, test: str) ->
     runners = {
         name: OpenVinoRunner(model.clone(), "bf16" if name == "bf16" else "f32") for name, model in models.items()
     }
-    top1, failed = _accuracies(network.cfg, index, runners)
+    top1, failed = _accuracies(network, index, runners)
     clip = torch.randn(1, 3, *network.clip_shape)
     for run in runners.values():
         run(clip)
@@ -92,8 +93,12 @@ def _calibration(cfg: CfgNode, index: VideoIndex) -> Iterator[Tensor]:
     return chain([first], clips)
 
 
-def _accuracies(cfg: CfgNode, index: VideoIndex, runners: Mapping[str, Runner]) -> tuple[dict[str, float], int]:
-    """Return the top-1 of each runner, in percent, and the number of videos that cannot be read."""
+def _accuracies(network: Network, index: VideoIndex, runners: Mapping[str, Runner]) -> tuple[dict[str, float], int]:
+    """Return the top-1 of each runner, in percent, and the number of videos that cannot be read.
+
+    As in ``predict``, ``other`` is not an answer, unless it is a label of the list.
+    """
+    cfg = network.cfg
     scores: dict[str, list[Tensor]] = {name: [] for name in runners}
     labels = []
     video: VideoViews
@@ -116,4 +121,10 @@ def _accuracies(cfg: CfgNode, index: VideoIndex, runners: Mapping[str, Runner]) 
     if not labels:
         raise UserError(f"{index.path(0)} and all others cannot be read: there is no accuracy")
     known = torch.tensor(labels)
-    return {name: top_k_accuracy(torch.stack(rows), known, 1) for name, rows in scores.items()}, len(index) - len(known)
+    never = sorted(set(range(len(network.classes))) - {*answers(network.classes), *labels})
+    top1 = {}
+    for name, rows in scores.items():
+        stacked = torch.stack(rows)
+        stacked[:, never] = -torch.inf
+        top1[name] = top_k_accuracy(stacked, known, 1)
+    return top1, len(index) - len(known)

@@ -141,6 +141,25 @@ def test_int8_is_calibrated_and_measured(
     assert dict(found.predict_frames(FRAMES)) == pytest.approx(dict(expected), abs=0.1)
 
 
+def test_other_is_no_answer_in_the_accuracy(
+    weights: Path, video_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nncf")
+    payload = torch.load(weights, weights_only=True)
+    payload["classes"] = [*CLASSES[:-1], "other"]
+    [bias] = [value for key, value in payload["model"].items() if key.endswith("proj.bias")]
+    bias[-1] = 100.0  # `other` has the highest score for every clip
+    torch.save(payload, tmp_path / "other.pt")
+    predictor = Predictor(tmp_path / "other.pt", device="cpu", backend="torch")
+    with (tmp_path / "videos.csv").open("w", newline="") as file:
+        for video in sorted((video_folder / "val").rglob("*.mp4"))[:2]:
+            csv.writer(file).writerow([video, predictor.predict(video, top_k=1)[0].label])
+    arguments = ["--checkpoint", str(tmp_path / "other.pt"), "--format", "openvino"]
+    arguments += ["--output", str(tmp_path / "net.xml"), "--precision", "int8", "--calibrate"]
+    assert run(main, [*arguments, str(tmp_path / "videos.csv")]) == 0
+    assert "  f32   100.0 %" in capsys.readouterr().out
+
+
 def _weights_are_int8(node: object) -> bool:
     """Follow the second input up to its constant."""
     source = node.input_value(1).get_node()  # type: ignore[attr-defined]
