@@ -272,6 +272,22 @@ def test_sweep_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: 
     assert f"ArrayJobId={job}" in run.show()
 
 
+@pytest.mark.full
+def test_compare_is_one_array_job(cluster: Cluster, video_folder: Path, tmp_path: Path) -> None:
+    data = ["DATA.TRAIN", str(video_folder / "train"), "DATA.VAL", str(video_folder / "val")]
+    keys = [*SMALL, *data, "OUTPUT_DIR", str(tmp_path / "out"), "TRAIN.STEPS", "2"]
+    keys = [part for pair in zip(keys[::2], keys[1::2]) if pair[0] != "OCTAVE.ALPHA" for part in pair]
+    options = ["--alphas", "0", "0.5", "--submit", "--gpus-per-node", "0", "--cpus-per-task", "1", "--wait"]
+    command = [sys.executable, "-m", "octvideo", "compare", "--cfg", "small.yaml", *options, *keys]
+    environment = {**os.environ, **cluster.environment, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = re.findall(r"^job (\d+)_(\d+): files in", done.stdout, re.MULTILINE)
+    assert len({array for array, _ in jobs}) == 1 and [number for _, number in jobs] == ["0", "1"]
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [twin["name"] for twin in found["twins"]] == ["0", "0.5"]
+
+
 def test_tasks_of_srun_are_one_run(cluster: Cluster, undisturbed: Run, video_folder: Path, tmp_path: Path) -> None:
     """``srun`` alone, without submit or torchrun: the same weights."""
     data = ["DATA.TRAIN", str(video_folder / "train"), "DATA.VAL", str(video_folder / "val")]
