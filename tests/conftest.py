@@ -15,6 +15,18 @@ from small_network import save_checkpoint, small_cfg
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Give the tests of a file to one worker, as ``--dist loadfile``, and each page of the documentation to any."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "test_page_runs[" in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _interruptible() -> Iterator[None]:
     """A shell's background job ignores Ctrl-C, and its children inherit that; some tests interrupt theirs."""

@@ -101,7 +101,15 @@ def _missing(command: Command, output: str) -> list[str]:
     return [line for line in shown if line and not re.search(r"\d|\.\.\.|…", line) and line not in printed]
 
 
-@pytest.mark.parametrize("name", [name for name, path in PAGES.items() if _runs(path)])
+def _running() -> list[object]:
+    """The pages with blocks that run; in `make test` README.md, the guides and the pages with Python blocks."""
+    quick = {"README.md", *(f"docs/{name}.md" for name in doc_pages.toctrees()["Guides"])}
+    quick |= {name for name, path in PAGES.items() if doc_pages.python_source(path)}
+    full = pytest.mark.full
+    return [pytest.param(name, marks=() if name in quick else full) for name, path in PAGES.items() if _runs(path)]
+
+
+@pytest.mark.parametrize("name", _running())
 def test_page_runs(name: str, folder: Path, environment: dict[str, str]) -> None:
     for command in doc_pages.commands(PAGES[name]):
         where = f"{name}:{command.line}: {command.text}"
