@@ -1,0 +1,39 @@
+"""The studies of benchmarks/evidence.py, and the page that shows their figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from octvideo.config import load_cfg
+from octvideo.models import build_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("study", ["rendered", "others", "inflation", "faster"])
+def test_networks_of_a_study_can_be_built(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import evidence
+
+    args = argparse.Namespace(rendered=tmp_path, output=tmp_path, lists={})
+    plans = list(evidence.STUDIES[study](args))
+    assert len({plan.name for plan in plans}) == len(plans) >= 4
+    for plan in plans:
+        pairs = [str(part) for item in plan.keys.items() for part in item]
+        build_model(load_cfg(str(ROOT / plan.cfg), pairs))
+
+
+def test_page_shows_the_recorded_accuracies() -> None:
+    command = [sys.executable, "benchmarks/evidence.py", "rendered", "--table"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    runs = json.loads((ROOT / "benchmarks" / "results" / "evidence" / "rendered.json").read_text())
+    for found in runs.values():
+        assert f"| {found['top1']:.1f} |" in printed and f"| {found['network']} |" in page
+        assert f"{found['top1']:.1f} %" in page
