@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -26,7 +30,7 @@ SHOWN = ("sh", "text", "yaml", "json", "csv", "bibtex")
 CLASSES = ("jumping_jack", "kick", "squat", "wave")
 LINKED = ("benchmarks", "configs", "data_tools", "demo", "examples", "hubconf.py", "tools")
 OTHERS = {"DATA.PATH_PREFIX"}  # keys of PySlowFast
-SECONDS = 900  # of one command, on a machine that is busy
+SECONDS = 500  # of one command, on a machine that is busy
 # An address that refuses: a page that needs the internet fails, wherever the tests run.
 OFFLINE = {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https", "HTTP", "HTTPS")}
 
@@ -62,7 +66,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n')
         (programs / name).chmod(0o755)
     more = {"PYTHONPATH": str(ROOT), "TORCH_HOME": str(tmp_path_factory.mktemp("torch")), "CUDA_VISIBLE_DEVICES": ""}
-    threads = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "no_proxy": "127.0.0.1,localhost"}
+    threads = {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1", "PYTHONFAULTHANDLER": "1", "no_proxy": "127.0.0.1,localhost"}
     return {**os.environ, **more, **threads, **OFFLINE, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -77,20 +81,33 @@ def folder(fixtures: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def _run(command: list[str], where: str, folder: Path, environment: dict[str, str]) -> str:
-    try:
-        done = subprocess.run(
+    """Return what the command prints. What hangs says where, and is ended with all that it started.
+
+    The output goes to a file: the end of a pipe would come with the last of these processes.
+    """
+    with tempfile.TemporaryFile() as file:
+        process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=file,
             stderr=subprocess.STDOUT,
-            timeout=SECONDS,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        pytest.fail(f"{where}: not done after {SECONDS} s\n{(error.output or b'').decode()[-3000:]}")
-    output = done.stdout.decode().replace("\r", "\n")
-    assert done.returncode == 0, f"{where}: exit code {done.returncode}\n{output[-3000:]}"
+        try:
+            ending = f"exit code {process.wait(SECONDS)}"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER: they write their stacks
+            time.sleep(5)
+            ending = f"not done after {SECONDS} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        file.seek(0)
+        output = file.read().decode().replace("\r", "\n")
+    assert ending == "exit code 0", f"{where}: {ending}\n{output[-6000:]}"
     return output
 
 
@@ -109,7 +126,7 @@ def _running() -> list[object]:
     return [pytest.param(name, marks=() if name in quick else full) for name, path in PAGES.items() if _runs(path)]
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", _running())
 def test_page_runs(name: str, folder: Path, environment: dict[str, str]) -> None:
     for command in doc_pages.commands(PAGES[name]):
