@@ -66,6 +66,16 @@ def rendered(args: argparse.Namespace) -> Iterator[Plan]:
             yield Plan(alpha, seed, 0, HARD, args.lists | octave(alpha))
 
 
+def ablations(args: argparse.Namespace) -> Iterator[Plan]:
+    """Why octave loses in ``rendered``: twice the steps, and octave in fewer stages."""
+    longer = {"TRAIN.STEPS": "2400"}
+    for alpha in ("0", "0.25x8"):
+        yield Plan(f"{alpha} 2400 steps", 0, 0, HARD, args.lists | octave(alpha) | longer)
+    for stages in ("[2]", "[2, 3]"):
+        name = f"0.25x8 stages {stages.strip('[]')}"
+        yield Plan(name, 0, 0, HARD, args.lists | octave("0.25x8") | {"OCTAVE.STAGES": stages})
+
+
 def others(args: argparse.Namespace) -> Iterator[Plan]:
     """C2D and SlowFast on the hard rendered set: two alphas, one seed."""
     slowfast = {"DATA.NUM_FRAMES": "16", "DATA.SAMPLING_RATE": "2", "MODEL.SLOWFAST.CHANNEL_RATIO": "4"}
@@ -81,10 +91,15 @@ def scales(args: argparse.Namespace) -> Iterator[Plan]:
     listed = args.output / "scales" / "videos.csv"
     write_list(listed, ((path, path.parent.name) for path in videos))
     for plan in rendered(args):
-        checkpoint = args.output / "rendered" / plan.name / "checkpoints" / "last.pt"
+        checkpoint = trained_weights(args, plan)
         if checkpoint.is_file():
             keys = {"TRAIN.ENABLE": "False", "TEST.CHECKPOINT": checkpoint, "TEST.SCALES": "[48, 64, 80, 96]"}
             yield plan._replace(keys={**plan.keys, **keys, "DATA.VAL": listed})
+
+
+def trained_weights(args: argparse.Namespace, plan: Plan) -> Path:
+    """Return the checkpoint of a run of ``rendered``."""
+    return args.output / "rendered" / plan.name / "checkpoints" / "last.pt"
 
 
 def inflation(args: argparse.Namespace) -> Iterator[Plan]:
@@ -104,7 +119,8 @@ def inflation(args: argparse.Namespace) -> Iterator[Plan]:
 
 def faster(args: argparse.Namespace) -> Iterator[Plan]:
     """From the trained I3D of ``rendered`` to its octave twin in few steps, with and without the I3D as a teacher."""
-    teacher = args.output / "rendered" / next(rendered(args)).name / "checkpoints" / "last.pt"
+    teachers = [trained_weights(args, plan) for plan in rendered(args) if plan.network == "0"]
+    teacher = next((path for path in teachers if path.is_file()), teachers[0])
     for steps in ("100", "300"):
         keys = octave("0.25x8") | {"TRAIN.CHECKPOINT": teacher, "TRAIN.STEPS": steps, "SOLVER.WARMUP_STEPS": "20"}
         yield Plan(f"labels {steps} steps", 0, 0, HARD, args.lists | keys)
@@ -239,7 +255,9 @@ def difference(seeds: Mapping[int, str], first: Mapping[int, str]) -> str:
     return f"{mean(points):+.1f} ± {1.96 * stdev(points) / math.sqrt(len(points)):.1f}"
 
 
-STUDIES = {study.__name__: study for study in (rendered, others, scales, inflation, faster, weizmann, fights)}
+STUDIES = {
+    study.__name__: study for study in (rendered, ablations, others, scales, inflation, faster, weizmann, fights)
+}
 
 
 def main() -> None:
