@@ -66,8 +66,8 @@ def main() -> None:
     if resumed:
         print("   the training went on from an earlier run: its seconds are those of the rest")
     print(f"   {views}-view top-1 on {metrics['num_videos']} clips of unseen figures: {metrics['top1']:.1f} %")
-    if metrics["top1"] < 90:
-        print("   warning: that is less than the 90 % it should reach")
+    if metrics["top1"] < 80:
+        print("   warning: 80 % or more was expected; see the report")
     octvideo = program()
     print("\n== what to try next")
     print(f"   open {run / 'report.html'} in a browser: accuracy, curves, worst mistakes, cost")

@@ -33,7 +33,7 @@ def test_quickstart_runs(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "oct_i3d" / "metrics.json").read_text())
     assert metrics["num_videos"] == 10
     assert f"2-view top-1 on 10 clips of unseen figures: {metrics['top1']:.1f} %" in summary
-    assert ("warning" in summary) == (metrics["top1"] < 90)
+    assert ("warning" in summary) == (metrics["top1"] < 80)
     annotated = tmp_path / "oct_i3d" / "annotated.mp4"
     assert str(annotated) in summary
     with av.open(str(annotated)) as container:
