@@ -240,6 +240,20 @@ def table(runs: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def scale_table(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of the top-1 at each size, a row for each network: the mean over its seeds."""
+    top1: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for found in runs:
+        for scale in found["scales"]:
+            top1[found["network"]][scale["size"]].append(scale["top1"])
+    sizes = list(next(iter(top1.values())))
+    lines = [f"| network | seeds | {' | '.join(f'{size} pixels' for size in sizes)} |", "|---" * (2 + len(sizes)) + "|"]
+    for network, found in top1.items():
+        cells = (f"{mean(found[size]):.1f}" for size in sizes)
+        lines.append(f"| {network} | {len(found[sizes[0]])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def difference(seeds: Mapping[int, str], first: Mapping[int, str]) -> str:
     """Return by how many points a network is better than the first on the same videos and seeds, and the 95 % interval.
 
@@ -281,7 +295,8 @@ def main() -> None:
             if plan.name not in runs:
                 runs[plan.name] = run(plan, args.output / study / plan.name)
                 path.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-        print(f"{study}:\n\n{table(runs.values())}\n" if runs else f"{study}: no run is recorded")
+        shown = scale_table if study == "scales" else table
+        print(f"{study}:\n\n{shown(list(runs.values()))}\n" if runs else f"{study}: no run is recorded")
 
 
 if __name__ == "__main__":
