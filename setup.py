@@ -1,9 +1,11 @@
-"""The package: octvideo itself, and the configurations of ``configs/`` as ``octvideo.configs``."""
+"""The package: octvideo itself, and in its wheel ``configs/`` as ``octvideo/configs``."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.*)"', (HERE / "octvideo" / "__init__.py").read_text(encoding="utf-8"))
@@ -11,6 +13,23 @@ KINETICS = ["yt-dlp>=2025.1.15"]  # data_tools/kinetics_*.py
 # data_tools/make_shards.py, and shards on other storages; some of these need a package more: s3fs, gcsfs, ...
 SHARDS = ["fsspec[http]>=2023.6", "webdataset>=0.2.86"]
 DOCS = ["sphinx>=8.1", "myst-parser>=4", "pydata-sphinx-theme>=0.16", "sphinx-copybutton>=0.5"]
+
+
+class BuildWithConfigs(build_py):
+    """Copy the configurations into a wheel; an editable installation reads those of the clone.
+
+    As a package of their own, ``package_dir`` would have to say where they are, and then an editable installation would
+    be a finder, not a path: from the folder that has the clone, ``import octvideo`` would find the clone's own folder.
+    """
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for path in (HERE / "configs").rglob("*.yaml"):
+                target = Path(self.build_lib) / "octvideo" / path.relative_to(HERE)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+
 
 setup(
     name="octvideo",
@@ -20,12 +39,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["octvideo", "octvideo.*"]), "octvideo.configs"],
-    package_dir={"octvideo.configs": "configs"},
-    package_data={
-        "octvideo": ["py.typed", "assets/*"],
-        "octvideo.configs": ["*.yaml", "*/*.yaml"],
-    },
+    packages=find_packages(include=["octvideo", "octvideo.*"]),
+    package_dir={"": "."},  # said, it makes an editable installation a path
+    package_data={"octvideo": ["py.typed", "assets/*"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -81,6 +81,16 @@ def test_wheel_has_code_configs_and_assets(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in names)
 
 
+def test_editable_installation_is_a_path(built: Path, tmp_path: Path) -> None:
+    """Not a finder, for which a clone in the present folder would hide the package."""
+    build = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=built / "source", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    archive = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    (path,) = (name for name in archive.namelist() if ".dist-info/" not in name)
+    assert path.endswith(".pth") and Path(archive.read(path).decode().strip()) == (built / "source").resolve()
+
+
 def test_sdist_has_tests_and_docs(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
