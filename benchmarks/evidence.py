@@ -131,12 +131,16 @@ def weizmann(args: argparse.Namespace) -> Iterator[Plan]:
     """Three folds of three persons; two seeds."""
     folds = {person: number for number, persons in enumerate(PERSONS) for person in persons}
     paths = sorted((args.data / "weizmann").glob("*/*.avi"))
+    if not paths:
+        sys.exit(f"error: {args.data}/weizmann: no video; --data is the folder of the real videos")
     videos = [(path.resolve(), path.parent.name, folds[path.name.split("_")[0]]) for path in paths]
     yield from in_folds("configs/weizmann/i3d.yaml", (2, 3), {}, videos, args.output / "weizmann")
 
 
 def fights(args: argparse.Namespace) -> Iterator[Plan]:
     """Fight or not in surveillance video: five folds, the clips of one source in one fold; one seed."""
+    if not (args.data / "manifest.csv").is_file():
+        sys.exit(f"error: {args.data}/manifest.csv: no such file; --data is the folder of the real videos")
     with (args.data / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["file"].startswith("fight_surveillance/")]
     sources: dict[str, list[dict[str, str]]] = defaultdict(list)
