@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -222,6 +223,12 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """Return the runs of a file, by their names; none if it is not there."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
 def table(runs: Iterable[Mapping[str, Any]]) -> str:
     """Return a Markdown table: a row for each network, over its seeds and folds."""
     right: dict[str, dict[int, str]] = {}
@@ -232,14 +239,15 @@ def table(runs: Iterable[Mapping[str, Any]]) -> str:
         "| network | N | top-1, % | 95 % interval | sd over seeds | each seed | difference, points |",
         "|---" * 7 + "|",
     ]
-    first = next(iter(right.values()))
     for network, seeds in right.items():
         top1 = {seed: 100 * mean(map(int, answers)) for seed, answers in sorted(seeds.items())}
         total, average = len(next(iter(seeds.values()))), mean(top1.values())
         low, high = wilson_interval(round(average * total / 100), total)
         spread = f"{stdev(top1.values()):.1f}" if len(top1) > 1 else ""
         each = ", ".join(f"{value:.1f}" for value in top1.values())
-        apart = "" if seeds is first else difference(seeds, first)
+        # The vanilla network that was trained in the same way.
+        vanilla = re.sub(r"\b0\.\d+(x\d+)?( stages .*)?", "0", network)
+        apart = difference(seeds, right[vanilla]) if vanilla in right and vanilla != network else ""
         lines.append(f"| {network} | {total} | {average:.1f} | {low:.1f} to {high:.1f} | {spread} | {each} | {apart} |")
     return "\n".join(lines)
 
@@ -258,16 +266,16 @@ def scale_table(runs: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def difference(seeds: Mapping[int, str], first: Mapping[int, str]) -> str:
-    """Return by how many points a network is better than the first on the same videos and seeds, and the 95 % interval.
+def difference(seeds: Mapping[int, str], vanilla: Mapping[int, str]) -> str:
+    """Return by how many points a network is better than vanilla on the same videos and seeds, and the 95 % interval.
 
     The interval is that of a sample of the videos.
     """
-    shared = sorted(seeds.keys() & first.keys())
-    if not shared or len({len(answers) for answers in (*seeds.values(), *first.values())}) > 1:
+    shared = sorted(seeds.keys() & vanilla.keys())
+    if not shared or len({len(answers) for answers in (*seeds.values(), *vanilla.values())}) > 1:
         return ""
     points = [
-        100 * mean(int(seeds[seed][video]) - int(first[seed][video]) for seed in shared)
+        100 * mean(int(seeds[seed][video]) - int(vanilla[seed][video]) for seed in shared)
         for video in range(len(seeds[shared[0]]))
     ]
     return f"{mean(points):+.1f} ± {1.96 * stdev(points) / math.sqrt(len(points)):.1f}"
@@ -294,13 +302,18 @@ def main() -> None:
     args.json.mkdir(parents=True, exist_ok=True)
     for study in args.studies:
         path = args.json / f"{study}.json"
-        runs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        runs = recorded(path)
         for plan in () if args.table else STUDIES[study](args):
             if plan.name not in runs:
                 runs[plan.name] = run(plan, args.output / study / plan.name)
                 path.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-        shown = scale_table if study == "scales" else table
-        print(f"{study}:\n\n{shown(list(runs.values()))}\n" if runs else f"{study}: no run is recorded")
+        if not runs:
+            print(f"{study}: no run is recorded")
+            continue
+        shown = list(runs.values())
+        if study == "ablations":  # of the first networks of ``rendered``
+            shown = [found for found in recorded(args.json / "rendered.json").values() if not found["seed"]][:1] + shown
+        print(f"{study}:\n\n{scale_table(shown) if study == 'scales' else table(shown)}\n")
 
 
 if __name__ == "__main__":
