@@ -31,9 +31,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from weizmann import FOLDS as PERSONS  # noqa: E402
 
+from octvideo.analysis.pictures.compare import Result, draw_comparison  # noqa: E402
 from octvideo.analysis.report_run import Run  # noqa: E402
 from octvideo.benchmarking.timing import hardware  # noqa: E402
+from octvideo.config import load_cfg  # noqa: E402
 from octvideo.engine.metrics import wilson_interval  # noqa: E402
+from octvideo.models import build_model  # noqa: E402
+from octvideo.octave.complexity import count  # noqa: E402
 
 HARD = "configs/hard/i3d.yaml"
 SHORT_SIDE = 112  # of the surveillance clips, pixels: larger ones would only take longer to decode
@@ -266,6 +270,21 @@ def scale_table(runs: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(args: argparse.Namespace) -> bytes:
+    """Return a PNG of accuracy against multiply-adds: the networks of ``rendered``, and those trained for longer."""
+    results = []
+    for study in (rendered, ablations):
+        runs = recorded(args.json / f"{study.__name__}.json")
+        for plan in study(args):
+            if plan.name in runs and "OCTAVE.STAGES" not in plan.keys:
+                cfg = load_cfg(ROOT / plan.cfg, [str(part) for item in plan.keys.items() for part in item])
+                size = cfg.DATA.TRAIN_CROP
+                cost = count(build_model(cfg), (1, 3, cfg.DATA.NUM_FRAMES, size, size)).as_dict()
+                name = f"{cfg.TRAIN.STEPS} steps"
+                results.append(Result(name, cfg.OCTAVE.ALPHA, cost["gflops"], runs[plan.name]["top1"]))
+    return draw_comparison(results)
+
+
 def difference(seeds: Mapping[int, str], vanilla: Mapping[int, str]) -> str:
     """Return by how many points a network is better than vanilla on the same videos and seeds, and the 95 % interval.
 
@@ -291,6 +310,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("studies", nargs="+", choices=tuple(STUDIES), metavar="STUDY", help=", ".join(STUDIES))
     parser.add_argument("--table", action="store_true", help="print the tables, without a run")
+    parser.add_argument(
+        "--figure", type=Path, help="write accuracy against multiply-adds on the rendered set here, .png"
+    )
     parser.add_argument("--rendered", type=Path, default=Path("output/hard/data"), help="the hard rendered set")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the real videos")
     parser.add_argument("--output", type=Path, default=Path("output/evidence"), help="folder of the runs")
@@ -314,6 +336,8 @@ def main() -> None:
         if study == "ablations":  # of the first networks of ``rendered``
             shown = [found for found in recorded(args.json / "rendered.json").values() if not found["seed"]][:1] + shown
         print(f"{study}:\n\n{scale_table(shown) if study == 'scales' else table(shown)}\n")
+    if args.figure:
+        args.figure.write_bytes(draw(args))
 
 
 if __name__ == "__main__":
