@@ -107,21 +107,6 @@ def trained_weights(args: argparse.Namespace, plan: Plan) -> Path:
     return args.output / "rendered" / plan.name / "checkpoints" / "last.pt"
 
 
-def inflation(args: argparse.Namespace) -> Iterator[Plan]:
-    """I3D that starts from a network of the same alpha that was trained on single frames (Table 6)."""
-    frames = {
-        "MODEL.ARCH": "c2d",
-        "MODEL.TEMPORAL_KERNELS": "[]",
-        "MODEL.TEMPORAL_POOL": "False",
-        "DATA.NUM_FRAMES": "1",
-    }
-    for alpha in ("0", "0.25x8"):
-        trained = Plan(f"frames {alpha}", 0, 0, HARD, args.lists | frames | octave(alpha))
-        yield trained
-        weights = args.output / "inflation" / trained.name / "checkpoints" / "last.pt"
-        yield Plan(f"inflated {alpha}", 0, 0, HARD, args.lists | octave(alpha) | {"TRAIN.CHECKPOINT": weights})
-
-
 def faster(args: argparse.Namespace) -> Iterator[Plan]:
     """From the trained I3D of ``rendered`` to its octave twin in few steps, with and without the I3D as a teacher."""
     teachers = [trained_weights(args, plan) for plan in rendered(args) if plan.network == "0"]
@@ -300,9 +285,7 @@ def difference(seeds: Mapping[int, str], vanilla: Mapping[int, str]) -> str:
     return f"{mean(points):+.1f} ± {1.96 * stdev(points) / math.sqrt(len(points)):.1f}"
 
 
-STUDIES = {
-    study.__name__: study for study in (rendered, ablations, others, scales, inflation, faster, weizmann, fights)
-}
+STUDIES = {study.__name__: study for study in (rendered, ablations, others, scales, faster, weizmann, fights)}
 
 
 def main() -> None:
