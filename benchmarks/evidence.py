@@ -316,8 +316,8 @@ def main() -> None:
             print(f"{study}: no run is recorded")
             continue
         shown = list(runs.values())
-        if study == "ablations":  # of the first networks of ``rendered``
-            shown = [found for found in recorded(args.json / "rendered.json").values() if not found["seed"]][:1] + shown
+        if study == "ablations":  # they are compared with this network, too
+            shown.insert(0, recorded(args.json / "rendered.json")["0/seed-0/fold-0"])
         print(f"{study}:\n\n{scale_table(shown) if study == 'scales' else table(shown)}\n")
     if args.figure:
         args.figure.write_bytes(draw(args))
