@@ -133,6 +133,23 @@ def test_imagenet_resnet_50_matches_every_name(tmp_path: Path) -> None:
         assert "the head is new: the file has 1000 classes, the network 400" in str(report)
 
 
+@pytest.mark.parametrize("alpha", [0, 0.25])
+def test_image_network_of_octvideo_starts_a_video_network(tmp_path: Path, alpha: float) -> None:
+    """As in the study of inflation of benchmarks/evidence.py."""
+    keys = f"MODEL.WIDTH 16 OCTAVE.ALPHA {alpha}"
+    image_net = random_norms(build(f"MODEL.ARCH resnet50 DATA.NUM_FRAMES 1 {keys}"))
+    torch.save(image_net.state_dict(), tmp_path / "image.pth")
+    video_net = build(f"MODEL.ARCH i3d {keys}")
+    report = load_weights(video_net, tmp_path / "image.pth", strict=True, inflation="centre")
+    assert len(report.inflated) == 1 + 6 * 3 + 4
+    image = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = image_net(image)
+        logits = video_net(repeated(image, 8))
+    assert expected.std() > 0.01
+    assert torch.allclose(logits, expected, atol=1e-4 * expected.abs().max().item())
+
+
 def test_other_image_networks_are_refused(tmp_path: Path) -> None:
     for net in (torchvision.models.resnet18(), timm.create_model("resnet26d"), torchvision.models.mobilenet_v2()):
         torch.save(net.state_dict(), tmp_path / "other.pth")

@@ -15,7 +15,7 @@ from octvideo.models import build_model
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("study", ["rendered", "ablations", "others", "faster"])
+@pytest.mark.parametrize("study", ["rendered", "ablations", "others", "faster", "inflation"])
 def test_networks_of_a_study_can_be_built(study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import evidence
