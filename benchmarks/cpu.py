@@ -192,23 +192,28 @@ def _each(run: Callable[[torch.Tensor], Any], clips: torch.Tensor) -> None:
 
 
 def predict(video: Path, rounds: int) -> dict[str, Any]:
-    """Time whole commands, 30 views of I3D-50: PyTorchVideo with a decode a view, and ``octvideo predict``."""
+    """Time whole commands, 30 views of I3D-50: PyTorchVideo with a decode a view; ``octvideo predict``, and int8."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "XDG_CACHE_HOME": folder, "PYTHONPATH": str(ROOT)}
         commands = {"PyTorchVideo, eager": [sys.executable, __file__, "--peer", str(video)]}
-        for alpha in ("0", "0.5"):
-            cfg = with_keys(_settings(_FULL, alpha), {"DATA.TEST_CROP": 224})  # as the peer
-            file = Path(folder, f"{alpha}.pt")
-            torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, file)
-            command = [sys.executable, str(ROOT / "demo/predict.py"), str(video), "--checkpoint", str(file)]
-            commands[f"octvideo predict, {alpha}"] = [*command, "--views", "30"]
-            first = [*commands[f"octvideo predict, {alpha}"], "--backend", "openvino"]
-            subprocess.run(first, env=environment, check=True, capture_output=True)  # the first start converts
 
         def run(command: list[str]) -> float:
             start = time.perf_counter()
             subprocess.run(command, env=environment, check=True, capture_output=True)
             return time.perf_counter() - start
+
+        for alpha in ("0", "0.5"):
+            cfg = with_keys(_settings(_FULL, alpha), {"DATA.TEST_CROP": 224})  # as the peer
+            file = Path(folder, f"{alpha}.pt")
+            torch.save({"model": build_model(cfg).state_dict(), "config": cfg.dump()}, file)
+            command = [sys.executable, str(ROOT / "demo/predict.py"), str(video), "--views", "30", "--checkpoint"]
+            commands[f"octvideo predict, {alpha}"] = [*command, str(file)]
+            run([*command, str(file), "--backend", "openvino"])  # the first start converts
+            listed, int8 = Path(folder, "videos.csv"), Path(folder, f"{alpha}.xml")
+            listed.write_text(f"{video.resolve()} 0\n", encoding="utf-8")
+            export = [sys.executable, str(ROOT / "tools/export.py"), "--checkpoint", str(file), "--output", str(int8)]
+            run([*export, "--format", "openvino", "--precision", "int8", "--calibrate", str(listed)])
+            commands[f"octvideo predict, {alpha}, int8"] = [*command, str(int8)]
 
         seconds = interleaved({name: partial(run, command) for name, command in commands.items()}, rounds)
     peer = seconds["PyTorchVideo, eager"]

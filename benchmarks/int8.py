@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT)]
 from octvideo.benchmarking.precisions import in_precision  # noqa: E402
 from octvideo.engine.networks import load_network  # noqa: E402
 
-STUDIES = ("rendered", "ablations", "weizmann")
+STUDIES = ("rendered", "ablations", "inflation", "weizmann")
 
 
 def table(runs: Iterable[Mapping[str, Any]]) -> str:
