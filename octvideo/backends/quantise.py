@@ -19,7 +19,7 @@ __all__ = ["quantise"]
 def quantise(model: Any, clips: Sequence[Tensor]) -> Any:
     """Return an ``openvino.Model`` whose convolutions compute in int8; the classifier stays in float32.
 
-    NNCF's fast bias correction is off: it doubles the error of an octave network (docs/decisions.md).
+    NNCF's fast bias correction is off: it can double the error of an octave network (docs/decisions.md).
 
     Args:
         model: an ``openvino.Model``; it is left as it was.
