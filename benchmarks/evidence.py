@@ -303,8 +303,9 @@ def difference(seeds: Mapping[int, str], vanilla: Mapping[int, str]) -> str:
     return f"{mean(points):+.1f} ± {1.96 * stdev(points) / math.sqrt(len(points)):.1f}"
 
 
-_STUDIES = (rendered, ablations, others, scales, faster, inflation, weizmann, fights)
-STUDIES = {study.__name__: study for study in _STUDIES}
+STUDIES = {
+    study.__name__: study for study in (rendered, ablations, others, scales, faster, inflation, weizmann, fights)
+}
 
 
 def main() -> None:

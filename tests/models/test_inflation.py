@@ -71,6 +71,15 @@ def repeated(image: Tensor, frames: int) -> Tensor:
     return image.unsqueeze(2).expand(-1, -1, frames, -1, -1)
 
 
+def assert_repeated_frame_gives_logits(image_net: nn.Module, video_net: nn.Module) -> None:
+    image = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = image_net(image)
+        logits = video_net(repeated(image, 8))
+    assert expected.std() > 0.01
+    assert torch.allclose(logits, expected, atol=1e-4 * expected.abs().max().item())
+
+
 def test_inflate_fills_the_kernel() -> None:
     weight = torch.randn(2, 3, 5, 5)
     centre, mean = inflate(weight, 3, "centre"), inflate(weight, 3, "mean")
@@ -94,12 +103,7 @@ def test_repeated_frame_gives_image_logits(
     report = load_weights(video_net, tmp_path / "image.pth", strict=True, inflation="centre")
     assert report.layout == "torchvision" and len(report.inflated) == 1 + 6 * 3 + 4
     image_net = octave_twin(image_net, alpha) if alpha else image_net
-    image = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        expected = image_net(image)
-        logits = video_net(repeated(image, 8))
-    assert expected.std() > 0.01
-    assert torch.allclose(logits, expected, atol=1e-4 * expected.abs().max().item())
+    assert_repeated_frame_gives_logits(image_net, video_net)
 
 
 @pytest.mark.parametrize("alpha", [0, 0.25])
@@ -142,12 +146,7 @@ def test_image_network_of_octvideo_starts_a_video_network(tmp_path: Path, alpha:
     video_net = build(f"MODEL.ARCH i3d {keys}")
     report = load_weights(video_net, tmp_path / "image.pth", strict=True, inflation="centre")
     assert len(report.inflated) == 1 + 6 * 3 + 4
-    image = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        expected = image_net(image)
-        logits = video_net(repeated(image, 8))
-    assert expected.std() > 0.01
-    assert torch.allclose(logits, expected, atol=1e-4 * expected.abs().max().item())
+    assert_repeated_frame_gives_logits(image_net, video_net)
 
 
 def test_other_image_networks_are_refused(tmp_path: Path) -> None:
